@@ -1,0 +1,382 @@
+package gpoll
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// A transport is how an attach carries messages.
+type transport uint8
+
+const (
+	longPoll transport = iota
+	sse
+	webSocket
+	channel
+	transportCount
+)
+
+func (t transport) String() string {
+	return [...]string{"long-poll", "sse", "websocket", "channel"}[t]
+}
+
+// An attach is one poll, SSE response, WebSocket or GetChannel of a client. A client has one at most: the newest.
+//
+// Who carries the client on is Client.mode. A goroutine that serves the attach calls next, which reads the log until it has caught
+// up with the routine and from then on takes what the routine queues; when the queue overflows it reads the log again.
+type attach struct {
+	client    *Client
+	transport transport
+	implicit  bool // a poll without cursor: the server keeps the cursor
+
+	// Touched only by the goroutine that serves the attach.
+	want     interest
+	cursor   Position // all owed up to here has been returned by next
+	verified bool     // cursor is known to be in the log
+	backfill []item   // goes out before everything else
+	queue    chan *record
+
+	heavy  atomic.Int64 // bytes of large messages in queue
+	ending atomic.Pointer[ending]
+
+	// Guarded by the routine's mu.
+	due     time.Time // when the poll ends, or the next heartbeat is owed
+	isDue   bool
+	back    mode   // who takes over when the goroutine has caught up: queued (the goroutine stays), direct or inline
+	turn    uint32 // counts how often a goroutine took over from the inline path
+	ops     []operation
+	expires time.Time // when Authorize is asked again; zero: never
+
+	// What carries the messages: one of them, or neither for a poll and an SSE response.
+	channel *channelSink
+	socket  *wsSession
+
+	grantee *grantee // nil without Authorize
+}
+
+func (b *Broadcaster) limitReplay() replay { return replay{b.set.replayCount, b.set.replayBytes} }
+
+// wake lets the goroutine that waits in next look around. A full queue needs none: nobody waits for it.
+func (a *attach) wake() {
+	if a.queue == nil {
+		return
+	}
+	select {
+	case a.queue <- nil:
+	default:
+	}
+}
+
+// attachOptions is what an attach brings.
+type attachOptions struct {
+	transport transport
+	cursor    Position // zero: the server's
+	topics    []string
+	hasTopics bool // false: the client's stay as they are
+	last      int
+	due       time.Duration // from now; 0: never
+	grantee   *grantee
+	channel   *channelSink
+	socket    *wsSession
+}
+
+// open attaches to c. The older attach, if any, ends with superseded. It returns ErrUnknownClient when c has been removed.
+func (c *Client) open(o attachOptions) (*attach, error) {
+	r := c.routine
+	b := r.b
+	now := time.Now()
+	a := &attach{client: c, transport: o.transport, cursor: o.cursor, grantee: o.grantee,
+		back: queued, channel: o.channel, socket: o.socket}
+	if o.due > 0 {
+		a.due = now.Add(o.due)
+	}
+	if g := o.grantee; g != nil && o.transport != longPoll {
+		a.expires = g.grant.Expires
+	}
+
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if c.removed {
+		return nil, ErrUnknownClient
+	}
+	if c.attach != nil {
+		r.endLocked(c.attach, endSuperseded)
+	}
+	fresh := o.topics
+	if o.hasTopics {
+		fresh = without(o.topics, c.topics)
+		c.setTopicsLocked(o.topics)
+	}
+	if o.cursor.IsZero() {
+		a.implicit = o.transport == longPoll
+		if !c.sent.IsZero() { // the last response arrived: its reader is back
+			c.cursor = c.sent
+			c.backfill = c.backfill[c.backSent:]
+		}
+		a.cursor = c.cursor
+		if o.last > 0 && len(fresh) > 0 {
+			c.backfill = b.backfillLocked(c, fresh, o.last)
+		}
+		a.backfill = c.backfill
+		a.verified = true
+	} else {
+		c.cursor = o.cursor
+		c.backfill = nil
+	}
+	c.sent, c.backSent = Position{}, 0
+	c.backlog, c.backBytes = 0, 0
+	if !a.implicit {
+		c.backfill = nil
+	}
+	a.want = c.interestLocked()
+	a.queue = c.queue
+	c.attach, c.mode, c.attached = a, reading, true
+	b.attachCount[o.transport].Add(1)
+	return a, nil
+}
+
+// backfillLocked returns the newest messages of topics that the client's cursor has passed; the others come by themselves.
+func (b *Broadcaster) backfillLocked(c *Client, topics []string, last int) []item {
+	want := c.interestLocked()
+	items, _ := b.messages.newest(topics, last, &want, b.limitReplay(), nil)
+	for len(items) > 0 && items[len(items)-1].pos.Seq > c.cursor.Seq {
+		items = items[:len(items)-1]
+	}
+	return items
+}
+
+// close ends the attach from its own side. cursor is how far its reader certainly got, and sent how far the response went that
+// the next poll without cursor acknowledges (zero: none did). It does nothing when a newer attach took over.
+func (a *attach) close(cursor, sent Position, backSent int) {
+	c := a.client
+	r := c.routine
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if c.attach != a {
+		return
+	}
+	c.attach = nil
+	c.idleSince = time.Now()
+	r.b.attachCount[a.transport].Add(-1)
+	c.cursor, c.sent, c.backSent = cursor, sent, backSent
+	c.mode = away
+	if a.implicit {
+		c.mode = counting
+	}
+	if len(c.queue) > 0 || a.heavy.Load() != 0 {
+		c.queue = nil // what it holds is read from the log again
+	}
+}
+
+// What next returns beside items.
+type event uint8
+
+const (
+	gotItems      event = iota
+	gotDue              // the poll's time is over, or a heartbeat is owed
+	gotOp               // attach.ops is not empty
+	gotStall            // the stream holds bytes that are no data of the log
+	gotHandedOver       // the routine carries on; the goroutine ends
+	gotEnd              // attach.ending says why
+	gotDone             // the done channel was closed
+)
+
+// next returns what is owed after the attach's cursor: gaps and messages in order, appended to dst, at most max. It waits until there
+// is something, the attach is due or has ended, or done is closed. more says that there is more at once. Afterwards
+// a.cursor is the scanned Position. Only the goroutine that serves the attach calls it.
+func (a *attach) next(done <-chan struct{}, max replay, dst []item) (items []item, more bool, ev event) {
+	for {
+		if a.ending.Load() != nil {
+			return dst, false, gotEnd
+		}
+		if items, more = a.drain(dst, max); len(items) > len(dst) {
+			return items, more, gotItems
+		}
+		switch ev, read := a.step(); {
+		case read:
+			items, a.cursor, more = a.client.routine.b.messages.read(a.cursor, &a.want, max, dst)
+			a.verified = true
+			if len(items) > len(dst) {
+				return items, more, gotItems
+			}
+			continue
+		case ev != gotItems:
+			return dst, false, ev
+		}
+		select {
+		case rec := <-a.queue:
+			if items = a.take(rec, dst); len(items) > len(dst) {
+				items, more = a.drain(items, max)
+				return items, more, gotItems
+			}
+		case <-done:
+			return dst, false, gotDone
+		}
+	}
+}
+
+// step decides what to do when nothing is queued: read the log, report an event, or (neither) wait for the queue.
+func (a *attach) step() (ev event, read bool) {
+	c := a.client
+	r := c.routine
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if c.attach != a {
+		return gotEnd, false
+	}
+	if a.transport != longPoll {
+		c.cursor = a.cursor // what next returned before has been written
+	}
+	switch {
+	case len(a.ops) > 0:
+		return gotOp, false
+	case a.socket != nil && a.socket.stream.pending():
+		return gotStall, false
+	case len(a.queue) > 0:
+		return gotItems, false // the wait returns at once
+	case c.mode == queued:
+		if a.cursor.Seq < r.at.Seq {
+			a.cursor = r.at // all that was offered has been taken from the queue
+		}
+	case a.caughtUpLocked():
+		c.from = a.cursor.Seq
+		c.mode = a.back
+		if c.mode != queued {
+			return gotHandedOver, false
+		}
+		if a.queue == nil {
+			a.queue = make(chan *record, r.b.set.clientBuffer)
+			c.queue = a.queue
+		}
+	default:
+		return gotItems, true
+	}
+	if a.isDue {
+		a.isDue = false
+		return gotDue, false
+	}
+	return gotItems, false
+}
+
+// caughtUpLocked reports whether the routine can take over at the attach's cursor: everything up to r.at has been
+// read, and everything behind it will be offered.
+func (a *attach) caughtUpLocked() bool {
+	at := a.client.routine.at
+	return len(a.backfill) == 0 && a.cursor.Epoch == at.Epoch && (a.cursor.Seq == at.Seq || a.verified && a.cursor.Seq > at.Seq)
+}
+
+// drain appends what is queued to dst, without waiting.
+func (a *attach) drain(dst []item, max replay) (items []item, more bool) {
+	if n := len(a.backfill); n > 0 {
+		n = min(n, max.count)
+		dst = append(dst, a.backfill[:n]...)
+		a.backfill = a.backfill[n:]
+		return dst, len(a.backfill) > 0
+	}
+	bytes := 0
+	for range len(a.queue) {
+		if len(dst) >= max.count || bytes > max.bytes {
+			return dst, true
+		}
+		rec := <-a.queue
+		if rec != nil {
+			bytes += rec.size()
+		}
+		dst = a.take(rec, dst)
+	}
+	return dst, false
+}
+
+// take appends a record from the queue to dst and moves the cursor behind it. nil is a wake-up.
+func (a *attach) take(rec *record, dst []item) []item {
+	if rec == nil {
+		return dst
+	}
+	if size := rec.size(); size > a.client.routine.b.set.heavy {
+		a.heavy.Add(-int64(size))
+	}
+	a.cursor = rec.pos
+	if rec.hole != nil {
+		return append(dst, item{gap: rec.hole, pos: rec.pos})
+	}
+	return append(dst, item{rec: rec, pos: rec.pos})
+}
+
+// touch sets when the attach is due next.
+func (a *attach) touch(d time.Duration) {
+	r := a.client.routine
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	a.due = time.Now().Add(d)
+}
+
+// An operation changes an attach's subscription at the cursor of the goroutine that serves it, and answers in the stream.
+type operation struct {
+	change func(topics []string) []string
+	answer func(at Position) []byte
+}
+
+// post lets the goroutine that serves the attach do op. A client on the inline path gets a goroutine for it.
+func (a *attach) post(op operation) {
+	c := a.client
+	r := c.routine
+	// With the right to write nothing is on its way to the socket: the cursor is exact.
+	a.socket.stream.mu.Lock()
+	defer a.socket.stream.mu.Unlock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	a.ops = append(a.ops, op)
+	switch {
+	case c.attach != a:
+	case c.mode == inline:
+		r.pullOutLocked(c, r.inlineCursorLocked(c))
+	default:
+		a.wake()
+	}
+}
+
+// operate does what was posted and appends the answers to buf. What is queued was chosen by the old topics: the
+// goroutine reads on from the log.
+func (a *attach) operate(buf []byte) []byte {
+	c := a.client
+	c.routine.mu.Lock()
+	defer c.routine.mu.Unlock()
+	ops := a.ops
+	a.ops = nil
+	if c.attach != a {
+		return buf
+	}
+	for _, op := range ops {
+		if planted == "subscribe-race" {
+			a.cursor = c.routine.at
+		}
+		c.setTopicsLocked(op.change(c.topics))
+		buf = append(buf, op.answer(a.cursor)...)
+	}
+	a.want = c.interestLocked()
+	a.queue, c.queue = nil, nil
+	a.heavy.Store(0)
+	c.mode = reading
+	return buf
+}
+
+// without returns the strings of s that are not in minus.
+func without(s, minus []string) []string {
+	if len(minus) == 0 {
+		return s
+	}
+	var left []string
+	for _, v := range s {
+		found := false
+		for _, m := range minus {
+			if v == m {
+				found = true
+				break
+			}
+		}
+		if !found {
+			left = append(left, v)
+		}
+	}
+	return left
+}

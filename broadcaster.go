@@ -1,0 +1,272 @@
+package gpoll
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unicode/utf8"
+	"unsafe"
+)
+
+// A Broadcaster owns one log of messages and the clients that read it. Set its fields before its first use; from then on they are
+// read only. The zero value of each field means its default, and the zero Broadcaster is ready for use.
+//
+// A bad setting panics when the Broadcaster is mounted, by the field's name, and is the error of Publish. A Broadcaster has
+// goroutines only while it has clients; Shutdown ends them. All methods may be called concurrently.
+type Broadcaster struct {
+	// RoutineMaxClients is how many clients one routine serves. Default 1000. A routine is one goroutine: many small ones
+	// spread the work over the processors, few large ones cost less for each message.
+	RoutineMaxClients int
+
+	// ClientBufferSize is how many messages wait for one client whose transport a goroutine serves: beyond that, or beyond 256 KiB,
+	// an attached client lags (it reads on from the log), and a client that polls without a cursor and stays away is removed.
+	// It is also the length of GetChannel's channels. Default 100. The memory is taken when it is first needed.
+	ClientBufferSize int
+
+	// RoutineBufferSize is how many messages a routine may be behind before Send and Publish wait for it. Default 200.
+	RoutineBufferSize int
+
+	// SyncDelayMs is for how many milliseconds a routine gathers messages before it hands them out in one batch.
+	// Default 0: what comes while it writes is the next batch.
+	SyncDelayMs int
+
+	// PollWait is how long a poll waits for a message, ±10 % at random. Default 25 s (RFC 6202, section 5.5).
+	PollWait time.Duration
+
+	// Heartbeat is the time between two signs of life on SSE and WebSocket, ±10 % at random. Default 15 s.
+	Heartbeat time.Duration
+
+	// PongTimeout is how long a WebSocket may take to answer a ping. Default 10 s.
+	PongTimeout time.Duration
+
+	// WriteTimeout is how long one write to a client may take before its connection is given up. Default 10 s. It replaces the
+	// http.Server's for the answers that gpoll writes.
+	WriteTimeout time.Duration
+
+	// ClientTTL is how long a client may stay unattached. Default 60 s.
+	ClientTTL time.Duration
+
+	// AttachTimeout is how long a new client may stay unattached. Default 15 s.
+	AttachTimeout time.Duration
+
+	// ShutdownSpread is the time over which Shutdown tells the clients to come back, from 1 s on. Default 10 s.
+	ShutdownSpread time.Duration
+
+	// MaxMessage is the largest payload in bytes. Default 64 KiB.
+	MaxMessage int
+
+	// MaxTopics is how many topics a client may name. Default 128.
+	MaxTopics int
+
+	// MaxClients is how many clients may be registered. Default 100,000. Further ones are told to come back later.
+	MaxClients int
+
+	// MaxClientsPerUser is how many clients one Grant.User may have. Default 16.
+	MaxClientsPerUser int
+
+	// RegisterRate is how many clients may register by HTTP in a second, all together, and RegisterBurst how many at once.
+	// Default 1,000 and 2,000. A negative RegisterRate is no limit.
+	RegisterRate, RegisterBurst int
+
+	// History bounds the window of the log that can be replayed. Default 10,000 messages, 16 MiB, no age.
+	History Limits
+
+	// TopicLimits gives a topic a window of its own, so that a busy topic does not push out the quiet ones. It is asked when a
+	// topic's first message comes, and again after the topic was forgotten. The zero Limits is the shared window; a zero Count or
+	// Bytes is that of History. It may be called concurrently and must not call the Broadcaster.
+	TopicLimits func(topic string) Limits
+
+	// DisconnectSlow closes an SSE response or WebSocket that cannot keep up with "slow", instead of letting it lag.
+	DisconnectSlow bool
+
+	// Authorize says who makes a request and what they may read. It is called for every request of every transport, and again for
+	// an attach whose Grant.Expires has come, then with a request that has the first one's method, URL, Host, RemoteAddr and
+	// AuthHeaders. Its error is the client's 401. nil lets everybody in, as nobody.
+	Authorize func(*http.Request) (Grant, error)
+
+	// AuthHeaders are the headers that Authorize sees when it is called again. Default Cookie and Authorization.
+	AuthHeaders []string
+
+	// AllowedOrigins are the other origins whose pages may read from here, each exactly as a browser sends it:
+	// "https://app.example". The same origin always may. There is no wildcard.
+	AllowedOrigins []string
+
+	// PublicOrigin is this server's own origin as browsers see it, where a proxy in front makes it differ from the request's Host.
+	// Empty means http and https of Host.
+	PublicOrigin string
+
+	// RefuseQueryID refuses a client id in the query, which proxies and browsers write to logs and histories. The header
+	// Gpoll-Client-Id and the first frame of gpoll.v1 carry it as well.
+	RefuseQueryID bool
+
+	// Broker orders and carries the messages. nil is a new MemoryBroker. Shutdown closes it.
+	Broker Broker
+
+	// Logger gets what an operator should know, never a client id or a payload. nil discards it.
+	Logger *slog.Logger
+
+	once     sync.Once
+	startErr error
+	set      settings
+	log      *slog.Logger
+	messages *messageLog
+	clients  registry
+
+	goroutines  sync.WaitGroup
+	published   atomic.Uint64
+	delivered   atomic.Uint64
+	attachCount [transportCount]atomic.Int64
+	counts      counters
+	state       atomic.Int32 // open, draining, closed
+	ctx         context.Context
+	cancel      context.CancelFunc
+}
+
+// NewBroadcaster returns a Broadcaster with the seed's sizes filled in: RoutineMaxClients 1000, ClientBufferSize 100,
+// RoutineBufferSize 200, SyncDelayMs 0.
+func NewBroadcaster() *Broadcaster {
+	return &Broadcaster{
+		RoutineMaxClients: defaultRoutineMaxClients,
+		ClientBufferSize:  defaultClientBufferSize,
+		RoutineBufferSize: defaultRoutineBufferSize,
+	}
+}
+
+// DefaultBroadcaster is the one that the package's functions use.
+var DefaultBroadcaster = NewBroadcaster()
+
+// Send broadcasts msg with the DefaultBroadcaster. See [Broadcaster.Send].
+func Send(msg string) { DefaultBroadcaster.Send(msg) }
+
+// ListenAndBroadcast mounts the DefaultBroadcaster. See [Broadcaster.ListenAndBroadcast].
+func ListenAndBroadcast(path string, mux ...*http.ServeMux) {
+	DefaultBroadcaster.ListenAndBroadcast(path, mux...)
+}
+
+// Send broadcasts msg to every client, whatever its transport and topics. It waits for no client, only for room where a routine is
+// RoutineBufferSize messages behind. A failure is logged and counted; use Publish to see it.
+func (b *Broadcaster) Send(msg string) {
+	// The bytes are never written to.
+	if _, err := b.publish(context.Background(), Message{Data: unsafe.Slice(unsafe.StringData(msg), len(msg))}); err != nil {
+		b.logger().Error("gpoll: Send failed", "err", err)
+	}
+}
+
+// Publish appends m to the log and returns the Position it was given. It returns once the broker has accepted the message and
+// never waits for a client. m.Data and m.Except are copied.
+//
+// The error is ErrClosed after Shutdown, ErrTooLarge, ErrBadMessage, the cause of ctx, or the broker's own, wrapped;
+// errors.Is(err, ErrUnknown) means that the message may have been accepted. Any other error means that it was not.
+// Publish keeps the order of one goroutine's calls.
+func (b *Broadcaster) Publish(ctx context.Context, m Message) (Position, error) {
+	m.Data = bytes.Clone(m.Data)
+	m.Except = slices.Clone(m.Except)
+	return b.publish(ctx, m)
+}
+
+// publish is Publish for a message that nobody else writes to.
+func (b *Broadcaster) publish(ctx context.Context, m Message) (Position, error) {
+	pos, err := b.tryPublish(ctx, m)
+	if err != nil {
+		b.counts.refused.add(publishFailure(err))
+		return Position{}, err
+	}
+	b.published.Add(1)
+	return pos, nil
+}
+
+func (b *Broadcaster) tryPublish(ctx context.Context, m Message) (Position, error) {
+	if err := b.start(); err != nil {
+		return Position{}, err
+	}
+	if b.state.Load() == stateClosed {
+		return Position{}, ErrClosed
+	}
+	if err := m.check(b.set.maxMessage); err != nil {
+		return Position{}, err
+	}
+	if err := ctx.Err(); err != nil {
+		return Position{}, context.Cause(ctx)
+	}
+	if err := b.messages.admit(ctx); err != nil {
+		return Position{}, err
+	}
+	pos, err := b.Broker.Publish(ctx, m)
+	if err != nil {
+		return Position{}, fmt.Errorf("gpoll: publish: %w", err)
+	}
+	return pos, nil
+}
+
+// deliver is what the broker calls with each message in order.
+func (b *Broadcaster) deliver(m Message) {
+	if b.messages.append(&m) {
+		b.clients.each((*routine).notify)
+	}
+}
+
+func newRecord(m *Message) *record {
+	data := unsafe.String(unsafe.SliceData(m.Data), len(m.Data)) // nobody writes to it: see Broker.Publish
+	return &record{
+		pos:    m.Position,
+		to:     m.address(),
+		except: m.Except,
+		data:   data,
+		binary: !utf8.ValidString(data),
+		at:     time.Now(),
+	}
+}
+
+// start makes the Broadcaster ready at its first use. It returns what is wrong with the settings.
+func (b *Broadcaster) start() error {
+	b.once.Do(func() {
+		b.log = b.logger()
+		if b.startErr = b.set.fill(b); b.startErr != nil {
+			return
+		}
+		b.ctx, b.cancel = context.WithCancel(context.Background())
+		b.clients.byKey = map[clientKey]*Client{}
+		b.clients.byUser = map[string][]*Client{}
+		if b.Broker == nil {
+			b.Broker = NewMemoryBroker()
+		}
+		b.startErr = b.follow()
+	})
+	return b.startErr
+}
+
+// follow reads the broker's stream into the log, from as far back as the log's window holds.
+func (b *Broadcaster) follow() error {
+	ctx, cancel := context.WithTimeout(b.ctx, 10*time.Second)
+	defer cancel()
+	before, newest, err := b.Broker.Window(ctx)
+	if err != nil {
+		return fmt.Errorf("gpoll: the broker's window: %w", err)
+	}
+	if count := uint64(b.set.history.Count); newest.Seq-before.Seq > count {
+		before.Seq = newest.Seq - count
+	}
+	b.messages = newMessageLog(before, b.set.history, b.TopicLimits, b.set.routineBuffer)
+	if err := b.Broker.Subscribe(before, b.deliver); err != nil {
+		return fmt.Errorf("gpoll: following the broker: %w", err)
+	}
+	return nil
+}
+
+func (b *Broadcaster) logger() *slog.Logger {
+	if b.Logger == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return b.Logger
+}
+
+// spawn runs f in a goroutine that Shutdown waits for. f ends by itself: with its attach, or after a bounded wait.
+func (b *Broadcaster) spawn(f func()) {
+	b.goroutines.Go(f)
+}

@@ -1,0 +1,178 @@
+package gpoll
+
+import (
+	"errors"
+	"slices"
+	"time"
+)
+
+// A Client is what a client id names: a cursor into the log with a topic filter, owned by one routine for its whole life.
+// Between attaches it costs no queue and no goroutine. All methods may be called concurrently.
+type Client struct {
+	// Set when registered, then read-only.
+	uuid    string
+	key     clientKey
+	public  string
+	user    string
+	routine *routine
+
+	// Guarded by routine.mu.
+	slot      int // index in routine.clients
+	mode      mode
+	removed   bool
+	attach    *attach        // nil between attaches
+	topics    []string       // what the client asked for, and what its Grant added
+	subs      []subscription // one for each topic
+	queue     chan *record   // made when the routine first has to queue
+	from      uint64         // the routine passes over what is not newer: the attach has read it from the log
+	cursor    Position       // where an attach that brings no cursor begins
+	sent      Position       // end of a response that the next such poll acknowledges; zero: none
+	backfill  []item         // what last=N owes to polls that bring no cursor
+	backSent  int            // how many of backfill that response carried
+	backlog   int            // messages that came while mode was counting
+	backBytes int
+	idleSince time.Time // since when attach is nil
+	attached  bool      // ever
+	err       error
+
+	// Scratch of the routine's present round: the addressed messages for this client, as a chain in routine.due.
+	round      uint64
+	first, end int32
+	collected  uint64 // last round in which something was collected for the client's socket
+}
+
+// A mode says who takes a client on from its cursor.
+type mode uint8
+
+const (
+	away     mode = iota // nobody: the client is unattached and will bring its cursor or find it in Client.cursor
+	counting             // nobody, but a poll without cursor is expected: it is removed when too much has come meanwhile
+	reading              // the attach's goroutine reads the log
+	queued               // the routine queues for the attach's goroutine
+	direct               // the routine sends on the channel that GetChannel returned
+	inline               // the routine writes to the attach's socket
+)
+
+// ID returns the whole client id, `<routine>$<uuid>`. It is the client's secret: do not log it or show it to others.
+func (c *Client) ID() string { return formatClientID(c.routine.id, c.uuid) }
+
+// PublicID returns the name by which others may know the client.
+func (c *Client) PublicID() string { return c.public }
+
+// User returns the Grant's user, or "".
+func (c *Client) User() string { return c.user }
+
+// Topics returns a copy of the topics that the client is subscribed to.
+func (c *Client) Topics() []string {
+	c.routine.mu.Lock()
+	defer c.routine.mu.Unlock()
+	return slices.Clone(c.topics)
+}
+
+// Transport returns how the client is attached at the moment: "long-poll", "sse", "websocket", "channel", or "" when it is not.
+func (c *Client) Transport() string {
+	c.routine.mu.Lock()
+	defer c.routine.mu.Unlock()
+	if c.attach == nil {
+		return ""
+	}
+	return c.attach.transport.String()
+}
+
+// Err says why the channel of GetChannel was closed: an *EndError, whose Gap is set when messages were lost. It is nil while the
+// client is registered and its channel is open.
+func (c *Client) Err() error {
+	c.routine.mu.Lock()
+	defer c.routine.mu.Unlock()
+	return c.err
+}
+
+// An EndError says why an attach ended.
+type EndError struct {
+	Code string // "removed", "expired", "superseded", "gap", "shutdown", …
+	Gap  *Gap   // what was lost, for "gap"
+}
+
+func (e *EndError) Error() string {
+	if e.Gap != nil {
+		return "gpoll: the client's channel was closed: messages lost: " + e.Gap.String()
+	}
+	return "gpoll: the client's channel was closed: " + e.Code
+}
+
+// setTopicsLocked makes topics the client's subscription, for all that is offered from now on.
+func (c *Client) setTopicsLocked(topics []string) {
+	if slices.Equal(c.topics, topics) {
+		return
+	}
+	c.routine.unsubscribeLocked(c)
+	c.topics = topics
+	c.routine.subscribeLocked(c)
+}
+
+// interestLocked is what the client is owed as things are now.
+func (c *Client) interestLocked() interest {
+	return interest{topics: c.topics, client: c.public, user: c.user}
+}
+
+// lagLocked makes the attach's goroutine read on from the log, because the queue is full or the log began anew.
+func (c *Client) lagLocked() {
+	c.mode = reading
+	c.attach.wake()
+}
+
+// AddClient registers a client and returns its bare uuid and the id of the routine that owns it, for GetChannel in this process
+// or for a browser as `<routine>$<uuid>`. It belongs to no user and to no topic. If it is not attached within
+// AttachTimeout it expires. AddClient returns "" and -1 after Shutdown or when MaxClients are registered.
+func (b *Broadcaster) AddClient() (string, int) {
+	if b.start() != nil {
+		return "", -1
+	}
+	c, refused := b.register(registration{})
+	if refused != nil {
+		b.log.Warn("gpoll: AddClient refused", "code", refused.code)
+		return "", -1
+	}
+	return c.uuid, c.routine.id
+}
+
+// Client returns the client that id, a whole client id or a bare uuid, names.
+func (b *Broadcaster) Client(id string) (*Client, bool) {
+	if b.start() != nil {
+		return nil, false
+	}
+	if routine, uuid, ok := parseClientID(id); ok {
+		c := b.clients.get(keyOf(uuid))
+		return c, c != nil && c.routine.id == routine
+	}
+	c := b.clients.get(keyOf(id))
+	return c, c != nil
+}
+
+// RemoveClient removes the client that id, a whole client id or a bare uuid, names, and ends its attach with "removed".
+// It reports whether there was one.
+func (b *Broadcaster) RemoveClient(id string) bool {
+	c, ok := b.Client(id)
+	return ok && b.remove(c, endRemoved)
+}
+
+// GetChannel attaches to a client inside this process and returns the channel of its messages: ClientBufferSize long, filled by
+// the client's routine. It is the seed's: cid is the bare uuid and rid the routine that AddClient returned. A second call returns
+// the same channel.
+//
+// While the channel is full the client lags and reads on from the log as room appears. If the log's window passes it
+// meanwhile, a string cannot carry the gap: the channel is closed and Client.Err says what was lost. It is also closed when the
+// client is removed, superseded by another transport, or shut down. Only gpoll sends on it or closes it.
+//
+// The error is ErrUnknownClient.
+func (b *Broadcaster) GetChannel(cid string, rid int) (chan string, error) {
+	c, ok := b.Client(cid)
+	if !ok || c.routine.id != rid {
+		return nil, ErrUnknownClient
+	}
+	ch, err := c.openChannel()
+	if errors.Is(err, ErrUnknownClient) {
+		return nil, err
+	}
+	return ch, nil
+}

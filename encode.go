@@ -1,0 +1,169 @@
+package gpoll
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/json"
+	"strings"
+)
+
+// A form is how a message stands on a wire. Each is made when it is first asked for, and its bytes are shared by every client.
+type form uint8
+
+const (
+	formElement   form = iota // the JSON element of a batch
+	formFrame                 // plain WebSocket frame
+	formJSONFrame             // WebSocket frame of gpoll.v1
+	formEvent                 // SSE event, plain
+	formJSONEvent             // SSE event with the JSON element
+	formCount
+)
+
+// in returns rec in a form. The caller does not change the bytes.
+func (rec *record) in(f form) []byte {
+	if made := rec.forms[f].Load(); made != nil {
+		return *made
+	}
+	var made []byte
+	switch f {
+	case formElement:
+		made = rec.element()
+	case formFrame:
+		opcode := opText
+		if rec.binary {
+			opcode = opBinary
+		}
+		made = appendFrame(nil, opcode, rec.data)
+	case formJSONFrame:
+		made = appendFrame(nil, opText, rec.in(formElement))
+	case formEvent:
+		made = rec.event()
+	case formJSONEvent:
+		made = appendEvent(nil, "", rec.pos, rec.in(formElement))
+	}
+	rec.forms[f].Store(&made)
+	return made
+}
+
+// element returns {"id":…,"topic":…,"data":…}, with data64 for bytes that are not UTF-8.
+func (rec *record) element() []byte {
+	b := make([]byte, 0, 64+len(rec.to.name)+len(rec.data)+len(rec.data)/8)
+	b = append(b, `{"id":"`...)
+	b = rec.pos.append(b)
+	if rec.to.kind == kindTopic {
+		b = append(b, `","topic":"`...)
+		b = append(b, rec.to.name...) // its alphabet needs no escape
+	}
+	if rec.binary {
+		b = append(b, `","data64":"`...)
+		b = base64.StdEncoding.AppendEncode(b, []byte(rec.data))
+		return append(b, `"}`...)
+	}
+	b = append(b, `","data":`...)
+	b = appendJSONString(b, rec.data)
+	return append(b, '}')
+}
+
+// appendJSONString appends s, which is UTF-8, as a JSON string. Line ends are escaped, so that it is one line of an SSE event.
+func appendJSONString(b []byte, s string) []byte {
+	if strings.IndexFunc(s, func(r rune) bool { return r < 0x20 || r == '"' || r == '\\' || r >= 0x7f }) < 0 {
+		b = append(b, '"')
+		b = append(b, s...)
+		return append(b, '"')
+	}
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(s); err != nil {
+		panic(err) // a string
+	}
+	return append(b, bytes.TrimSuffix(buf.Bytes(), []byte("\n"))...)
+}
+
+// gapElement returns {"gap":{…}}.
+func gapElement(g *Gap) []byte {
+	return append(append([]byte(`{"gap":`), gapJSON(g)...), '}')
+}
+
+func gapJSON(g *Gap) []byte {
+	from, to := g.bounds()
+	b, err := json.Marshal(struct {
+		From   string `json:"from,omitempty"`
+		To     string `json:"to,omitempty"`
+		Reason string `json:"reason"`
+	}{from, to, g.Reason})
+	if err != nil {
+		panic(err) // three strings
+	}
+	return b
+}
+
+// event returns the plain SSE event: a data line for each line. What lines cannot carry goes in base64.
+func (rec *record) event() []byte {
+	if rec.binary || strings.ContainsRune(rec.data, '\r') {
+		return appendEvent(nil, "base64", rec.pos, base64.StdEncoding.AppendEncode(nil, []byte(rec.data)))
+	}
+	b := appendEventID(make([]byte, 0, 64+len(rec.data)), rec.pos)
+	for line := range strings.SplitSeq(rec.data, "\n") {
+		b = append(b, "data: "...)
+		b = append(b, line...)
+		b = append(b, '\n')
+	}
+	return append(b, '\n')
+}
+
+// appendEvent appends an SSE event whose data is one line. An empty type is "message", a zero Position leaves the id alone.
+func appendEvent(b []byte, typ string, pos Position, data []byte) []byte {
+	if typ != "" {
+		b = append(b, "event: "...)
+		b = append(b, typ...)
+		b = append(b, '\n')
+	}
+	if !pos.IsZero() {
+		b = appendEventID(b, pos)
+	}
+	b = append(b, "data: "...)
+	b = append(b, data...)
+	return append(b, "\n\n"...)
+}
+
+func appendEventID(b []byte, pos Position) []byte {
+	b = append(b, "id: "...)
+	b = pos.append(b)
+	return append(b, '\n')
+}
+
+// WebSocket opcodes (RFC 6455, section 11.8).
+const (
+	opText   byte = 1
+	opBinary byte = 2
+	opClose  byte = 8
+	opPing   byte = 9
+)
+
+// appendFrame appends a whole, unmasked frame (RFC 6455, section 5.2).
+func appendFrame[T string | []byte](b []byte, opcode byte, payload T) []byte {
+	b = append(b, 0x80|opcode)
+	switch n := len(payload); {
+	case n < 126:
+		b = append(b, byte(n))
+	case n < 1<<16:
+		b = binary.BigEndian.AppendUint16(append(b, 126), uint16(n))
+	default:
+		b = binary.BigEndian.AppendUint64(append(b, 127), uint64(n))
+	}
+	return append(b, payload...)
+}
+
+// appendItem appends an item in a form of SSE or WebSocket. A gap has no plain WebSocket frame: the caller closes instead.
+func appendItem(b []byte, it *item, f form) []byte {
+	switch {
+	case it.rec != nil:
+		return append(b, it.rec.in(f)...)
+	case f == formJSONFrame:
+		return appendFrame(b, opText, gapElement(it.gap))
+	default:
+		return appendEvent(b, "gap", it.pos, gapJSON(it.gap))
+	}
+}

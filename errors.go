@@ -1,0 +1,110 @@
+package gpoll
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// The errors that callers branch on, with errors.Is.
+var (
+	// ErrClosed is returned after Shutdown.
+	ErrClosed = errors.New("gpoll: the broadcaster is shut down")
+
+	// ErrTooLarge is returned for a message beyond Broadcaster.MaxMessage. It was not published.
+	ErrTooLarge = errors.New("gpoll: message too large")
+
+	// ErrBadMessage is returned for a message that cannot be addressed. It was not published.
+	ErrBadMessage = errors.New("gpoll: bad message")
+
+	// ErrUnknown is wrapped by a broker's error when the message may have been accepted, once.
+	ErrUnknown = errors.New("gpoll: the broker's answer is unknown; the message may have been accepted")
+
+	// ErrUnknownClient is returned for a client id that was never given out, has expired or was removed.
+	ErrUnknownClient = errors.New("gpoll: unknown client")
+
+	// ErrTooManyClients is returned by AddClient's HTTP counterparts when Broadcaster.MaxClients are registered.
+	ErrTooManyClients = errors.New("gpoll: too many clients")
+)
+
+// A refusal is an answer that a client can act on: a status, a stable code and a sentence that says what to do.
+type refusal struct {
+	status  int
+	code    string
+	message string
+	retry   time.Duration // 0: no hint
+	allow   string        // Allow header of a 405
+	upgrade bool          // Upgrade header of a 426
+	closes  bool          // the connection cannot be used again
+}
+
+// Error makes a refusal an error inside the package.
+func (e *refusal) Error() string { return e.code + ": " + e.message }
+
+// body is the JSON object that carries e on every transport.
+func (e *refusal) body() []byte {
+	body, err := json.Marshal(struct {
+		Error   string `json:"error"`
+		Message string `json:"message"`
+		Retry   int64  `json:"retry_ms,omitempty"`
+	}{e.code, e.message, e.retry.Milliseconds()})
+	if err != nil {
+		panic(err) // three plain fields
+	}
+	return body
+}
+
+// write answers a request with e.
+func (e *refusal) write(w http.ResponseWriter) {
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Gpoll-Error", e.code)
+	if e.retry > 0 {
+		h.Set("Retry-After", strconv.FormatInt(int64((e.retry+time.Second-1)/time.Second), 10))
+	}
+	if e.allow != "" {
+		h.Set("Allow", e.allow)
+	}
+	if e.upgrade {
+		h.Set("Upgrade", "websocket")
+		h.Set("Connection", "Upgrade")
+	}
+	if e.closes {
+		h.Set("Connection", "close")
+	}
+	body := e.body()
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(e.status)
+	_, _ = w.Write(body) // the peer may be gone; there is nothing left to tell it
+}
+
+// Refusals without variable parts. What a client id looks like, whether it existed and why it is gone make no difference
+// to the answer.
+var (
+	refuseUnknownClient = &refusal{status: http.StatusNotFound, code: "unknown-client",
+		message: "this client id is not known here; register anew with client-id=0 and bring your last position as after"}
+	refuseQueryTooLong = &refusal{status: http.StatusRequestURITooLong, code: "query-too-long",
+		message: "the query is longer than 2048 bytes; send the topics in the JSON body of a POST"}
+	refuseBodyOnGet = &refusal{status: http.StatusBadRequest, code: "body-on-get", closes: true,
+		message: "a GET carries no body; use POST with Content-Type: application/json"}
+	refuseMethod = &refusal{status: http.StatusMethodNotAllowed, code: "method", allow: "GET, POST, OPTIONS",
+		message: "use GET, or POST with a JSON body"}
+	refuseOrigin = &refusal{status: http.StatusForbidden, code: "origin",
+		message: "this origin may not read from here; the server lists it in AllowedOrigins, or sets PublicOrigin behind a proxy"}
+	refuseUnauthorized = &refusal{status: http.StatusUnauthorized, code: "unauthorized",
+		message: "the server's Authorize refused this request; sign in and try again"}
+	refuseMediaType = &refusal{status: http.StatusUnsupportedMediaType, code: "unsupported-media-type",
+		message: "a POST needs Content-Type: application/json, no Content-Encoding, and the header Gpoll-Client-Id (0 to register)"}
+	refuseBodyTooLarge = &refusal{status: http.StatusRequestEntityTooLarge, code: "too-large", closes: true,
+		message: "the body is longer than 65536 bytes"}
+	refuseInternal = &refusal{status: http.StatusInternalServerError, code: "internal",
+		message: "the server failed; try again"}
+	refuseSuperseded = &refusal{status: http.StatusConflict, code: "superseded",
+		message: "a newer request with this client id took over; stop this one"}
+)
+
+func refuseBad(code, message string) *refusal {
+	return &refusal{status: http.StatusBadRequest, code: code, message: message}
+}

@@ -1,0 +1,407 @@
+package gpoll
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Limits bound a window of the log. A message leaves the window by the first bound that it passes.
+type Limits struct {
+	Count int           // messages; 0 means the default
+	Bytes int           // bytes of data and topics; 0 means the default
+	Age   time.Duration // since the message was accepted; 0 means no bound
+}
+
+// A record is a message in the log, or a hole that the broker left. It never changes once appended, except
+// that each wire form is added when it is first asked for.
+type record struct {
+	pos    Position
+	to     address
+	except []string
+	data   string
+	binary bool // data is not UTF-8
+	at     time.Time
+	hole   *Gap // the broker lost this range; data is empty
+	forms  [formCount]atomic.Pointer[[]byte]
+}
+
+func (r *record) size() int { return len(r.data) + len(r.to.name) }
+
+// excepts reports whether the client with that public id is left out.
+func (r *record) excepts(publicID string) bool {
+	for _, id := range r.except {
+		if id == publicID {
+			return true
+		}
+	}
+	return false
+}
+
+// A window is the records that share bounds, oldest first.
+type window struct {
+	limits Limits
+	recs   ring[*record]
+	bytes  int
+}
+
+// A lane is the records of one address: what a client of a quiet topic reads instead of the whole log.
+type lane struct {
+	recs    ring[*record]
+	evicted uint64  // highest seq that has left; 0: none
+	why     string  // why it left
+	window  *window // whose bounds apply: the log's shared one, or the topic's own
+	fading  bool    // is in messageLog.fading
+}
+
+// interest is what a cursor is owed besides what goes to everybody.
+type interest struct {
+	topics []string
+	client string // public id
+	user   string
+}
+
+// addresses calls visit for each address of w.
+func (w *interest) addresses(visit func(address)) {
+	visit(address{kind: kindAll})
+	for _, topic := range w.topics {
+		visit(address{kindTopic, topic})
+	}
+	visit(address{kindClient, w.client})
+	if w.user != "" {
+		visit(address{kindUser, w.user})
+	}
+}
+
+// An item is what a cursor passes: a message, or a gap before the next one. Behind it the cursor stands at pos.
+type item struct {
+	rec *record // nil for a gap
+	gap *Gap
+	pos Position
+}
+
+// messageLog is the one total order of a Broadcaster's messages and the window of it that can be replayed.
+// All its methods may be called concurrently.
+type messageLog struct {
+	topicLimits func(string) Limits // user's callback; called without mu
+	lag         int                 // RoutineBufferSize
+	maxFading   int
+	began       time.Time
+	expired     atomic.Int64 // when expire last ran, in nanoseconds since began
+
+	mu     sync.Mutex // guards the fields below
+	epoch  uint64
+	base   uint64 // seq before the epoch's first
+	hi     uint64
+	shared window
+	lanes  map[address]*lane
+
+	// A lane without records only remembers what left it. The oldest of those are forgotten, and forgotten is the highest
+	// seq that they remembered: for an address without a lane, nothing newer has left.
+	fading    ring[address]
+	forgotten uint64
+	why       string
+
+	// What some routine has not taken yet: the records (hi-live.len, hi].
+	live    ring[*record]
+	readers map[*routine]struct{}
+	slowest uint64        // at most the lowest taken of all readers
+	room    chan struct{} // closed when a reader takes; nil when nobody waits
+	closed  bool
+}
+
+func newMessageLog(at Position, shared Limits, topicLimits func(string) Limits, lag int) *messageLog {
+	return &messageLog{
+		topicLimits: topicLimits,
+		lag:         lag,
+		maxFading:   max(16384, 2*shared.Count),
+		began:       time.Now(),
+		epoch:       at.Epoch,
+		base:        at.Seq,
+		hi:          at.Seq,
+		shared:      window{limits: shared},
+		lanes:       map[address]*lane{},
+		readers:     map[*routine]struct{}{},
+		slowest:     at.Seq,
+	}
+}
+
+// admit waits until no routine is lag messages behind.
+func (l *messageLog) admit(ctx context.Context) error {
+	for {
+		l.mu.Lock()
+		if l.closed {
+			l.mu.Unlock()
+			return ErrClosed
+		}
+		if l.behindLocked() < l.lag {
+			l.mu.Unlock()
+			return nil
+		}
+		if l.room == nil {
+			l.room = make(chan struct{})
+		}
+		room := l.room
+		l.mu.Unlock()
+		select {
+		case <-room:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// behindLocked returns by how many messages the slowest routine is behind. It visits the routines only when
+// the last visit's answer does not suffice, and drops what all of them have taken.
+func (l *messageLog) behindLocked() int {
+	if behind := l.hi - l.slowest; behind < uint64(l.lag) {
+		return int(behind)
+	}
+	l.slowest = l.hi
+	for r := range l.readers {
+		l.slowest = min(l.slowest, r.taken)
+	}
+	for l.live.len > 0 && l.live.at(0).pos.Seq <= l.slowest {
+		l.live.pop()
+	}
+	return int(l.hi - l.slowest)
+}
+
+// append adds a message that the broker has accepted and reports whether it was new. Messages come in the
+// broker's order; a repeat is dropped, and a hole in the numbers becomes a gap of reason "broker".
+func (l *messageLog) append(m *Message) bool {
+	rec := newRecord(m)
+	if planted == "altered-payload" && m.Position.Seq%97 == 0 {
+		rec.data += "!"
+	}
+	if planted == "accepted-not-stored" && m.Position.Seq%97 == 0 {
+		rec.to = address{kindClient, "nobody"}
+	}
+	if planted == "wrong-topic" && m.Position.Seq%97 == 0 && rec.to.kind == kindTopic {
+		rec.to = address{}
+	}
+	limits, asked := Limits{}, false
+	if l.topicLimits != nil && rec.to.kind == kindTopic {
+		l.mu.Lock()
+		asked = l.lanes[rec.to] == nil
+		l.mu.Unlock()
+		if asked {
+			limits = l.topicLimits(rec.to.name)
+		}
+	}
+
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return false
+	}
+	switch {
+	case rec.pos.Epoch != l.epoch:
+		l.restartLocked(rec.pos)
+	case rec.pos.Seq <= l.hi:
+		return false
+	}
+	if from := l.hi + 1; rec.pos.Seq > from {
+		l.addLocked(&record{
+			pos:  Position{l.epoch, rec.pos.Seq - 1},
+			at:   rec.at,
+			hole: &Gap{Epoch: l.epoch, From: from, To: rec.pos.Seq - 1, Reason: gapBroker},
+		}, Limits{})
+	}
+	l.addLocked(rec, limits)
+	l.behindLocked()
+	return true
+}
+
+// restartLocked begins a new epoch, whose first message is at.
+func (l *messageLog) restartLocked(at Position) {
+	l.epoch, l.base, l.hi = at.Epoch, at.Seq-1, at.Seq-1
+	l.shared = window{limits: l.shared.limits}
+	l.lanes = map[address]*lane{}
+	l.fading, l.forgotten, l.why = ring[address]{}, 0, ""
+	l.live = ring[*record]{}
+	for r := range l.readers {
+		r.taken = l.hi
+	}
+	l.slowest = l.hi
+}
+
+func (l *messageLog) addLocked(rec *record, own Limits) {
+	s := l.lanes[rec.to]
+	if s == nil {
+		s = &lane{window: &l.shared, evicted: l.forgotten, why: l.why}
+		if own != (Limits{}) {
+			s.window = &window{limits: own.or(l.shared.limits)}
+		}
+		l.lanes[rec.to] = s
+	}
+	s.recs.push(rec)
+	s.window.recs.push(rec)
+	s.window.bytes += rec.size()
+	l.hi = rec.pos.Seq
+	if len(l.readers) > 0 {
+		l.live.push(rec)
+	} else {
+		l.slowest = l.hi
+	}
+	l.evictLocked(s.window, rec.at)
+}
+
+// or fills the zero bounds of own from the shared ones.
+func (own Limits) or(shared Limits) Limits {
+	if own.Count == 0 {
+		own.Count = shared.Count
+	}
+	if own.Bytes == 0 {
+		own.Bytes = shared.Bytes
+	}
+	return own
+}
+
+// evictLocked drops from w what its bounds no longer hold. The newest message stays, whatever its size.
+func (l *messageLog) evictLocked(w *window, now time.Time) {
+	for w.recs.len > 0 {
+		oldest := w.recs.at(0)
+		why := gapEvicted
+		switch {
+		case w.recs.len > 1 && (w.recs.len > w.limits.Count || w.bytes > w.limits.Bytes):
+		case w.limits.Age > 0 && now.Sub(oldest.at) > w.limits.Age:
+			why = gapExpired
+		default:
+			return
+		}
+		w.recs.pop()
+		w.bytes -= oldest.size()
+		s := l.lanes[oldest.to]
+		s.recs.pop()
+		s.evicted, s.why = oldest.pos.Seq, why
+		if planted == "no-eviction-notice" {
+			s.evicted = 0
+		}
+		if s.recs.len == 0 && !s.fading {
+			s.fading = true
+			l.fading.push(oldest.to)
+			l.forgetLocked()
+		}
+	}
+}
+
+// forgetLocked bounds how many lanes without records are remembered one by one.
+func (l *messageLog) forgetLocked() {
+	for l.fading.len > l.maxFading {
+		to := l.fading.pop()
+		s := l.lanes[to]
+		s.fading = false
+		if s.recs.len > 0 {
+			continue
+		}
+		delete(l.lanes, to)
+		if s.evicted > l.forgotten {
+			l.forgotten, l.why = s.evicted, s.why
+		}
+	}
+}
+
+// expire drops what has become too old, also where nothing is published.
+func (l *messageLog) expire(now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.evictLocked(&l.shared, now)
+	if l.topicLimits == nil {
+		return
+	}
+	for _, s := range l.lanes {
+		if s.window != &l.shared {
+			l.evictLocked(s.window, now)
+		}
+	}
+}
+
+// expireSometimes drops old messages once in a second, from whichever routine comes first.
+func (l *messageLog) expireSometimes(now time.Time) {
+	last, elapsed := l.expired.Load(), int64(now.Sub(l.began))
+	if elapsed-last >= int64(time.Second) && l.expired.CompareAndSwap(last, elapsed) {
+		l.expire(now)
+	}
+}
+
+// take hands a routine all records that it has not taken yet, appended to dst. It returns the epoch and the Seq
+// up to which the routine has now taken everything.
+func (l *messageLog) take(r *routine, dst []*record) (batch []*record, hi Position) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	first := l.live.len
+	for first > 0 && l.live.at(first-1).pos.Seq > r.taken {
+		first--
+	}
+	for i := first; i < l.live.len; i++ {
+		dst = append(dst, l.live.at(i))
+	}
+	r.taken = l.hi
+	if l.room != nil {
+		close(l.room)
+		l.room = nil
+	}
+	return dst, Position{l.epoch, l.hi}
+}
+
+// join lets a new routine read from the present end on, and returns that end.
+func (l *messageLog) join(r *routine) Position {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.readers) == 0 {
+		l.live, l.slowest = ring[*record]{}, l.hi
+	}
+	r.taken = l.hi
+	l.readers[r] = struct{}{}
+	return Position{l.epoch, l.hi}
+}
+
+// leave ends what join began.
+func (l *messageLog) leave(r *routine) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.readers, r)
+	l.slowest = 0 // it may have been this one
+	l.behindLocked()
+	if l.room != nil {
+		close(l.room)
+		l.room = nil
+	}
+}
+
+// end returns the Position of the newest message.
+func (l *messageLog) end() Position {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return Position{l.epoch, l.hi}
+}
+
+// close ends the waits of admit; nothing is appended any more.
+func (l *messageLog) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
+	if l.room != nil {
+		close(l.room)
+		l.room = nil
+	}
+}
+
+// windowStats reports the bounds of the shared window and what all windows hold.
+func (l *messageLog) windowStats() (epoch, lo, hi uint64, messages, bytes int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	lo = l.hi + 1
+	if l.shared.recs.len > 0 {
+		lo = l.shared.recs.at(0).pos.Seq
+	}
+	messages, bytes = l.shared.recs.len, l.shared.bytes
+	for _, s := range l.lanes {
+		if s.window != &l.shared {
+			messages, bytes = messages+s.window.recs.len, bytes+s.window.bytes
+		}
+	}
+	return l.epoch, lo, l.hi, messages, bytes
+}

@@ -1,0 +1,198 @@
+package gpoll
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// A replay bounds what one read of the log returns.
+type replay struct{ count, bytes int }
+
+// read appends to dst what a cursor at after is owed by want: gaps and messages in order, at most what max allows and
+// at least one item if there is one. scanned is the Position up to which all that is owed is in items; more says that the bounds
+// ended the read. The cost is that of the items and the addresses of want, whatever else the log holds.
+//
+// Contract A3 is kept here: a gap stands before the next message and covers no message that is delivered (C3, C4),
+// another epoch is announced by one gap (C8), and a cursor beyond the end goes on from the end.
+func (l *messageLog) read(after Position, want *interest, max replay, dst []item) (items []item, scanned Position, more bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	items = dst
+	cursor := after.Seq
+	switch {
+	case after.Epoch != l.epoch:
+		cursor = l.base
+		if planted != "no-epoch-notice" {
+			items = append(items, item{
+				gap: &Gap{Epoch: after.Epoch, From: after.Seq + 1, Reason: gapEpoch},
+				pos: Position{l.epoch, cursor},
+			})
+		}
+	case cursor > l.hi:
+		cursor = l.hi
+		items = append(items, item{gap: &Gap{Epoch: l.epoch, Reason: gapFuture}, pos: Position{l.epoch, cursor}})
+	}
+
+	sources, lost, why := l.sourcesLocked(cursor, want)
+	bytes := 0
+	for {
+		next := sources.next()
+		// What has left the window and may have been owed, up to the next message.
+		until := lost
+		if next != nil {
+			until = min(lost, next.pos.Seq-1)
+		}
+		if cursor < until {
+			g := &Gap{Epoch: l.epoch, From: cursor + 1, To: until, Reason: why}
+			if planted == "gap-too-long" && next != nil {
+				g.To = next.pos.Seq
+			}
+			if planted == "gap-too-short" {
+				g.To--
+			}
+			items = append(items, item{gap: g, pos: Position{l.epoch, until}})
+			cursor = until
+		}
+		if next == nil {
+			return items, Position{l.epoch, l.hi}, false
+		}
+		if len(items) > 0 && (len(items) >= max.count || bytes+next.size() > max.bytes) {
+			return items, Position{l.epoch, cursor}, true
+		}
+		cursor = next.pos.Seq
+		sources.advance()
+		switch {
+		case next.hole != nil:
+			items = append(items, item{gap: next.hole, pos: next.pos})
+		case !next.excepts(want.client):
+			bytes += next.size()
+			items = append(items, item{rec: next, pos: next.pos})
+		}
+	}
+}
+
+// newest appends to dst the n newest messages of each topic, in order, bounded by max from the newest on.
+// It also returns the end of the log, from which their reader goes on.
+func (l *messageLog) newest(topics []string, n int, want *interest, max replay, dst []item) (items []item, end Position) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, topic := range topics {
+		s := l.liveLaneLocked(address{kindTopic, topic}, time.Now())
+		if s == nil {
+			continue
+		}
+		for i := s.recs.len - 1; i >= 0 && i >= s.recs.len-n; i-- {
+			if rec := s.recs.at(i); !rec.excepts(want.client) {
+				dst = append(dst, item{rec: rec, pos: rec.pos})
+			}
+		}
+	}
+	slices.SortFunc(dst, func(a, b item) int { return cmp.Compare(a.pos.Seq, b.pos.Seq) })
+	keep, bytes := 0, 0
+	for keep < min(len(dst), max.count) {
+		bytes += dst[len(dst)-1-keep].rec.size()
+		if keep > 0 && bytes > max.bytes {
+			break
+		}
+		keep++
+	}
+	return dst[len(dst)-keep:], Position{l.epoch, l.hi}
+}
+
+// liveLaneLocked returns the lane of an address without what is too old, or nil.
+func (l *messageLog) liveLaneLocked(to address, now time.Time) *lane {
+	s := l.lanes[to]
+	if s != nil && s.window.limits.Age > 0 {
+		l.evictLocked(s.window, now)
+		s = l.lanes[to] // evicting may forget it
+	}
+	return s
+}
+
+// sourcesLocked returns the lanes of want that hold messages after cursor, and the highest seq after cursor that
+// may have been owed and has left, with the reason.
+func (l *messageLog) sourcesLocked(cursor uint64, want *interest) (sources sources, lost uint64, why string) {
+	now := time.Now()
+	want.addresses(func(to address) {
+		s := l.liveLaneLocked(to, now)
+		left, reason := l.forgotten, l.why
+		if s != nil {
+			left, reason = s.evicted, s.why
+			if s.recs.len > 0 && s.recs.at(s.recs.len-1).pos.Seq > cursor {
+				sources = append(sources, source{s, s.after(cursor)})
+			}
+		}
+		if left > cursor && left > lost {
+			lost, why = left, reason
+		}
+	})
+	sources.order()
+	return sources, lost, why
+}
+
+// after returns the index of the first record behind cursor.
+func (s *lane) after(cursor uint64) int {
+	if planted == "cursor-off-by-one" && cursor > 0 {
+		cursor--
+	}
+	lo, hi := 0, s.recs.len
+	for lo < hi {
+		if mid := (lo + hi) / 2; s.recs.at(mid).pos.Seq > cursor {
+			hi = mid
+		} else {
+			lo = mid + 1
+		}
+	}
+	return lo
+}
+
+// A source is a lane and how far it was read. Sources are a heap: the one with the lowest next seq comes first.
+type source struct {
+	lane *lane
+	i    int
+}
+
+type sources []source
+
+func (h sources) seq(i int) uint64 { return h[i].lane.recs.at(h[i].i).pos.Seq }
+
+func (h sources) next() *record {
+	if len(h) == 0 {
+		return nil
+	}
+	return h[0].lane.recs.at(h[0].i)
+}
+
+func (h *sources) advance() {
+	s := *h
+	s[0].i++
+	if s[0].i == s[0].lane.recs.len {
+		s[0] = s[len(s)-1]
+		s = s[:len(s)-1]
+		*h = s
+	}
+	s.down(0)
+}
+
+func (h sources) order() {
+	for i := len(h)/2 - 1; i >= 0; i-- {
+		h.down(i)
+	}
+}
+
+func (h sources) down(i int) {
+	for {
+		least := i
+		for child := 2*i + 1; child <= 2*i+2 && child < len(h); child++ {
+			if h.seq(child) < h.seq(least) {
+				least = child
+			}
+		}
+		if least == i {
+			return
+		}
+		h[i], h[least] = h[least], h[i]
+		i = least
+	}
+}

@@ -1,0 +1,136 @@
+package gpoll
+
+import (
+	"fmt"
+	"strings"
+	"unicode/utf8"
+)
+
+// A Message is what Publish takes and what a Broker carries. It reaches every client when Topic and To are
+// both empty, else the subscribers of Topic, else whom To names.
+type Message struct {
+	// Topic is 1 to 255 bytes of [A-Za-z0-9_.:/~@-]. There are no wildcards.
+	Topic string
+
+	// To addresses one client or one user. Topic and To together are ErrBadMessage.
+	To Recipient
+
+	// Data is the payload, at most Broadcaster.MaxMessage bytes. No payload has a meaning to gpoll. Text must be
+	// UTF-8 to arrive as text; other bytes arrive as a binary frame, as application/octet-stream or in base64.
+	Data []byte
+
+	// Except lists the public ids (see PublicID) of clients that do not get the message, for example its sender.
+	Except []string
+
+	// ID makes a repeated Publish harmless: a second Message with the same ID within 2 minutes and 100,000 ids is
+	// not added, and Publish returns the Position of the first. Empty means that the message is always new.
+	// At most 128 bytes.
+	ID string
+
+	// Position is set by the broker. Publish ignores it.
+	Position Position
+}
+
+// A Recipient is one client or one user. The zero Recipient is nobody in particular.
+type Recipient struct{ to address }
+
+// ToClient addresses the client with that public id (see PublicID).
+func ToClient(publicID string) Recipient { return Recipient{address{kindClient, publicID}} }
+
+// ToUser addresses every client whose Grant named that user.
+func ToUser(user string) Recipient { return Recipient{address{kindUser, user}} }
+
+// IsZero reports whether r names nobody in particular.
+func (r Recipient) IsZero() bool { return r == Recipient{} }
+
+// Client returns the public id that r addresses, or "".
+func (r Recipient) Client() string { return r.to.nameOf(kindClient) }
+
+// User returns the user that r addresses, or "".
+func (r Recipient) User() string { return r.to.nameOf(kindUser) }
+
+// An address is to whom a message goes: a kind and a name, compared as a value, so that no spelling of a topic
+// can reach a client or a user.
+type address struct {
+	kind kind
+	name string
+}
+
+type kind uint8
+
+const (
+	kindAll kind = iota
+	kindTopic
+	kindClient
+	kindUser
+)
+
+func (a address) nameOf(k kind) string {
+	if a.kind != k {
+		return ""
+	}
+	return a.name
+}
+
+// address returns to whom m goes.
+func (m *Message) address() address {
+	if m.Topic != "" {
+		return address{kindTopic, m.Topic}
+	}
+	return m.To.to
+}
+
+const (
+	maxTopic     = 255
+	maxPublishID = 128
+	maxExcept    = 1000
+)
+
+// check reports why m cannot be published, wrapping ErrBadMessage or ErrTooLarge.
+func (m *Message) check(maxData int) error {
+	switch {
+	case len(m.Data) > maxData:
+		return fmt.Errorf("%w: %d bytes of data, the limit (Broadcaster.MaxMessage) is %d", ErrTooLarge, len(m.Data), maxData)
+	case m.Topic != "" && !m.To.IsZero():
+		return fmt.Errorf("%w: it has a Topic and a To; choose one", ErrBadMessage)
+	case m.Topic != "" && !validTopic(m.Topic):
+		return fmt.Errorf("%w: topic %q: %s", ErrBadMessage, clip(m.Topic), topicRule)
+	case !m.To.IsZero() && (m.To.to.name == "" || len(m.To.to.name) > maxTopic):
+		return fmt.Errorf("%w: To names a client or user of 1 to %d bytes", ErrBadMessage, maxTopic)
+	case len(m.ID) > maxPublishID:
+		return fmt.Errorf("%w: the publish id has %d bytes, the limit is %d", ErrBadMessage, len(m.ID), maxPublishID)
+	case len(m.Except) > maxExcept:
+		return fmt.Errorf("%w: Except lists %d clients, the limit is %d", ErrBadMessage, len(m.Except), maxExcept)
+	}
+	return nil
+}
+
+const topicRule = "a topic is 1 to 255 bytes of A-Z a-z 0-9 _ . : / ~ @ -"
+
+// validTopic reports whether s follows topicRule. Nothing is normalised: two spellings are two topics.
+func validTopic(s string) bool {
+	if s == "" || len(s) > maxTopic {
+		return false
+	}
+	for i := range len(s) {
+		switch c := s[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+		case strings.IndexByte("_.:/~@-", c) >= 0:
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// clip shortens a peer's text for an error message.
+func clip(s string) string {
+	if len(s) <= 40 {
+		return s
+	}
+	for n := 40; ; n-- {
+		if utf8.RuneStart(s[n]) {
+			return s[:n] + "…"
+		}
+	}
+}

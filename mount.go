@@ -1,0 +1,111 @@
+package gpoll
+
+import (
+	"net/http"
+	"strings"
+)
+
+// ListenAndBroadcast mounts the Broadcaster on mux, or on http.DefaultServeMux: path, which chooses the transport by the request's
+// headers (Upgrade: WebSocket; Accept: text/event-stream: SSE; else long-poll), path/ws and path/events. Middleware may wrap the
+// ResponseWriter as long as it has an Unwrap method (see http.ResponseController).
+//
+// It panics when the path is not a plain one, is taken, or when a setting is bad.
+func (b *Broadcaster) ListenAndBroadcast(path string, mux ...*http.ServeMux) {
+	on := http.DefaultServeMux
+	if len(mux) > 0 && mux[0] != nil {
+		on = mux[0]
+	}
+	if !strings.HasPrefix(path, "/") || strings.ContainsAny(path, " {}") {
+		panic("gpoll: ListenAndBroadcast takes a path that begins with / and has no space or brace, not " + path)
+	}
+	if err := b.start(); err != nil {
+		panic(err)
+	}
+	base := strings.TrimSuffix(path, "/")
+	for _, rt := range routes {
+		at := base + rt.suffix
+		if rt.suffix == "" && base != path {
+			at = path + "{$}" // "/poll/" is that path alone, not all below it
+		}
+		on.Handle(at, rt.handler(b))
+	}
+}
+
+// ServeHTTP serves all transports on one path and chooses by the request's headers.
+func (b *Broadcaster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	switch {
+	case r.Header.Get("Upgrade") != "":
+		b.HandleWebSocket(w, r)
+	case accepts(r.Header, "text/event-stream"):
+		b.HandleEvents(w, r)
+	default:
+		b.HandleRequests(w, r)
+	}
+}
+
+// HandleRequests is the long-poll handler, for people who mount it themselves. See docs/protocol.md for what it answers.
+func (b *Broadcaster) HandleRequests(w http.ResponseWriter, r *http.Request) {
+	b.handle(w, r, (*Broadcaster).servePoll)
+}
+
+// HandleEvents is the Server-Sent Events handler, for people who mount it themselves.
+func (b *Broadcaster) HandleEvents(w http.ResponseWriter, r *http.Request) {
+	b.handle(w, r, (*Broadcaster).serveEvents)
+}
+
+// HandleWebSocket is the WebSocket handler, for people who mount it themselves.
+func (b *Broadcaster) HandleWebSocket(w http.ResponseWriter, r *http.Request) {
+	b.handle(w, r, (*Broadcaster).serveWebSocket)
+}
+
+// handle is what every transport goes through: headers, origin, method, parsing. serve then answers what is asked, or
+// returns why not.
+func (b *Broadcaster) handle(w http.ResponseWriter, r *http.Request, serve func(*Broadcaster, http.ResponseWriter, *http.Request, *request) *refusal) {
+	h := w.Header()
+	h.Set("Cache-Control", "no-store")
+	h.Add("Vary", "Origin, Gpoll-Client-Id")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Referrer-Policy", "no-referrer")
+	if err := b.start(); err != nil {
+		b.logger().Error("gpoll: cannot serve", "err", err)
+		refuseInternal.write(w)
+		return
+	}
+	if refused := b.admit(w, r, serve); refused != nil {
+		b.counts.refused.add(refused.code)
+		refused.write(w)
+	}
+}
+
+func (b *Broadcaster) admit(w http.ResponseWriter, r *http.Request, serve func(*Broadcaster, http.ResponseWriter, *http.Request, *request) *refusal) *refusal {
+	if !b.originAllowed(r) {
+		return refuseOrigin
+	}
+	b.writeCORS(w.Header(), r)
+	switch r.Method {
+	case http.MethodGet, http.MethodPost:
+	case http.MethodOptions:
+		b.answerPreflight(w, r)
+		return nil
+	default:
+		return refuseMethod
+	}
+	req, refused := b.parseRequest(w, r)
+	if refused != nil {
+		return refused
+	}
+	return serve(b, w, r, req)
+}
+
+// find returns the client that a request names, if it belongs to that user.
+func (b *Broadcaster) find(id, user string) (*Client, *refusal) {
+	routine, uuid, ok := parseClientID(id)
+	if !ok {
+		return nil, refuseUnknownClient
+	}
+	c := b.clients.get(keyOf(uuid))
+	if c == nil || c.routine.id != routine || c.user != user {
+		return nil, refuseUnknownClient
+	}
+	return c, nil
+}

@@ -1,0 +1,253 @@
+package gpoll
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+)
+
+// A registry finds clients and gives each a routine.
+type registry struct {
+	mu       sync.RWMutex // guards the fields below and routine.count
+	byKey    map[clientKey]*Client
+	byUser   map[string][]*Client
+	routines []*routine // by id; nil where the id is free
+	running  int
+	roomy    int // no routine below has room
+	tokens   float64
+	refilled time.Time
+	closed   bool
+}
+
+func (g *registry) get(key clientKey) *Client {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return g.byKey[key]
+}
+
+// ofUser returns the clients of a user. The caller does not change the slice, nor does the registry.
+func (g *registry) ofUser(user string) []*Client {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return g.byUser[user]
+}
+
+// each calls visit for every routine.
+func (g *registry) each(visit func(*routine)) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	for _, r := range g.routines {
+		if r != nil {
+			visit(r)
+		}
+	}
+}
+
+// all returns the clients of the routines that match.
+func (g *registry) all(match func(*Client) bool) []*Client {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	var found []*Client
+	for _, c := range g.byKey {
+		if match(c) {
+			found = append(found, c)
+		}
+	}
+	return found
+}
+
+// registration is what a new client brings.
+type registration struct {
+	remote bool // counts against RegisterRate
+	user   string
+	topics []string
+	cursor Position // zero: the end of the log
+	last   int
+}
+
+// register makes a client in the lowest-numbered routine with room, and starts a routine when there is none.
+func (b *Broadcaster) register(reg registration) (*Client, *refusal) {
+	id := UUID()
+	key := keyOf(id)
+	now := time.Now()
+	c := &Client{uuid: id, key: key, public: key.String(), user: reg.user, idleSince: now, slot: -1}
+	if refused := b.place(c, reg, now); refused != nil {
+		return nil, refused
+	}
+	r := c.routine
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if c.removed {
+		return nil, refuseUnknownClient
+	}
+	c.slot = len(r.clients)
+	r.clients = append(r.clients, c)
+	c.setTopicsLocked(reg.topics)
+	c.cursor = reg.cursor
+	if c.cursor.IsZero() {
+		c.cursor = b.messages.end()
+	}
+	if reg.last > 0 {
+		c.backfill = b.backfillLocked(c, reg.topics, reg.last)
+	}
+	return c, nil
+}
+
+// place enters c under its key and user, and gives it a routine.
+func (b *Broadcaster) place(c *Client, reg registration, now time.Time) *refusal {
+	g := &b.clients
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		return b.refuseShutdown()
+	}
+	if len(g.byKey) >= b.set.maxClients {
+		return &refusal{status: http.StatusServiceUnavailable, code: "too-many-clients", retry: spread(time.Second, 5*time.Second),
+			message: fmt.Sprintf("the server holds its limit of %d clients (Broadcaster.MaxClients); come back later", b.set.maxClients)}
+	}
+	if c.user != "" && len(g.byUser[c.user]) >= b.set.maxPerUser {
+		return &refusal{status: http.StatusTooManyRequests, code: "too-many-clients", retry: spread(time.Second, 5*time.Second),
+			message: fmt.Sprintf("this user holds the limit of %d clients (Broadcaster.MaxClientsPerUser); close another one", b.set.maxPerUser)}
+	}
+	if reg.remote && !g.allowLocked(now, b.set.registerRate, b.set.registerBurst) {
+		return &refusal{status: http.StatusTooManyRequests, code: "rate", retry: spread(time.Second, 2*time.Second),
+			message: "too many clients register at this moment (Broadcaster.RegisterRate); come back later"}
+	}
+	c.routine = b.roomyRoutineLocked()
+	c.routine.count++
+	g.byKey[c.key] = c
+	if c.user != "" {
+		// A new slice each time, since ofUser hands them out.
+		g.byUser[c.user] = append(slices.Clip(slices.Clone(g.byUser[c.user])), c)
+	}
+	return nil
+}
+
+// allowLocked takes a token from the bucket of registrations. A negative rate is no limit.
+func (g *registry) allowLocked(now time.Time, rate, burst int) bool {
+	if rate < 0 {
+		return true
+	}
+	if g.refilled.IsZero() {
+		g.tokens = float64(burst)
+	} else {
+		g.tokens = min(float64(burst), g.tokens+now.Sub(g.refilled).Seconds()*float64(rate))
+	}
+	g.refilled = now
+	if g.tokens < 1 {
+		return false
+	}
+	g.tokens--
+	return true
+}
+
+// roomyRoutineLocked returns the lowest-numbered routine with room, or a new one under the lowest free number.
+func (b *Broadcaster) roomyRoutineLocked() *routine {
+	g := &b.clients
+	free := -1
+	for ; g.roomy < len(g.routines); g.roomy++ {
+		r := g.routines[g.roomy]
+		if r == nil {
+			free = g.roomy
+			break
+		}
+		if r.count < b.set.routineMaxClients {
+			return r
+		}
+	}
+	if free < 0 {
+		free = len(g.routines)
+		g.routines = append(g.routines, nil)
+	}
+	r := newRoutine(b, free)
+	g.routines[free] = r
+	g.running++
+	b.goroutines.Go(r.run) // ends when remove closes r.stop
+	return r
+}
+
+// remove forgets a client and ends its attach. It reports whether the client was there.
+func (b *Broadcaster) remove(c *Client, why *ending) bool {
+	g := &b.clients
+	g.mu.Lock()
+	if g.byKey[c.key] != c {
+		g.mu.Unlock()
+		return false
+	}
+	delete(g.byKey, c.key)
+	if c.user != "" {
+		if left := without1(g.byUser[c.user], c); len(left) > 0 {
+			g.byUser[c.user] = left
+		} else {
+			delete(g.byUser, c.user)
+		}
+	}
+	r := c.routine
+	r.count--
+	g.roomy = min(g.roomy, r.id)
+	if r.count == 0 {
+		g.routines[r.id] = nil
+		g.running--
+		close(r.stop)
+	}
+	g.mu.Unlock()
+
+	r.mu.Lock()
+	c.removed = true
+	if c.slot >= 0 { // else register has not got to it yet
+		last := r.clients[len(r.clients)-1]
+		r.clients[c.slot] = last
+		last.slot = c.slot
+		r.clients[len(r.clients)-1] = nil
+		r.clients = r.clients[:len(r.clients)-1]
+		r.unsubscribeLocked(c)
+	}
+	if c.err == nil {
+		c.err = &EndError{Code: why.refusal.code}
+	}
+	if c.attach != nil {
+		r.endLocked(c.attach, why)
+	} else {
+		b.countEnd(why)
+	}
+	c.queue, c.backfill = nil, nil
+	r.mu.Unlock()
+	return true
+}
+
+// without1 returns a copy of clients without c.
+func without1(clients []*Client, c *Client) []*Client {
+	return slices.DeleteFunc(slices.Clone(clients), func(other *Client) bool { return other == c })
+}
+
+// expire removes a client that is still unattached.
+func (b *Broadcaster) expire(c *Client, now time.Time) {
+	c.routine.mu.Lock()
+	back := c.attach != nil || c.removed || c.idleSince.After(now)
+	c.routine.mu.Unlock()
+	if !back {
+		b.remove(c, endExpired)
+	}
+}
+
+// CleanUp ends the routines with those ids: their clients are removed, and waiting ones are told so. Unknown ids are passed over.
+func (b *Broadcaster) CleanUp(routines []int) {
+	if b.start() != nil {
+		return
+	}
+	for _, c := range b.clients.all(func(c *Client) bool { return slices.Contains(routines, c.routine.id) }) {
+		b.remove(c, endRemoved)
+	}
+}
+
+// Reset removes every client and so ends every routine: the seed's total reset. The log stays.
+func (b *Broadcaster) Reset() {
+	if b.start() != nil {
+		return
+	}
+	for _, c := range b.clients.all(func(*Client) bool { return true }) {
+		b.remove(c, endRemoved)
+	}
+}

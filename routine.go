@@ -1,0 +1,409 @@
+package gpoll
+
+import (
+	"sync"
+	"time"
+)
+
+// A routine is a shard: one goroutine that walks the log and hands each message to its clients, at most RoutineMaxClients. It
+// takes all that is new as one batch and never waits for a client.
+//
+// Lock order: stream.mu, routine.mu, registry.mu, messageLog.mu. Nothing waits while one of the last three is held.
+type routine struct {
+	b  *Broadcaster
+	id int
+
+	signal chan struct{} // something is in the log; holds one
+	hurry  chan struct{} // a publisher waits; holds one
+	stop   chan struct{}
+
+	taken uint64 // guarded by messageLog.mu
+	count int    // clients, guarded by registry.mu
+
+	mu      sync.Mutex // guards the fields below, and the clients' where client.go says so
+	clients []*Client
+	topics  map[string]*subscribers
+	at      Position // everything up to here has been offered to the clients
+	before  Position // at, as it was before the last round
+	round   uint64
+
+	// Touched only by the routine's goroutine, kept between rounds for their memory.
+	batch    []*record
+	everyone []*record // of batch, what goes to every client
+	merged   []*record
+	touched  []*Client
+	due      []dueRecord
+	overfull []*Client
+	beats    []*attach
+
+	// For the inline path.
+	writes []inlineWrite
+	shared [formCount][]byte // everyone, joined
+	arena  []byte            // what is joined in this round
+	raw    rawWriter
+}
+
+// subscribers is the clients of one topic, so that a message costs in proportion to them.
+type subscribers struct {
+	topic   string
+	members []member
+}
+
+// A member knows where it stands in its client's subscriptions, and a subscription where it stands among the members, so that each
+// is removed in constant time.
+type member struct {
+	client *Client
+	index  int32
+}
+
+type subscription struct {
+	to    *subscribers
+	index int32
+}
+
+// A dueRecord is an element of the chain of addressed messages of one client in one round.
+type dueRecord struct {
+	rec    *record // nil: the message for everyone at index skip is not for this client
+	skip   int32
+	next   int32
+	before int32 // messages for everyone that come first
+}
+
+func newRoutine(b *Broadcaster, id int) *routine {
+	r := &routine{
+		b:      b,
+		id:     id,
+		signal: make(chan struct{}, 1),
+		hurry:  make(chan struct{}, 1),
+		stop:   make(chan struct{}),
+		topics: map[string]*subscribers{},
+	}
+	r.at = b.messages.join(r)
+	return r
+}
+
+// run is the routine's goroutine. It ends when stop is closed: when the last client has gone.
+func (r *routine) run() {
+	defer r.b.messages.leave(r)
+	tick := time.NewTicker(r.b.set.tick)
+	defer tick.Stop()
+	for {
+		select {
+		case <-r.signal:
+			if r.b.set.syncDelay > 0 && !r.gather(r.b.set.syncDelay) {
+				return
+			}
+			r.fanOut()
+		case now := <-tick.C:
+			r.sweep(now)
+		case <-r.stop:
+			return
+		}
+	}
+}
+
+// gather lets messages come together for that long, or until a publisher waits for room.
+func (r *routine) gather(d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-r.hurry:
+	case <-r.stop:
+		return false
+	}
+	return true
+}
+
+// notify tells the routine that the log has grown. It does not wait.
+func (r *routine) notify() {
+	select {
+	case r.signal <- struct{}{}:
+	default:
+	}
+}
+
+// fanOut hands everything new to the clients: one round.
+func (r *routine) fanOut() {
+	batch, at := r.b.messages.take(r, r.batch[:0])
+	r.batch = batch
+	r.mu.Lock()
+	switch {
+	case at.Epoch != r.at.Epoch:
+		r.before, r.at = r.at, at
+		for _, c := range r.clients {
+			r.restartLocked(c)
+		}
+	case len(batch) > 0:
+		r.before, r.at = r.at, at
+		r.offerLocked(batch)
+	}
+	r.mu.Unlock()
+
+	r.writeInline()
+	for _, c := range r.overfull {
+		r.b.remove(c, endBufferFull)
+	}
+	// A quiet broadcaster holds on to no message beyond the log's window.
+	r.batch = emptied(r.batch)
+	r.everyone = emptied(r.everyone)
+	r.merged = emptied(r.merged)
+	r.touched = emptied(r.touched)
+	r.due = emptied(r.due)
+	r.overfull = emptied(r.overfull)
+}
+
+// emptied returns s without its elements, for its memory.
+func emptied[T any](s []T) []T {
+	clear(s)
+	return s[:0]
+}
+
+// restartLocked makes a client read the log, which tells it of the new epoch.
+func (r *routine) restartLocked(c *Client) {
+	switch c.mode {
+	case queued:
+		c.lagLocked()
+	case direct:
+		c.attach.channel.lagLocked(c, r.before)
+	case inline:
+		r.pullOutLocked(c, r.before)
+	}
+}
+
+// offerLocked hands a batch to the clients: to all of them in order when there is a message for everyone, else to the
+// addressees alone.
+func (r *routine) offerLocked(batch []*record) {
+	r.round++
+	for _, rec := range batch {
+		switch rec.to.kind {
+		case kindAll:
+			for _, id := range rec.except {
+				if c := r.member(id); c != nil {
+					r.address(c, dueRecord{skip: int32(len(r.everyone))})
+				}
+			}
+			r.everyone = append(r.everyone, rec)
+		case kindTopic:
+			if s := r.topics[rec.to.name]; s != nil {
+				for _, m := range s.members {
+					r.addressUnless(m.client, rec)
+				}
+			}
+		case kindClient:
+			if c := r.member(rec.to.name); c != nil {
+				r.addressUnless(c, rec)
+			}
+		case kindUser:
+			for _, c := range r.b.clients.ofUser(rec.to.name) {
+				if c.routine == r && !c.removed {
+					r.addressUnless(c, rec)
+				}
+			}
+		}
+	}
+	if len(r.everyone) == 0 {
+		for _, c := range r.touched {
+			if c.mode != away && c.mode != reading {
+				r.offerMixed(c)
+			}
+		}
+		return
+	}
+	for _, c := range r.clients {
+		switch {
+		case c.mode == away || c.mode == reading:
+		case c.round == r.round:
+			r.offerMixed(c)
+		default:
+			r.offerTo(c, r.everyone)
+		}
+	}
+}
+
+// member returns the routine's client with that public id, or nil.
+func (r *routine) member(publicID string) *Client {
+	key, ok := parseKey(publicID)
+	if !ok {
+		return nil
+	}
+	c := r.b.clients.get(key)
+	if c == nil || c.routine != r || c.removed {
+		return nil
+	}
+	return c
+}
+
+func (r *routine) addressUnless(c *Client, rec *record) {
+	if len(rec.except) > 0 && rec.excepts(c.public) {
+		return
+	}
+	r.address(c, dueRecord{rec: rec, before: int32(len(r.everyone))})
+}
+
+// address adds to what is addressed to c in this round.
+func (r *routine) address(c *Client, d dueRecord) {
+	d.next = -1
+	i := int32(len(r.due))
+	r.due = append(r.due, d)
+	if c.round != r.round {
+		c.round, c.first = r.round, i
+		r.touched = append(r.touched, c)
+	} else {
+		r.due[c.end].next = i
+	}
+	c.end = i
+}
+
+// offerMixed merges what is addressed to c with what goes to everyone.
+func (r *routine) offerMixed(c *Client) {
+	merged := r.merged[:0]
+	done := int32(0)
+	for i := c.first; i >= 0; i = r.due[i].next {
+		d := &r.due[i]
+		if d.rec == nil {
+			merged = append(merged, r.everyone[done:d.skip]...)
+			done = d.skip + 1
+			continue
+		}
+		merged = append(merged, r.everyone[done:d.before]...)
+		merged = append(merged, d.rec)
+		done = d.before
+	}
+	merged = append(merged, r.everyone[done:]...)
+	r.merged = merged
+	if len(merged) > 0 {
+		r.offerTo(c, merged)
+	}
+}
+
+// offerTo hands messages to one client.
+func (r *routine) offerTo(c *Client, recs []*record) {
+	switch c.mode {
+	case queued:
+		for _, rec := range recs {
+			if rec.pos.Seq > c.from && !r.enqueue(c, rec) {
+				return
+			}
+		}
+	case counting:
+		for _, rec := range recs {
+			c.backlog++
+			c.backBytes += rec.size()
+		}
+		if c.backlog > r.b.set.clientBuffer || c.backBytes > r.b.set.clientBytes {
+			r.overfull = append(r.overfull, c)
+		}
+	case direct:
+		c.attach.channel.offer(c, recs)
+	case inline:
+		r.offerInline(c, recs)
+	}
+}
+
+// enqueue queues rec for the attach's goroutine. When the queue is full the client lags from there on.
+func (r *routine) enqueue(c *Client, rec *record) bool {
+	a := c.attach
+	if size := rec.size(); size > r.b.set.heavy && a.heavy.Add(int64(size)) > int64(r.b.set.clientBytes) {
+		a.heavy.Add(-int64(size))
+		r.lag(c)
+		return false
+	}
+	select {
+	case a.queue <- rec:
+		return true
+	default:
+		r.lag(c)
+		return false
+	}
+}
+
+// lag makes a client that cannot keep up read on from the log, or ends its attach where the settings say so.
+func (r *routine) lag(c *Client) {
+	if r.b.DisconnectSlow && c.attach.transport != longPoll {
+		r.endLocked(c.attach, endSlow)
+		return
+	}
+	c.lagLocked()
+}
+
+// subscribeLocked enters c with all its topics.
+func (r *routine) subscribeLocked(c *Client) {
+	c.subs = make([]subscription, 0, len(c.topics))
+	for _, topic := range c.topics {
+		s := r.topics[topic]
+		if s == nil {
+			s = &subscribers{topic: topic}
+			r.topics[topic] = s
+		}
+		c.subs = append(c.subs, subscription{s, int32(len(s.members))})
+		s.members = append(s.members, member{c, int32(len(c.subs) - 1)})
+	}
+}
+
+// unsubscribeLocked removes c from all its topics.
+func (r *routine) unsubscribeLocked(c *Client) {
+	for _, sub := range c.subs {
+		s := sub.to
+		last := s.members[len(s.members)-1]
+		s.members[sub.index] = last
+		last.client.subs[last.index].index = sub.index
+		s.members[len(s.members)-1] = member{}
+		s.members = s.members[:len(s.members)-1]
+		if len(s.members) == 0 {
+			delete(r.topics, s.topic)
+		}
+	}
+	c.subs = nil
+}
+
+// sweep looks for what time has ended: polls, heartbeats, grants, clients that stay away.
+func (r *routine) sweep(now time.Time) {
+	b := r.b
+	b.messages.expireSometimes(now)
+	var gone []*Client
+	var asked []*attach
+	r.mu.Lock()
+	for _, c := range r.clients {
+		a := c.attach
+		if a == nil {
+			ttl := b.set.clientTTL
+			if !c.attached {
+				ttl = b.set.attachTimeout
+			}
+			if now.Sub(c.idleSince) >= ttl {
+				gone = append(gone, c)
+			}
+			continue
+		}
+		if !a.due.IsZero() && !now.Before(a.due) {
+			r.dueLocked(a)
+		}
+		if !a.expires.IsZero() && !now.Before(a.expires) {
+			a.expires = time.Time{}
+			asked = append(asked, a)
+		}
+	}
+	r.mu.Unlock()
+	for _, a := range r.beats {
+		a.socket.beat(r)
+	}
+	r.beats = emptied(r.beats)
+	for _, c := range gone {
+		b.expire(c, now)
+	}
+	for _, a := range asked {
+		b.spawn(a.reauthorize)
+	}
+}
+
+// dueLocked tells the goroutine of an attach that its time has come. A WebSocket's heartbeat needs no goroutine.
+func (r *routine) dueLocked(a *attach) {
+	a.due = time.Time{}
+	if a.socket != nil {
+		r.beats = append(r.beats, a)
+		return
+	}
+	a.isDue = true
+	a.wake()
+}

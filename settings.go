@@ -1,0 +1,143 @@
+package gpoll
+
+import (
+	"cmp"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+const (
+	defaultRoutineMaxClients = 1000
+	defaultClientBufferSize  = 100
+	defaultRoutineBufferSize = 200
+
+	clientBytes = 256 << 10 // beside ClientBufferSize
+	replayCount = 500       // of one answer
+	replayBytes = 1 << 20
+	maxQuery    = 2 << 10
+	maxBody     = 64 << 10
+	helloWait   = 5 * time.Second
+)
+
+// settings are a Broadcaster's fields with the defaults filled in.
+type settings struct {
+	routineMaxClients, clientBuffer, routineBuffer        int
+	clientBytes                                           int
+	heavy                                                 int // a message beyond this size counts against clientBytes
+	syncDelay                                             time.Duration
+	pollWait, heartbeat, pongTimeout, writeTimeout        time.Duration
+	clientTTL, attachTimeout, shutdownSpread              time.Duration
+	maxMessage, maxTopics, maxClients, maxPerUser         int
+	registerRate, registerBurst, replayCount, replayBytes int
+	history                                               Limits
+	authHeaders                                           []string
+	origins                                               map[string]bool
+	tick                                                  time.Duration // between two sweeps of a routine
+}
+
+// fill checks b's fields and fills s. The error names the field.
+func (s *settings) fill(b *Broadcaster) error {
+	var bad error
+	number := func(field string, v, def, least, most int) int {
+		if v = cmp.Or(v, def); (v < least || v > most) && bad == nil {
+			bad = fmt.Errorf("gpoll: Broadcaster.%s is %d; it must be %d to %d, or 0 for %d", field, v, least, most, def)
+		}
+		return v
+	}
+	duration := func(field string, v, def time.Duration) time.Duration {
+		if v = cmp.Or(v, def); (v < time.Millisecond || v > 24*time.Hour) && bad == nil {
+			bad = fmt.Errorf("gpoll: Broadcaster.%s is %v; it must be 1ms to 24h, or 0 for %v", field, v, def)
+		}
+		return v
+	}
+	const many = 1 << 30
+	*s = settings{
+		routineMaxClients: number("RoutineMaxClients", b.RoutineMaxClients, defaultRoutineMaxClients, 1, 10_000_000),
+		clientBuffer:      number("ClientBufferSize", b.ClientBufferSize, defaultClientBufferSize, 1, 1<<20),
+		routineBuffer:     number("RoutineBufferSize", b.RoutineBufferSize, defaultRoutineBufferSize, 1, 1<<20),
+		clientBytes:       clientBytes,
+		syncDelay:         time.Duration(number("SyncDelayMs", b.SyncDelayMs, 0, 0, 60_000)) * time.Millisecond,
+		pollWait:          duration("PollWait", b.PollWait, 25*time.Second),
+		heartbeat:         duration("Heartbeat", b.Heartbeat, 15*time.Second),
+		pongTimeout:       duration("PongTimeout", b.PongTimeout, 10*time.Second),
+		writeTimeout:      duration("WriteTimeout", b.WriteTimeout, 10*time.Second),
+		clientTTL:         duration("ClientTTL", b.ClientTTL, 60*time.Second),
+		attachTimeout:     duration("AttachTimeout", b.AttachTimeout, 15*time.Second),
+		shutdownSpread:    duration("ShutdownSpread", b.ShutdownSpread, 10*time.Second),
+		maxMessage:        number("MaxMessage", b.MaxMessage, 64<<10, 1, many),
+		maxTopics:         number("MaxTopics", b.MaxTopics, 128, 1, 1<<20),
+		maxClients:        number("MaxClients", b.MaxClients, 100_000, 1, many),
+		maxPerUser:        number("MaxClientsPerUser", b.MaxClientsPerUser, 16, 1, many),
+		registerRate:      number("RegisterRate", b.RegisterRate, 1000, -1, many),
+		registerBurst:     number("RegisterBurst", b.RegisterBurst, 2000, 1, many),
+		replayCount:       replayCount,
+		replayBytes:       replayBytes,
+		history: Limits{
+			Count: number("History.Count", b.History.Count, 10_000, 1, many),
+			Bytes: number("History.Bytes", b.History.Bytes, 16<<20, 1, many),
+			Age:   b.History.Age,
+		},
+		authHeaders: b.AuthHeaders,
+		origins:     map[string]bool{},
+	}
+	if bad != nil {
+		return bad
+	}
+	if b.History.Age < 0 {
+		return fmt.Errorf("gpoll: Broadcaster.History.Age is %v; it must not be negative", b.History.Age)
+	}
+	if s.authHeaders == nil {
+		s.authHeaders = []string{"Cookie", "Authorization"}
+	}
+	for _, origin := range b.AllowedOrigins {
+		if !validOrigin(origin) {
+			return fmt.Errorf("gpoll: Broadcaster.AllowedOrigins has %q; an origin is scheme://host[:port] in lower case, as in https://app.example", origin)
+		}
+		s.origins[origin] = true
+	}
+	if b.PublicOrigin != "" && !validOrigin(b.PublicOrigin) {
+		return fmt.Errorf("gpoll: Broadcaster.PublicOrigin is %q; it must be scheme://host[:port] in lower case, as in https://app.example", b.PublicOrigin)
+	}
+	s.heavy = s.clientBytes / s.clientBuffer
+	shortest := min(s.pollWait, s.heartbeat, s.pongTimeout, s.clientTTL, s.attachTimeout)
+	s.tick = min(250*time.Millisecond, max(shortest/50, time.Millisecond))
+	return nil
+}
+
+// validOrigin reports whether s is an origin exactly as a browser serialises it (RFC 6454, section 6.2).
+func validOrigin(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && u.Host != "" && u.Scheme+"://"+u.Host == s && s == strings.ToLower(s) && u.Port() != defaultPort(u.Scheme)
+}
+
+// defaultPort is the port that an origin of that scheme leaves out.
+func defaultPort(scheme string) string {
+	switch scheme {
+	case "http":
+		return "80"
+	case "https":
+		return "443"
+	}
+	return "none"
+}
+
+// jitter returns d ± 8 %, so that with the tick of a sweep no wait is beyond 10 %.
+func jitter(d time.Duration) time.Duration {
+	return spread(d-d*8/100, d+d*8/100)
+}
+
+// route is one address below the mount.
+type route struct {
+	suffix  string
+	handler func(*Broadcaster) http.HandlerFunc
+}
+
+// routes is the table of the mount. A test holds it against the checks that every route must pass.
+var routes = []route{
+	{"", func(b *Broadcaster) http.HandlerFunc { return b.ServeHTTP }},
+	{"/ws", func(b *Broadcaster) http.HandlerFunc { return b.HandleWebSocket }},
+	{"/events", func(b *Broadcaster) http.HandlerFunc { return b.HandleEvents }},
+}

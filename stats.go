@@ -1,0 +1,104 @@
+package gpoll
+
+import (
+	"errors"
+	"maps"
+	"sync"
+)
+
+// Stats is what a Broadcaster did and holds at one moment. The counts only grow.
+type Stats struct {
+	Clients  int            // registered
+	Attached map[string]int // by transport: "long-poll", "sse", "websocket", "channel"
+	Routines int
+
+	Epoch                 string // of the log, 16 hexadecimal digits
+	WindowLow, WindowHigh uint64 // seqs that can be replayed; low is above high when there is none
+	WindowMessages        int    // in all windows
+	WindowBytes           int
+
+	Published uint64 // messages accepted from this Broadcaster's Send and Publish
+	Delivered uint64 // messages written to a client or its channel
+
+	Dropped map[string]uint64 // attaches and clients that the server ended, by reason
+	Refused map[string]uint64 // requests and publishes, by code
+	Gaps    map[string]uint64 // gaps announced, by reason
+}
+
+// Stats reports what the Broadcaster did and holds. Its cost does not grow with the clients.
+func (b *Broadcaster) Stats() Stats {
+	s := Stats{Attached: map[string]int{}}
+	if b.start() != nil {
+		return s
+	}
+	b.clients.mu.RLock()
+	s.Clients, s.Routines = len(b.clients.byKey), b.clients.running
+	b.clients.mu.RUnlock()
+	for t := range b.attachCount {
+		s.Attached[transport(t).String()] = int(b.attachCount[t].Load())
+	}
+	epoch, lo, hi, messages, bytes := b.messages.windowStats()
+	s.Epoch = Position{Epoch: epoch}.String()[:16]
+	s.WindowLow, s.WindowHigh, s.WindowMessages, s.WindowBytes = lo, hi, messages, bytes
+	s.Published, s.Delivered = b.published.Load(), b.delivered.Load()
+	s.Dropped, s.Refused, s.Gaps = b.counts.dropped.copy(), b.counts.refused.copy(), b.counts.gaps.copy()
+	return s
+}
+
+// counters are counts by reason.
+type counters struct{ dropped, refused, gaps reasonCount }
+
+// A reasonCount counts by a reason from a small, fixed set.
+type reasonCount struct {
+	mu sync.Mutex
+	by map[string]uint64
+}
+
+func (c *reasonCount) add(reason string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.by == nil {
+		c.by = map[string]uint64{}
+	}
+	c.by[reason]++
+}
+
+func (c *reasonCount) copy() map[string]uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.by == nil {
+		return map[string]uint64{}
+	}
+	return maps.Clone(c.by)
+}
+
+func (b *Broadcaster) countEnd(why *ending) { b.counts.dropped.add(why.refusal.code) }
+func (b *Broadcaster) countGap(g *Gap)      { b.counts.gaps.add(g.Reason) }
+
+// countItems counts what was written to a client.
+func (b *Broadcaster) countItems(items []item) {
+	messages := uint64(0)
+	for i := range items {
+		if items[i].gap != nil {
+			b.countGap(items[i].gap)
+		} else {
+			messages++
+		}
+	}
+	b.delivered.Add(messages)
+}
+
+// publishFailure is the reason under which a failed Publish is counted.
+func publishFailure(err error) string {
+	switch {
+	case errors.Is(err, ErrClosed):
+		return "closed"
+	case errors.Is(err, ErrTooLarge):
+		return "too-large"
+	case errors.Is(err, ErrBadMessage):
+		return "bad-message"
+	case errors.Is(err, ErrUnknown):
+		return "publish-unknown"
+	}
+	return "publish-failed"
+}

@@ -1,0 +1,133 @@
+package gpoll
+
+import (
+	"bytes"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// A stream is the write side of a hijacked connection. Data frames come from a routine, which never waits, or from the one
+// goroutine that carries the client on when the socket is full; control frames come from anywhere. Frames never interleave, a
+// partly written one is continued before anything else, and nothing follows a close frame.
+//
+// To coder/websocket it is the net.Conn, on which it reads and writes control frames.
+type stream struct {
+	net.Conn
+	prefix  []byte          // was read before the hijack
+	raw     syscall.RawConn // nil where a write cannot be tried without waiting: TLS, other systems
+	timeout time.Duration   // of one write that waits
+
+	mu      sync.Mutex    // the right to write; a routine only tries it
+	rest    []byte        // what the socket refused
+	stalled atomic.Bool   // rest is not empty
+	wrote   atomic.Uint64 // the routine's last round that went out
+
+	controlMu sync.Mutex
+	control   [][]byte    // frames that wait for the right to write: one of each kind
+	controls  atomic.Bool // control is not empty
+	closing   atomic.Bool // a close frame was queued: no data from here on
+}
+
+func newStream(conn net.Conn, prefix []byte, timeout time.Duration) *stream {
+	return &stream{Conn: conn, prefix: bytes.Clone(prefix), raw: rawConn(conn), timeout: timeout}
+}
+
+// Read reads what came before the hijack first.
+func (s *stream) Read(p []byte) (int, error) {
+	if len(s.prefix) > 0 {
+		n := copy(p, s.prefix)
+		s.prefix = s.prefix[n:]
+		return n, nil
+	}
+	return s.Conn.Read(p)
+}
+
+// Write takes one whole control frame and never waits for the socket. A newer frame of a kind replaces an older one that has not
+// gone out.
+func (s *stream) Write(frame []byte) (int, error) {
+	s.controlMu.Lock()
+	if s.closing.Load() {
+		s.controlMu.Unlock()
+		return len(frame), nil
+	}
+	kind := frame[0]
+	s.closing.Store(kind == 0x80|opClose)
+	frame = bytes.Clone(frame)
+	replaced := false
+	for i := range s.control {
+		if s.control[i][0] == kind {
+			s.control[i], replaced = frame, true
+		}
+	}
+	if !replaced {
+		s.control = append(s.control, frame)
+	}
+	s.controls.Store(true)
+	s.controlMu.Unlock()
+	return len(frame), nil
+}
+
+// takeControl returns the control frames that wait, as bytes to write.
+func (s *stream) takeControl() []byte {
+	s.controlMu.Lock()
+	defer s.controlMu.Unlock()
+	if len(s.control) == 0 {
+		return nil
+	}
+	frames := bytes.Join(s.control, nil)
+	s.control = nil
+	s.controls.Store(false)
+	return frames
+}
+
+// pending reports whether something waits to be written that is no data of the log.
+func (s *stream) pending() bool { return s.stalled.Load() || s.controls.Load() }
+
+// writeWaiting writes what is left over, then p, waiting for the socket at most timeout. p may be empty. Control frames that
+// wait go out too.
+func (s *stream) writeWaiting(p []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing.Load() {
+		p = nil
+	}
+	p = append(p, s.takeControl()...)
+	if len(s.rest) == 0 && len(p) == 0 {
+		return nil
+	}
+	if err := s.SetWriteDeadline(time.Now().Add(s.timeout)); err != nil {
+		return err
+	}
+	if len(s.rest) > 0 {
+		n, err := s.Conn.Write(s.rest)
+		if s.rest = s.rest[n:]; err != nil {
+			return err
+		}
+		s.rest = nil
+		s.stalled.Store(false)
+	}
+	if n, err := s.Conn.Write(p); err != nil {
+		s.rest = bytes.Clone(p[n:])
+		return err
+	}
+	if s.raw != nil {
+		return s.SetWriteDeadline(time.Time{}) // an expired one would refuse the routine
+	}
+	return nil
+}
+
+// tryWriteLocked writes p as far as the socket takes it at once, and keeps the rest. The caller holds mu, and rest is empty.
+func (s *stream) tryWriteLocked(w *rawWriter, p []byte) error {
+	n, err := w.write(s.raw, p)
+	if err != nil {
+		return err
+	}
+	if n < len(p) {
+		s.rest = bytes.Clone(p[n:])
+		s.stalled.Store(true)
+	}
+	return nil
+}

@@ -1,0 +1,16 @@
+//go:build !unix
+
+package gpoll
+
+import (
+	"errors"
+	"net"
+	"syscall"
+)
+
+// rawConn returns nil: on this system every stream is written by a goroutine.
+func rawConn(net.Conn) syscall.RawConn { return nil }
+
+type rawWriter struct{}
+
+func (*rawWriter) write(syscall.RawConn, []byte) (int, error) { return 0, errors.ErrUnsupported }

@@ -1,0 +1,210 @@
+package gpoll
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"time"
+	"unicode/utf8"
+
+	"github.com/coder/websocket"
+)
+
+// A command is a frame that a client of gpoll.v1 sends: one of its fields.
+type command struct {
+	Hello       *hello          `json:"hello"`
+	Subscribe   []string        `json:"subscribe"`
+	Unsubscribe []string        `json:"unsubscribe"`
+	Leave       bool            `json:"leave"`
+	Send        json.RawMessage `json:"send"`
+	Publish     json.RawMessage `json:"publish"`
+	Request     json.RawMessage `json:"request"`
+}
+
+// hello is the first frame of gpoll.v1: what the query says elsewhere, and a credential that no URL should hold.
+type hello struct {
+	ClientID      string   `json:"client-id"`
+	Topics        []string `json:"topics"`
+	After         string   `json:"after"`
+	Last          int      `json:"last"`
+	Authorization string   `json:"authorization"`
+}
+
+// hello reads the first frame and finds or registers the client.
+func (s *wsSession) hello() (*Client, attachOptions, *ending) {
+	var o attachOptions
+	if err := s.stream.SetReadDeadline(time.Now().Add(helloWait)); err != nil {
+		return nil, o, endGone
+	}
+	data, err := s.readMessage()
+	if err != nil {
+		return nil, o, refused(refuseBad("bad-request", "gpoll.v1 begins with a hello frame within 5 s"))
+	}
+	if err := s.stream.SetReadDeadline(time.Time{}); err != nil {
+		return nil, o, endGone
+	}
+	var cmd command
+	if err := decodeStrict(data, &cmd); err != nil || cmd.Hello == nil {
+		return nil, o, refused(refuseBad("bad-request", `gpoll.v1 begins with {"hello":{"client-id":"0","topics":["…"],"after":"…"}}`))
+	}
+	b := s.b
+	req, r := &request{json: true, hasTopics: cmd.Hello.Topics != nil, last: cmd.Hello.Last}, s.request
+	s.request = nil
+	if cmd.Hello.ClientID != "0" {
+		req.id = cmd.Hello.ClientID
+	}
+	if cmd.Hello.After != "" {
+		if req.after, err = ParsePosition(cmd.Hello.After); err != nil {
+			return nil, o, refused(refuseBad("bad-position", "after is not a position; "+errPosition.Error()))
+		}
+	}
+	if req.last < 0 || req.last > replayCount {
+		return nil, o, refused(refuseLast)
+	}
+	var no *refusal
+	if req.topics, no = b.checkTopics(cmd.Hello.Topics); no != nil {
+		return nil, o, refused(no)
+	}
+	if cmd.Hello.Authorization != "" {
+		r.Header.Set("Authorization", cmd.Hello.Authorization)
+	}
+	g, no := b.authorize(r)
+	if no != nil {
+		return nil, o, refused(no)
+	}
+	c, o, no := b.client(req, g)
+	if no != nil {
+		return nil, o, refused(no)
+	}
+	return c, o, nil
+}
+
+// refused is how a WebSocket ends by a refusal.
+func refused(why *refusal) *ending {
+	end := &ending{why, websocket.StatusPolicyViolation}
+	switch {
+	case why == refuseUnknownClient:
+		return endUnknown
+	case why.code == "unauthorized" || why.code == "topic-forbidden":
+		end.closeCode = closeUnauthorized
+	case why.code == "rate":
+		end.closeCode = closeRate
+	case why.code == "shutdown":
+		end.closeCode = websocket.StatusGoingAway
+	case why.status == http.StatusServiceUnavailable || why.status == http.StatusTooManyRequests:
+		end.closeCode = websocket.StatusTryAgainLater
+	}
+	return end
+}
+
+// welcome answers the hello. position is where the stream begins.
+func (s *wsSession) welcome(c *Client, position Position) []byte {
+	clients := s.b.Stats().Clients
+	spread := min(max(time.Duration(clients)*time.Second/500, 100*time.Millisecond), 30*time.Second)
+	return fmt.Appendf(nil, `{"welcome":{"client-id":"%s","position":"%s","heartbeat_ms":%d,"spread_ms":%d}}`,
+		c.ID(), position, s.b.set.heartbeat.Milliseconds(), spread.Milliseconds())
+}
+
+// readMessage reads the next message whole.
+func (s *wsSession) readMessage() ([]byte, error) {
+	typ, r, err := s.ws.Reader(context.Background())
+	if err != nil {
+		return nil, err
+	}
+	data, err := io.ReadAll(r)
+	if err != nil {
+		return nil, err
+	}
+	if typ == websocket.MessageText && !utf8.Valid(data) {
+		s.sendClose(&ending{refuseBad("bad-utf-8", ""), websocket.StatusInvalidFramePayloadData})
+	}
+	return data, nil
+}
+
+// read handles what the client sends until the connection ends.
+func (s *wsSession) read() error {
+	for {
+		data, err := s.readMessage()
+		if err != nil {
+			return err
+		}
+		switch {
+		case s.stream.closing.Load(): // what comes after a close is not read
+		case s.attach == nil || s.form == formFrame:
+			s.sendClose(&ending{refuseBad("this address takes no messages", ""), websocket.StatusUnsupportedData})
+		default:
+			s.obey(data)
+		}
+	}
+}
+
+// obey does what a frame of gpoll.v1 asks.
+func (s *wsSession) obey(data []byte) {
+	var cmd command
+	if err := decodeStrict(data, &cmd); err != nil {
+		s.complain(refuseBad("bad-request", `a frame is one of {"subscribe":["…"]}, {"unsubscribe":["…"]}, {"leave":true}`))
+		return
+	}
+	a := s.attach
+	switch {
+	case cmd.Leave:
+		s.b.remove(a.client, &ending{&refusal{code: "left"}, websocket.StatusNormalClosure})
+	case cmd.Subscribe != nil:
+		s.subscribe(cmd.Subscribe)
+	case cmd.Unsubscribe != nil:
+		topics, no := s.b.checkTopics(cmd.Unsubscribe)
+		if no != nil {
+			s.complain(no)
+			return
+		}
+		a.post(operation{
+			change: func(had []string) []string { return without(had, topics) },
+			answer: func(at Position) []byte { return subscriptionFrame("unsubscribed", topics, at) },
+		})
+	case cmd.Hello != nil:
+		s.complain(refuseBad("bad-request", "the hello was sent already"))
+	default:
+		s.complain(refuseBad("unsupported", "this server takes subscribe, unsubscribe and leave"))
+	}
+}
+
+func (s *wsSession) subscribe(named []string) {
+	a := s.attach
+	topics, no := s.b.checkTopics(named)
+	if no == nil && a.grantee != nil && !a.grantee.mayRead(topics) {
+		no = &refusal{code: "topic-forbidden", message: "the server's Grant does not let this user read one of these topics"}
+	}
+	if no == nil && len(a.client.Topics())+len(without(topics, a.client.Topics())) > s.b.set.maxTopics {
+		no = refuseBad("too-many-topics", fmt.Sprintf("that would be more than %d topics (Broadcaster.MaxTopics)", s.b.set.maxTopics))
+	}
+	if no != nil {
+		s.complain(no)
+		return
+	}
+	a.post(operation{
+		change: func(had []string) []string { return sortedSet(append(slices.Clone(had), topics...)) },
+		answer: func(at Position) []byte { return subscriptionFrame("subscribed", topics, at) },
+	})
+}
+
+// complain answers a command that cannot be obeyed. The session goes on.
+func (s *wsSession) complain(why *refusal) {
+	s.b.counts.refused.add(why.code)
+	s.attach.post(operation{
+		change: func(had []string) []string { return had },
+		answer: func(Position) []byte {
+			return appendFrame(nil, opText, fmt.Appendf(nil, `{"error":{"code":%q,"message":%s}}`, why.code, appendJSONString(nil, why.message)))
+		},
+	})
+}
+
+func subscriptionFrame(what string, topics []string, at Position) []byte {
+	list, err := json.Marshal(topics)
+	if err != nil {
+		panic(err) // strings
+	}
+	return appendFrame(nil, opText, fmt.Appendf(nil, `{"%s":{"topics":%s,"position":"%s"}}`, what, list, at))
+}

@@ -1,0 +1,152 @@
+package gpoll
+
+import (
+	"bufio"
+	"bytes"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+// subprotocol is the JSON form on WebSocket.
+const subprotocol = "gpoll.v1"
+
+// serveWebSocket upgrades the connection. coder/websocket does the handshake and reads; the session goes on in a goroutine
+// of its own, so that net/http's stack and buffers go back.
+func (b *Broadcaster) serveWebSocket(w http.ResponseWriter, r *http.Request, req *request) *refusal {
+	if refused := checkUpgrade(r); refused != nil {
+		return refused
+	}
+	if r.Header.Get("Origin") == "" && r.Header.Get("Cookie") != "" {
+		// No browser leaves Origin out of an upgrade: cookies do not count here (contract T04).
+		r = r.Clone(r.Context())
+		r.Header.Del("Cookie")
+	}
+	s := &wsSession{b: b, form: formFrame}
+	var c *Client
+	var o attachOptions
+	unknown := false
+	if slices.Contains(offeredProtocols(r.Header), subprotocol) {
+		s.form = formJSONFrame
+		if req.id != "" || req.hasTopics || !req.after.IsZero() || req.last != 0 {
+			return refuseBad("bad-request", "with gpoll.v1 the client id, after, topics and last go into the hello frame; leave them out of the request")
+		}
+		s.request = r.Clone(b.ctx)
+		if b.state.Load() != stateOpen {
+			return b.refuseShutdown()
+		}
+	} else {
+		g, refused := b.authorize(r)
+		if refused == nil {
+			c, o, refused = b.client(req, g)
+		}
+		if unknown = refused == refuseUnknownClient; refused != nil && !unknown {
+			return refused
+		}
+	}
+	conn, err := s.accept(w, r)
+	if err != nil {
+		if req.id == "" && c != nil {
+			b.remove(c, endGone)
+		}
+		b.log.Debug("gpoll: WebSocket handshake failed", "err", err)
+		return nil // coder/websocket has answered
+	}
+	s.ws = conn
+	s.ws.SetReadLimit(int64(max(b.set.maxMessage, maxBody)))
+	b.spawn(func() { // ends with the connection
+		if unknown {
+			s.refuse(endUnknown)
+			return
+		}
+		s.serve(c, o)
+	})
+	return nil
+}
+
+// checkUpgrade reports what is wrong with a handshake (RFC 6455, section 4.2.1).
+func checkUpgrade(r *http.Request) *refusal {
+	h := r.Header
+	switch {
+	case r.ProtoMajor != 1 || !r.ProtoAtLeast(1, 1):
+		return &refusal{status: http.StatusUpgradeRequired, code: "not-websocket",
+			message: "a WebSocket needs HTTP/1.1 here; over HTTP/2 use long-poll or SSE"}
+	case !hasToken(h, "Connection", "upgrade") || !hasToken(h, "Upgrade", "websocket"):
+		return &refusal{status: http.StatusUpgradeRequired, code: "not-websocket", upgrade: true,
+			message: "this address speaks WebSocket; connect with ws:// or use the long-poll or SSE address"}
+	case r.Method != http.MethodGet || h.Get("Sec-Websocket-Version") != "13" || len(h["Sec-Websocket-Key"]) != 1:
+		return refuseBad("not-websocket", "the WebSocket handshake needs GET, one Sec-WebSocket-Key and Sec-WebSocket-Version: 13")
+	}
+	return nil
+}
+
+// hasToken reports whether a comma-separated header names token.
+func hasToken(h http.Header, name, token string) bool {
+	for _, line := range h[name] {
+		for part := range strings.SplitSeq(line, ",") {
+			if strings.EqualFold(strings.TrimSpace(part), token) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func offeredProtocols(h http.Header) []string {
+	var offered []string
+	for _, line := range h["Sec-Websocket-Protocol"] {
+		for part := range strings.SplitSeq(line, ",") {
+			offered = append(offered, strings.TrimSpace(part))
+		}
+	}
+	return offered
+}
+
+// accept does the handshake and puts the stream between coder/websocket and the socket.
+func (s *wsSession) accept(w http.ResponseWriter, r *http.Request) (*websocket.Conn, error) {
+	return websocket.Accept(hijacking{w, s}, r, &websocket.AcceptOptions{
+		Subprotocols:       []string{subprotocol},
+		InsecureSkipVerify: true, // originAllowed has decided, by the whole origin and not the host alone
+		CompressionMode:    websocket.CompressionDisabled,
+		OnPongReceived:     s.ponged,
+	})
+}
+
+// hijacking gives coder/websocket the stream, with buffers that fit control frames and small messages.
+type hijacking struct {
+	http.ResponseWriter
+	session *wsSession
+}
+
+func (h hijacking) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := http.NewResponseController(h.ResponseWriter).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := conn.SetDeadline(time.Time{}); err != nil { // the http.Server's are over
+		return nil, nil, err
+	}
+	read, err := rw.Reader.Peek(rw.Reader.Buffered())
+	if err != nil {
+		return nil, nil, err
+	}
+	s := newStream(conn, bytes.Clone(read), h.session.b.set.writeTimeout)
+	h.session.stream = s
+	return s, bufio.NewReadWriter(bufio.NewReaderSize(s, 256), bufio.NewWriterSize(controlWriter{h.session}, 160)), nil
+}
+
+// Unwrap keeps http.ResponseController working.
+func (h hijacking) Unwrap() http.ResponseWriter { return h.ResponseWriter }
+
+// A controlWriter takes coder/websocket's control frames.
+type controlWriter struct{ session *wsSession }
+
+func (w controlWriter) Write(frame []byte) (int, error) {
+	n, err := w.session.stream.Write(frame)
+	w.session.flush(&rawWriter{})
+	return n, err
+}

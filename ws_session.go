@@ -1,0 +1,259 @@
+package gpoll
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+// A wsSession is one WebSocket: its attach, its stream, and the goroutine that reads.
+type wsSession struct {
+	b       *Broadcaster
+	ws      *websocket.Conn
+	stream  *stream
+	form    form
+	request *http.Request // of gpoll.v1, until the hello
+	attach  *attach
+
+	awaiting atomic.Bool // a ping was not answered yet
+
+	// Touched only by the routine's goroutine.
+	checking bool
+	beaten   Position // last scanned Position that was sent beside a ping
+}
+
+// serve runs the session until the connection ends. In the plain form the client is known; with gpoll.v1 the hello names it.
+func (s *wsSession) serve(c *Client, o attachOptions) {
+	defer func() { _ = s.ws.CloseNow() }()
+	if s.form == formJSONFrame {
+		var end *ending
+		if c, o, end = s.hello(); end != nil {
+			s.refuse(end)
+			return
+		}
+	}
+	o.transport, o.due, o.socket = webSocket, jitter(s.b.set.heartbeat), s
+	a, err := c.open(o)
+	if err != nil {
+		s.refuse(endUnknown)
+		return
+	}
+	// The pump starts only now, so that the first frame is the registration.
+	s.attach = a
+	first := registrationJSON(c)
+	if s.form == formJSONFrame {
+		first = s.welcome(c, a.cursor)
+	}
+	if err := s.stream.writeWaiting(appendFrame(nil, opText, first)); err != nil {
+		a.end(endGone)
+		return
+	}
+	s.startPump()
+	err = s.read()
+	s.b.log.Debug("gpoll: WebSocket ended", "client", c.public[:6], "err", err)
+	a.end(endGone)
+}
+
+// startPump lets the routine or a goroutine carry the client on.
+func (s *wsSession) startPump() {
+	a := s.attach
+	r := a.client.routine
+	r.mu.Lock()
+	if s.stream.raw != nil {
+		a.back = inline
+	}
+	r.mu.Unlock()
+	if ev, _ := a.step(); ev != gotHandedOver {
+		s.b.spawn(s.pump)
+	}
+}
+
+// pump writes what the client is owed until the routine takes over or the attach ends.
+func (s *wsSession) pump() {
+	a := s.attach
+	var items []item
+	var buf []byte
+	err := s.stream.writeWaiting(nil) // what the routine's write left over
+	for err == nil {
+		var ev event
+		items, _, ev = a.next(nil, s.b.limitReplay(), items[:0])
+		buf = buf[:0]
+		switch ev {
+		case gotItems:
+			for i := range items {
+				if items[i].gap != nil && s.form == formFrame {
+					s.closeForGap(items[i], buf)
+					return
+				}
+				buf = appendItem(buf, &items[i], s.form)
+			}
+			if err = s.stream.writeWaiting(buf); err == nil {
+				s.b.countItems(items)
+			}
+			clear(items)
+		case gotOp:
+			buf = a.operate(buf)
+			err = s.stream.writeWaiting(buf)
+		case gotDue:
+			if s.form == formJSONFrame {
+				buf = appendFrame(buf, opText, positionJSON(a.cursor))
+			}
+			err = s.stream.writeWaiting(buf)
+		case gotStall:
+			err = s.stream.writeWaiting(nil)
+		case gotHandedOver, gotEnd:
+			return
+		}
+	}
+	why := endGone
+	if isTimeout(err) {
+		why = endSlow
+	}
+	a.end(why)
+	_ = s.stream.Close() // the reader ends with it
+}
+
+// closeForGap writes what came before a gap that the plain form cannot carry, and closes. A new connect goes on after it.
+func (s *wsSession) closeForGap(it item, before []byte) {
+	_ = s.stream.writeWaiting(before)
+	a := s.attach
+	s.b.countGap(it.gap)
+	c := a.client
+	c.routine.mu.Lock()
+	if c.attach == a {
+		c.routine.endLocked(a, &ending{&refusal{code: "gap", message: it.gap.String()}, closeUnknown})
+		c.cursor = it.pos
+	}
+	c.routine.mu.Unlock()
+}
+
+// refuse closes a connection that never got an attach.
+func (s *wsSession) refuse(why *ending) {
+	s.b.counts.refused.add(why.refusal.code)
+	s.sendClose(why)
+	_ = s.read() // for the peer's close frame
+	_ = s.ws.CloseNow()
+}
+
+// finish tells the peer why its attach has ended.
+func (s *wsSession) finish() {
+	why := s.attach.ending.Load()
+	if why == endGone {
+		_ = s.stream.Close()
+		return
+	}
+	s.sendClose(why)
+}
+
+// How long a peer may take to answer a close frame.
+const closeWait = 5 * time.Second
+
+func (s *wsSession) sendClose(why *ending) {
+	payload := append([]byte{byte(why.closeCode >> 8), byte(why.closeCode)}, why.closeReason()...)
+	_, _ = s.stream.Write(appendFrame(nil, opClose, payload)) // only queues
+	if s.stream.raw == nil {
+		_ = s.stream.writeWaiting(nil) // its peer may be gone
+	} else {
+		s.flush(&rawWriter{})
+	}
+	_ = s.stream.SetReadDeadline(time.Now().Add(closeWait)) // a connection that is gone has no deadline
+}
+
+// closeReason is what a close frame says beside its code, at most 123 bytes.
+func (why *ending) closeReason() string {
+	switch {
+	case why.refusal.code == "gap":
+		return why.refusal.message
+	case why.refusal.retry > 0:
+		return fmt.Sprintf("%s;retry_ms=%d", why.refusal.code, why.refusal.retry.Milliseconds())
+	}
+	return why.refusal.code
+}
+
+// flush writes the control frames that wait, without waiting itself. Whoever is writing at the moment does it afterwards.
+func (s *wsSession) flush(raw *rawWriter) {
+	st := s.stream
+	if st.raw == nil {
+		if s.attach == nil {
+			_ = st.writeWaiting(nil) // before the session; its reader sees a failure too
+			return
+		}
+		r := s.attach.client.routine
+		r.mu.Lock()
+		s.attach.wake() // the pump writes them
+		r.mu.Unlock()
+		return
+	}
+	for st.controls.Load() && st.mu.TryLock() {
+		var err error
+		if len(st.rest) == 0 {
+			err = st.tryWriteLocked(raw, st.takeControl())
+		}
+		stalled := len(st.rest) > 0
+		if stalled && s.attach != nil {
+			c := s.attach.client
+			c.routine.mu.Lock()
+			if c.attach == s.attach && c.mode == inline {
+				c.routine.pullOutLocked(c, c.routine.inlineCursorLocked(c))
+			}
+			c.routine.mu.Unlock()
+		}
+		st.mu.Unlock()
+		if err != nil {
+			_ = st.Close() // the reader ends with it
+		}
+		if err != nil || stalled {
+			return
+		}
+	}
+}
+
+// ponged is coder/websocket's callback.
+func (s *wsSession) ponged(context.Context, []byte) { s.awaiting.Store(false) }
+
+// beat is called by the routine when a heartbeat is due: it pings, and looks PongTimeout later for the answer.
+func (s *wsSession) beat(r *routine) {
+	a := s.attach
+	set := &s.b.set
+	if s.checking = !s.checking; !s.checking {
+		if s.awaiting.Load() {
+			a.end(endTimeout)
+			return
+		}
+		a.touch(max(jitter(set.heartbeat)-set.pongTimeout, set.tick))
+		return
+	}
+	s.awaiting.Store(true)
+	a.touch(set.pongTimeout)
+	_, _ = s.stream.Write(appendFrame(nil, opPing, "")) // only queues
+	s.flush(&r.raw)
+	if s.form != formJSONFrame {
+		return
+	}
+	c := a.client
+	var w inlineWrite
+	r.mu.Lock()
+	switch {
+	case c.attach != a:
+	case c.mode == inline:
+		if at := r.inlineCursorLocked(c); at != s.beaten {
+			s.beaten = at
+			w = inlineWrite{a, a.turn, 0, appendFrame(nil, opText, positionJSON(at))}
+		}
+	default: // the pump sends it
+		a.isDue = true
+		a.wake()
+	}
+	r.mu.Unlock()
+	if w.attach != nil {
+		r.writeOne(&w)
+	}
+}
+
+func positionJSON(p Position) []byte {
+	return append(p.append([]byte(`{"position":"`)), `"}`...)
+}
