@@ -120,6 +120,7 @@ func (c *Client) open(o attachOptions) (*attach, error) {
 		a.backfill = c.backfill
 		a.verified = true
 	} else {
+		a.cursor = plantCursor(c, a.cursor)
 		c.cursor = o.cursor
 		c.backfill = nil
 	}
@@ -130,6 +131,9 @@ func (c *Client) open(o attachOptions) (*attach, error) {
 	}
 	a.want = c.interestLocked()
 	a.queue = c.queue
+	if o.socket != nil {
+		o.socket.attach = a
+	}
 	c.attach, c.mode, c.attached = a, reading, true
 	b.attachCount[o.transport].Add(1)
 	return a, nil
@@ -146,14 +150,14 @@ func (b *Broadcaster) backfillLocked(c *Client, topics []string, last int) []ite
 }
 
 // close ends the attach from its own side. cursor is how far its reader certainly got, and sent how far the response went that
-// the next poll without cursor acknowledges (zero: none did). It does nothing when a newer attach took over.
-func (a *attach) close(cursor, sent Position, backSent int) {
+// the next poll without cursor acknowledges (zero: none did). When the attach has ended already it does nothing and reports false.
+func (a *attach) close(cursor, sent Position, backSent int) bool {
 	c := a.client
 	r := c.routine
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if c.attach != a {
-		return
+		return false
 	}
 	c.attach = nil
 	c.idleSince = time.Now()
@@ -166,6 +170,7 @@ func (a *attach) close(cursor, sent Position, backSent int) {
 	if len(c.queue) > 0 || a.heavy.Load() != 0 {
 		c.queue = nil // what it holds is read from the log again
 	}
+	return true
 }
 
 // What next returns beside items.
@@ -190,14 +195,15 @@ func (a *attach) next(done <-chan struct{}, max replay, dst []item) (items []ite
 			return dst, false, gotEnd
 		}
 		if items, more = a.drain(dst, max); len(items) > len(dst) {
-			return items, more, gotItems
+			return plantBatch(a, items), more, gotItems
 		}
 		switch ev, read := a.step(); {
 		case read:
+			plantRead(a)
 			items, a.cursor, more = a.client.routine.b.messages.read(a.cursor, &a.want, max, dst)
 			a.verified = true
 			if len(items) > len(dst) {
-				return items, more, gotItems
+				return plantBatch(a, items), more, gotItems
 			}
 			continue
 		case ev != gotItems:
@@ -206,8 +212,9 @@ func (a *attach) next(done <-chan struct{}, max replay, dst []item) (items []ite
 		select {
 		case rec := <-a.queue:
 			if items = a.take(rec, dst); len(items) > len(dst) {
+				max.count--
 				items, more = a.drain(items, max)
-				return items, more, gotItems
+				return plantBatch(a, items), more, gotItems
 			}
 		case <-done:
 			return dst, false, gotDone
@@ -273,9 +280,9 @@ func (a *attach) drain(dst []item, max replay) (items []item, more bool) {
 		a.backfill = a.backfill[n:]
 		return dst, len(a.backfill) > 0
 	}
-	bytes := 0
+	had, bytes := len(dst), 0
 	for range len(a.queue) {
-		if len(dst) >= max.count || bytes > max.bytes {
+		if len(dst)-had >= max.count || bytes > max.bytes {
 			return dst, true
 		}
 		rec := <-a.queue

@@ -118,7 +118,7 @@ type Broadcaster struct {
 	messages *messageLog
 	clients  registry
 
-	goroutines  sync.WaitGroup
+	goroutines  group
 	published   atomic.Uint64
 	delivered   atomic.Uint64
 	attachCount [transportCount]atomic.Int64
@@ -268,5 +268,5 @@ func (b *Broadcaster) logger() *slog.Logger {
 
 // spawn runs f in a goroutine that Shutdown waits for. f ends by itself: with its attach, or after a bounded wait.
 func (b *Broadcaster) spawn(f func()) {
-	b.goroutines.Go(f)
+	b.goroutines.start(f)
 }

@@ -34,6 +34,7 @@ type Client struct {
 	idleSince time.Time // since when attach is nil
 	attached  bool      // ever
 	err       error
+	planted   plantedCursor
 
 	// Scratch of the routine's present round: the addressed messages for this client, as a chain in routine.due.
 	round      uint64

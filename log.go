@@ -172,15 +172,7 @@ func (l *messageLog) behindLocked() int {
 // broker's order; a repeat is dropped, and a hole in the numbers becomes a gap of reason "broker".
 func (l *messageLog) append(m *Message) bool {
 	rec := newRecord(m)
-	if planted == "altered-payload" && m.Position.Seq%97 == 0 {
-		rec.data += "!"
-	}
-	if planted == "accepted-not-stored" && m.Position.Seq%97 == 0 {
-		rec.to = address{kindClient, "nobody"}
-	}
-	if planted == "wrong-topic" && m.Position.Seq%97 == 0 && rec.to.kind == kindTopic {
-		rec.to = address{}
-	}
+	plantRecord(rec)
 	limits, asked := Limits{}, false
 	if l.topicLimits != nil && rec.to.kind == kindTopic {
 		l.mu.Lock()
@@ -276,9 +268,6 @@ func (l *messageLog) evictLocked(w *window, now time.Time) {
 		s := l.lanes[oldest.to]
 		s.recs.pop()
 		s.evicted, s.why = oldest.pos.Seq, why
-		if planted == "no-eviction-notice" {
-			s.evicted = 0
-		}
 		if s.recs.len == 0 && !s.fading {
 			s.fading = true
 			l.fading.push(oldest.to)

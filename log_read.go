@@ -9,8 +9,8 @@ import (
 // A replay bounds what one read of the log returns.
 type replay struct{ count, bytes int }
 
-// read appends to dst what a cursor at after is owed by want: gaps and messages in order, at most what max allows and
-// at least one item if there is one. scanned is the Position up to which all that is owed is in items; more says that the bounds
+// read appends to dst what a cursor at after is owed by want: gaps and messages in order, at most what max allows beside
+// gaps that come together, and at least one item if there is one. scanned is the Position up to which all that is owed is in items; more says that the bounds
 // ended the read. The cost is that of the items and the addresses of want, whatever else the log holds.
 //
 // Contract A3 is kept here: a gap stands before the next message and covers no message that is delivered (C3, C4),
@@ -45,19 +45,15 @@ func (l *messageLog) read(after Position, want *interest, max replay, dst []item
 		}
 		if cursor < until {
 			g := &Gap{Epoch: l.epoch, From: cursor + 1, To: until, Reason: why}
-			if planted == "gap-too-long" && next != nil {
-				g.To = next.pos.Seq
-			}
-			if planted == "gap-too-short" {
-				g.To--
-			}
-			items = append(items, item{gap: g, pos: Position{l.epoch, until}})
 			cursor = until
+			if plantGap(g, next) {
+				items = append(items, item{gap: g, pos: Position{l.epoch, until}})
+			}
 		}
 		if next == nil {
 			return items, Position{l.epoch, l.hi}, false
 		}
-		if len(items) > 0 && (len(items) >= max.count || bytes+next.size() > max.bytes) {
+		if added := len(items) - len(dst); added > 0 && (added >= max.count || bytes+next.size() > max.bytes) {
 			return items, Position{l.epoch, cursor}, true
 		}
 		cursor = next.pos.Seq

@@ -73,6 +73,7 @@ func (a *attach) answerPoll(w http.ResponseWriter, r *http.Request, req *request
 	rc := http.NewResponseController(w)
 	// The server's own time-outs are for requests that do not wait. A wrapper without Unwrap leaves them in force.
 	_ = rc.SetReadDeadline(time.Time{})
+	_ = rc.SetWriteDeadline(time.Time{})
 
 	started, owed := a.cursor, len(a.backfill)
 	limit := replay{count: 1, bytes: b.set.replayBytes}
@@ -95,7 +96,6 @@ func (a *attach) answerPoll(w http.ResponseWriter, r *http.Request, req *request
 		default:
 			// In the plain form a gap waits for the message that it stands before.
 			waiting = !req.json && items[len(items)-1].gap != nil
-			limit.count++
 		}
 	}
 	// A wrapper without Unwrap leaves the server's own time-out in force, and does not say whether the write went out.

@@ -88,6 +88,14 @@ func (br *MemoryBroker) Publish(_ context.Context, m Message) (Position, error) 
 	for _, deliver := range br.deliver {
 		deliver(m)
 	}
+	if planted == "duplicate" && br.newest.Seq%7 == 0 {
+		br.newest.Seq++
+		twin := m
+		twin.Position = br.newest
+		for _, deliver := range br.deliver {
+			deliver(twin)
+		}
+	}
 	return m.Position, nil
 }
 

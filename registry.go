@@ -164,7 +164,7 @@ func (b *Broadcaster) roomyRoutineLocked() *routine {
 	r := newRoutine(b, free)
 	g.routines[free] = r
 	g.running++
-	b.goroutines.Go(r.run) // ends when remove closes r.stop
+	b.spawn(r.run) // ends when remove closes r.stop
 	return r
 }
 

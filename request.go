@@ -85,10 +85,8 @@ func (b *Broadcaster) parseRequest(w http.ResponseWriter, r *http.Request) (*req
 	if id := r.Header.Get("Last-Event-Id"); id != "" {
 		in.After = id // EventSource comes back to the same URL
 	}
-	if in.After != "" {
-		if req.after, err = ParsePosition(in.After); err != nil {
-			return nil, refuseBad("bad-position", "after is not a position; "+errPosition.Error())
-		}
+	if req.after, refused = parseCursor(in.After); refused != nil {
+		return nil, refused
 	}
 	if req.topics, refused = b.checkTopics(in.Topics); refused != nil {
 		return nil, refused
@@ -163,6 +161,18 @@ func (b *Broadcaster) clientID(query url.Values, h http.Header) (string, *refusa
 		return "", nil
 	}
 	return id, nil
+}
+
+// parseCursor reads the position that a client brings; "" is none, the zero Position.
+func parseCursor(s string) (Position, *refusal) {
+	if s == "" {
+		return Position{}, nil
+	}
+	p, err := ParsePosition(s)
+	if err != nil || p.IsZero() { // which no log assigns
+		return p, refuseBad("bad-position", "this is not a position; "+errPosition.Error())
+	}
+	return p, nil
 }
 
 // checkTopics returns the topics sorted and without repetition.

@@ -3,6 +3,7 @@ package gpoll
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"net/http"
 	"net/url"
 	"strings"
@@ -53,7 +54,7 @@ func (s *settings) fill(b *Broadcaster) error {
 		}
 		return v
 	}
-	const many = 1 << 30
+	const many = math.MaxInt32
 	*s = settings{
 		routineMaxClients: number("RoutineMaxClients", b.RoutineMaxClients, defaultRoutineMaxClients, 1, 10_000_000),
 		clientBuffer:      number("ClientBufferSize", b.ClientBufferSize, defaultClientBufferSize, 1, 1<<20),

@@ -39,15 +39,8 @@ func (b *Broadcaster) Shutdown(ctx context.Context) error {
 		b.cancel()
 		failed = b.Broker.Close(ctx)
 	}
-	ended := make(chan struct{})
-	go func() { // ends with the last goroutine
-		b.goroutines.Wait()
-		close(ended)
-	}()
-	select {
-	case <-ended:
-	case <-ctx.Done():
-		return fmt.Errorf("gpoll: shutdown: %w", context.Cause(ctx))
+	if err := b.goroutines.wait(ctx); err != nil {
+		return fmt.Errorf("gpoll: shutdown: %w", err)
 	}
 	if failed != nil {
 		return fmt.Errorf("gpoll: shutdown: closing the broker: %w", failed)

@@ -112,7 +112,9 @@ func (e *eventWriter) serve(done <-chan struct{}) {
 			cursor = a.cursor
 		}
 	}
-	a.close(cursor, Position{}, 0)
+	if a.close(cursor, Position{}, 0) && isTimeout(err) {
+		b.countEnd(endSlow)
+	}
 }
 
 // write writes and flushes p within WriteTimeout.

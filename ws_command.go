@@ -56,15 +56,13 @@ func (s *wsSession) hello() (*Client, attachOptions, *ending) {
 	if cmd.Hello.ClientID != "0" {
 		req.id = cmd.Hello.ClientID
 	}
-	if cmd.Hello.After != "" {
-		if req.after, err = ParsePosition(cmd.Hello.After); err != nil {
-			return nil, o, refused(refuseBad("bad-position", "after is not a position; "+errPosition.Error()))
-		}
+	var no *refusal
+	if req.after, no = parseCursor(cmd.Hello.After); no != nil {
+		return nil, o, refused(no)
 	}
 	if req.last < 0 || req.last > replayCount {
 		return nil, o, refused(refuseLast)
 	}
-	var no *refusal
 	if req.topics, no = b.checkTopics(cmd.Hello.Topics); no != nil {
 		return nil, o, refused(no)
 	}
@@ -202,6 +200,9 @@ func (s *wsSession) complain(why *refusal) {
 }
 
 func subscriptionFrame(what string, topics []string, at Position) []byte {
+	if topics == nil {
+		topics = []string{}
+	}
 	list, err := json.Marshal(topics)
 	if err != nil {
 		panic(err) // strings

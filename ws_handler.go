@@ -3,6 +3,7 @@ package gpoll
 import (
 	"bufio"
 	"bytes"
+	"encoding/base64"
 	"net"
 	"net/http"
 	"slices"
@@ -20,6 +21,11 @@ const subprotocol = "gpoll.v1"
 func (b *Broadcaster) serveWebSocket(w http.ResponseWriter, r *http.Request, req *request) *refusal {
 	if refused := checkUpgrade(r); refused != nil {
 		return refused
+	}
+	if !canHijack(w) {
+		b.log.Error("gpoll: a ResponseWriter without Hijack: the middleware around the mount needs an Unwrap method")
+		return &refusal{status: http.StatusNotImplemented, code: "not-websocket",
+			message: "this server cannot upgrade a connection here; use long-poll or SSE"}
 	}
 	if r.Header.Get("Origin") == "" && r.Header.Get("Cookie") != "" {
 		// No browser leaves Origin out of an upgrade: cookies do not count here (contract T04).
@@ -78,10 +84,33 @@ func checkUpgrade(r *http.Request) *refusal {
 	case !hasToken(h, "Connection", "upgrade") || !hasToken(h, "Upgrade", "websocket"):
 		return &refusal{status: http.StatusUpgradeRequired, code: "not-websocket", upgrade: true,
 			message: "this address speaks WebSocket; connect with ws:// or use the long-poll or SSE address"}
-	case r.Method != http.MethodGet || h.Get("Sec-Websocket-Version") != "13" || len(h["Sec-Websocket-Key"]) != 1:
+	case r.Method != http.MethodGet || h.Get("Sec-Websocket-Version") != "13" || !validKey(h["Sec-Websocket-Key"]):
 		return refuseBad("not-websocket", "the WebSocket handshake needs GET, one Sec-WebSocket-Key and Sec-WebSocket-Version: 13")
 	}
 	return nil
+}
+
+// validKey reports whether a handshake has one key of 16 bytes in base64.
+func validKey(keys []string) bool {
+	if len(keys) != 1 {
+		return false
+	}
+	key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(keys[0]))
+	return err == nil && len(key) == 16
+}
+
+// canHijack reports whether w, or what it wraps, gives its connection away.
+func canHijack(w http.ResponseWriter) bool {
+	for {
+		switch inner := w.(type) {
+		case http.Hijacker:
+			return true
+		case interface{ Unwrap() http.ResponseWriter }:
+			w = inner.Unwrap()
+		default:
+			return false
+		}
+	}
 }
 
 // hasToken reports whether a comma-separated header names token.

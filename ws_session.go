@@ -17,13 +17,12 @@ type wsSession struct {
 	stream  *stream
 	form    form
 	request *http.Request // of gpoll.v1, until the hello
-	attach  *attach
+	attach  *attach       // nil before open
 
 	awaiting atomic.Bool // a ping was not answered yet
 
 	// Touched only by the routine's goroutine.
 	checking bool
-	beaten   Position // last scanned Position that was sent beside a ping
 }
 
 // serve runs the session until the connection ends. In the plain form the client is known; with gpoll.v1 the hello names it.
@@ -42,8 +41,6 @@ func (s *wsSession) serve(c *Client, o attachOptions) {
 		s.refuse(endUnknown)
 		return
 	}
-	// The pump starts only now, so that the first frame is the registration.
-	s.attach = a
 	first := registrationJSON(c)
 	if s.form == formJSONFrame {
 		first = s.welcome(c, a.cursor)
@@ -52,7 +49,7 @@ func (s *wsSession) serve(c *Client, o attachOptions) {
 		a.end(endGone)
 		return
 	}
-	s.startPump()
+	s.startPump() // only now, so that the first frame is the registration
 	err = s.read()
 	s.b.log.Debug("gpoll: WebSocket ended", "client", c.public[:6], "err", err)
 	a.end(endGone)
@@ -231,6 +228,7 @@ func (s *wsSession) beat(r *routine) {
 	a.touch(set.pongTimeout)
 	_, _ = s.stream.Write(appendFrame(nil, opPing, "")) // only queues
 	s.flush(&r.raw)
+	// A script sees no ping: with gpoll.v1 the scanned Position is the sign of life.
 	if s.form != formJSONFrame {
 		return
 	}
@@ -240,10 +238,7 @@ func (s *wsSession) beat(r *routine) {
 	switch {
 	case c.attach != a:
 	case c.mode == inline:
-		if at := r.inlineCursorLocked(c); at != s.beaten {
-			s.beaten = at
-			w = inlineWrite{a, a.turn, 0, appendFrame(nil, opText, positionJSON(at))}
-		}
+		w = inlineWrite{a, a.turn, 0, appendFrame(nil, opText, positionJSON(r.inlineCursorLocked(c)))}
 	default: // the pump sends it
 		a.isDue = true
 		a.wake()
