@@ -1,0 +1,233 @@
+// Drives the page of gpoll in Chromium, against a server that it starts, kills and starts again.
+//
+//   node browser.mjs <gpoll binary> <chromium binary>
+//
+// It prints a line for each step. The first failure ends it with code 1 and the state of the page.
+
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { chromium } from 'playwright-core';
+
+const [gpoll, executablePath] = process.argv.slice(2);
+const DEADLINE = 15_000; // ms for anything to happen
+const TRANSPORTS = { websocket: ['WebSocket', 'ws'], sse: ['SSE', 'sse'], 'long-poll': ['Long-poll', 'poll'] };
+
+/** Starts gpoll and returns it with its address, once it listens. */
+async function serve(addr = '127.0.0.1:0', ...flags) {
+	const child = spawn(gpoll, ['-addr', addr, '-drain', '5s', '-shutdown-spread', '1s', '-log-level', 'warn', ...flags], { stdio: ['ignore', 'pipe', 'inherit'] });
+	const ended = once(child, 'exit');
+	for await (const line of createInterface({ input: child.stdout })) {
+		const url = /^\s+(http:\/\/\S+)\/$/.exec(line)?.[1];
+		if (url) return { child, url, ended };
+	}
+	throw new Error('gpoll ended before it listened');
+}
+
+async function post(server, text, topic = '') {
+	const response = await fetch(`${server.url}/send${topic && `?topic=${topic}`}`, { method: 'POST', body: text });
+	assert.equal(response.status, 200, await response.text());
+}
+
+const profile = await mkdtemp(join(tmpdir(), 'gpoll-browser-'));
+let server = await serve();
+const context = await chromium.launchPersistentContext(profile, {
+	executablePath, headless: true, viewport: { width: 1280, height: 800 }, timeout: 60_000,
+	args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
+});
+context.setDefaultTimeout(DEADLINE);
+const page = await context.newPage();
+
+const complaints = []; // of the page or the browser about it, such as a violation of the Content-Security-Policy
+page.on('pageerror', (e) => complaints.push(e.stack ?? e.message));
+page.on('console', (m) => {
+	// Chromium reports every failed request; the steps below make them fail.
+	if (m.type() === 'error' && !/Failed to load resource|WebSocket connection to|net::ERR_/.test(m.text())) complaints.push(m.text());
+});
+
+const state = (name) => page.locator(`#state[data-state=${name}]`).waitFor();
+const message = (text) => page.locator('#log .message', { has: page.getByText(text, { exact: true }) });
+const open = async (transport) => {
+	await page.goto(`${server.url}/?transport=${transport}`);
+	await state('open');
+};
+
+async function step(name, run) {
+	const started = performance.now();
+	try {
+		await run();
+		assert.deepEqual(complaints, []);
+		console.log(`ok    ${name} (${Math.round(performance.now() - started)} ms)`);
+	} catch (e) {
+		console.log(`FAIL  ${name}: ${e.stack ?? e}`);
+		console.log(await page.locator('body').innerText({ timeout: 1_000 }).then((t) => t.slice(-3_000), String));
+		throw e;
+	}
+}
+
+async function steps() {
+	for (const [transport, [, label]] of Object.entries(TRANSPORTS)) {
+		await step(`${transport}: a message that was sent by POST arrives`, async () => {
+			await open(transport);
+			await post(server, `by POST, to ${transport}: grüße 日本語 🙂`);
+			await message(`by POST, to ${transport}: grüße 日本語 🙂`).waitFor();
+			assert.equal(await page.locator('#log .by').last().textContent(), label);
+		});
+		await step(`${transport}: a message that the page sends comes back`, async () => {
+			await page.getByLabel('Message', { exact: true }).fill(`from the page, over ${transport}`);
+			await page.getByRole('button', { name: 'Send' }).click();
+			await message(`from the page, over ${transport}`).waitFor();
+			assert.match(await page.locator('#send-result').textContent(), /^Sent as #\d+\.$/);
+		});
+		await step(`${transport}: topics reach their subscribers only`, async () => {
+			await page.getByLabel('Topics').fill('news');
+			await page.getByRole('button', { name: 'Apply' }).click();
+			await page.getByLabel('Message', { exact: true }).fill(`news for ${transport}`);
+			await page.getByLabel('Topic (optional)').fill('news');
+			await page.keyboard.press('Enter');
+			await message(`news for ${transport}`).waitFor();
+			await post(server, 'sport', 'sport');
+			await post(server, `after the sport, ${transport}`);
+			await message(`after the sport, ${transport}`).waitFor();
+			assert.equal(await message('sport').count(), 0);
+		});
+		await step(`${transport}: kill -9 and a new start are seen, with one gap notice`, async () => {
+			await open(transport);
+			await post(server, `before the kill, ${transport}`);
+			await message(`before the kill, ${transport}`).waitFor();
+			server.child.kill('SIGKILL');
+			await state('reconnecting');
+			await server.ended;
+			server = await serve(new URL(server.url).host);
+			await state('open');
+			await page.locator('#log .gap[data-reason=epoch]').waitFor();
+			await post(server, `after the kill, ${transport}`);
+			await message(`after the kill, ${transport}`).waitFor();
+			assert.equal(await page.locator('#log .gap').count(), 1);
+			assert.deepEqual((await page.locator('#log .data').allTextContents()).slice(-3),
+				[`before the kill, ${transport}`, await page.locator('#log .gap .data').textContent(), `after the kill, ${transport}`]);
+		});
+	}
+
+	await step('changes of transport while messages flow lose and repeat nothing', async () => {
+		await open('websocket');
+		const total = 360;
+		const order = ['sse', 'long-poll', 'websocket', 'long-poll', 'sse', 'websocket', 'sse', 'websocket', 'long-poll'];
+		for (let n = 0; n < total; n++) {
+			await post(server, `flow ${n}`);
+			if (n % 40 === 20) await page.getByText(TRANSPORTS[order[Math.floor(n / 40)]][0], { exact: true }).click();
+		}
+		await message(`flow ${total - 1}`).waitFor();
+		const got = (await page.locator('#log .message .data').allTextContents()).filter((t) => t.startsWith('flow '));
+		assert.deepEqual(got, Array.from({ length: total }, (_, n) => `flow ${n}`));
+		assert.equal(await page.locator('#log .gap').count(), 0);
+		const labels = new Set(await page.locator('#log .by').allTextContents());
+		assert.deepEqual([...labels].sort(), ['poll', 'sse', 'ws']);
+	});
+
+	await step('a page that is opened later shows the newest messages', async () => {
+		await open('sse');
+		await message('flow 359').waitFor();
+		assert.equal(await page.locator('#log .message').count(), 50);
+		assert.equal(await message('flow 310').count(), 1);
+	});
+
+	await step('while it is disconnected nothing is lost', async () => {
+		await page.getByRole('button', { name: 'Disconnect' }).click();
+		await state('ended');
+		await post(server, 'meanwhile');
+		await page.getByRole('button', { name: 'Connect', exact: true }).click();
+		await message('meanwhile').waitFor();
+		assert.equal(await page.locator('#log .gap').count(), 0);
+	});
+
+	await step('a message is text, whatever it contains', async () => {
+		const evil = '<img src=x onerror="document.title=1"><script>document.title=2</script>';
+		await post(server, evil);
+		await message(evil).waitFor();
+		assert.equal(await page.locator('#log img, #log script').count(), 0);
+		assert.equal(await page.title(), 'gpoll');
+	});
+
+	await step('the list is capped, and a long message is folded', async () => {
+		await post(server, 'x'.repeat(20_000));
+		await page.getByRole('button', { name: /^Show all 20.000 characters$/ }).click();
+		await message('x'.repeat(20_000)).waitFor();
+		for (let n = 0; n < 520; n++) await post(server, `many ${n}`);
+		await message('many 519').waitFor();
+		assert.equal(await page.locator('#log li').count(), 500);
+	});
+
+	await step('a wrong topic is refused beside its field', async () => {
+		await page.getByLabel('Topics').fill('not*a*topic');
+		await page.getByRole('button', { name: 'Apply' }).click();
+		assert.match(await page.getByLabel('Topics').evaluate((e) => e.validationMessage), /not\*a\*topic/);
+	});
+
+	await step('a second page of the same browser has a session of its own', async () => {
+		const other = await context.newPage();
+		await other.goto(server.url);
+		await other.locator('#state[data-state=open]').waitFor();
+		await post(server, 'to both');
+		await other.locator('#log .data', { hasText: 'to both' }).waitFor();
+		await message('to both').waitFor();
+		await other.close();
+	});
+
+	await step('every control has a name', async () => {
+		const nameless = await page.locator('input, textarea, button, [role=region]').evaluateAll((all) => all
+			.filter((e) => !(e.labels?.length || e.getAttribute('aria-label') || e.textContent.trim())).map((e) => e.outerHTML));
+		assert.deepEqual(nameless, []);
+	});
+
+	for (const transport of ['websocket', 'sse']) {
+		await step(`${transport}: a server that falls silent is noticed, a quiet one is not`, async () => {
+			server.child.kill('SIGKILL');
+			await server.ended;
+			server = await serve(new URL(server.url).host, '-heartbeat', '1s');
+			await open(transport);
+			const quiet = await page.evaluate(() => new Promise((resolve) => {
+				const seen = new MutationObserver(() => resolve(document.getElementById('state').dataset.state));
+				seen.observe(document.getElementById('state'), { attributes: true });
+				setTimeout(resolve, 2_600, 'nothing happened'); // longer than the watchdog waits
+			}));
+			assert.equal(quiet, 'nothing happened');
+			server.child.kill('SIGSTOP');
+			await state('reconnecting');
+			server.child.kill('SIGCONT');
+			await state('open');
+			await post(server, `after the silence, ${transport}`);
+			await message(`after the silence, ${transport}`).waitFor();
+			assert.equal(await page.locator('#log .gap').count(), 0);
+		});
+	}
+
+	for (const transport of Object.keys(TRANSPORTS)) {
+		await step(`${transport}: a drain is told as such`, async () => {
+			await open(transport);
+			server.child.kill('SIGTERM');
+			await state('reconnecting');
+			await page.locator('#state-detail', { hasText: /shut|down/i }).waitFor();
+			const [code] = await server.ended;
+			assert.equal(code, 0);
+			server = await serve(new URL(server.url).host);
+			await state('open');
+		});
+	}
+}
+
+let failed = false;
+try {
+	await steps();
+} catch {
+	failed = true;
+} finally {
+	await context.close();
+	server.child.kill('SIGKILL');
+	await rm(profile, { recursive: true, force: true, maxRetries: 5 });
+}
+process.exit(failed ? 1 : 0);
