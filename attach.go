@@ -40,12 +40,12 @@ type attach struct {
 	ending atomic.Pointer[ending]
 
 	// Guarded by the routine's mu.
-	due     time.Time // when the poll ends, or the next heartbeat is owed
+	due     moment // when the poll ends, or the next heartbeat is owed; 0: never
 	isDue   bool
 	back    mode   // who takes over when the goroutine has caught up: queued (the goroutine stays), direct or inline
 	turn    uint32 // counts how often a goroutine took over from the inline path
 	ops     []operation
-	expires time.Time // when Authorize is asked again; zero: never
+	expires moment // when Authorize is asked again; 0: never
 
 	// What carries the messages: one of them, or neither for a poll and an SSE response.
 	channel *channelSink
@@ -84,14 +84,13 @@ type attachOptions struct {
 func (c *Client) open(o attachOptions) (*attach, error) {
 	r := c.routine
 	b := r.b
-	now := time.Now()
 	a := &attach{client: c, transport: o.transport, cursor: o.cursor, grantee: o.grantee,
 		back: queued, channel: o.channel, socket: o.socket}
 	if o.due > 0 {
-		a.due = now.Add(o.due)
+		a.due = b.now() + moment(o.due)
 	}
 	if g := o.grantee; g != nil && o.transport != longPoll {
-		a.expires = g.grant.Expires
+		a.expires = b.momentOf(g.grant.Expires)
 	}
 
 	r.mu.Lock()
@@ -109,25 +108,27 @@ func (c *Client) open(o attachOptions) (*attach, error) {
 	}
 	if o.cursor.IsZero() {
 		a.implicit = o.transport == longPoll
-		if !c.sent.IsZero() { // the last response arrived: its reader is back
-			c.cursor = c.sent
-			c.backfill = c.backfill[c.backSent:]
+		if c.kept == nil {
+			c.kept = &keptCursor{}
+		}
+		k := c.kept
+		if !k.sent.IsZero() { // the last response arrived: its reader is back
+			c.cursor = k.sent
+			k.backfill = k.backfill[k.backSent:]
 		}
 		a.cursor = c.cursor
 		if o.last > 0 && len(fresh) > 0 {
-			c.backfill = b.backfillLocked(c, fresh, o.last)
+			k.backfill = b.backfillLocked(c, fresh, o.last)
 		}
-		a.backfill = c.backfill
+		a.backfill = k.backfill
 		a.verified = true
+		*k = keptCursor{backfill: k.backfill}
 	} else {
 		a.cursor = plantCursor(c, a.cursor)
 		c.cursor = o.cursor
-		c.backfill = nil
 	}
-	c.sent, c.backSent = Position{}, 0
-	c.backlog, c.backBytes = 0, 0
 	if !a.implicit {
-		c.backfill = nil
+		c.kept = nil
 	}
 	a.want = c.interestLocked()
 	a.queue = c.queue
@@ -160,12 +161,13 @@ func (a *attach) close(cursor, sent Position, backSent int) bool {
 		return false
 	}
 	c.attach = nil
-	c.idleSince = time.Now()
+	c.idleSince = r.b.now()
 	r.b.attachCount[a.transport].Add(-1)
-	c.cursor, c.sent, c.backSent = cursor, sent, backSent
+	c.cursor = cursor
 	c.mode = away
 	if a.implicit {
 		c.mode = counting
+		c.kept.sent, c.kept.backSent = sent, backSent
 	}
 	if len(c.queue) > 0 || a.heavy.Load() != 0 {
 		c.queue = nil // what it holds is read from the log again
@@ -314,7 +316,7 @@ func (a *attach) touch(d time.Duration) {
 	r := a.client.routine
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	a.due = time.Now().Add(d)
+	a.due = r.b.now() + moment(d)
 }
 
 // An operation changes an attach's subscription at the cursor of the goroutine that serves it, and answers in the stream.
@@ -327,6 +329,7 @@ type operation struct {
 func (a *attach) post(op operation) {
 	c := a.client
 	r := c.routine
+	defer a.socket.flush(&rawWriter{}) // a control frame that came while the lock below was held
 	// With the right to write nothing is on its way to the socket: the cursor is exact.
 	a.socket.stream.mu.Lock()
 	defer a.socket.stream.mu.Unlock()

@@ -113,6 +113,7 @@ type Broadcaster struct {
 
 	once     sync.Once
 	startErr error
+	began    time.Time
 	set      settings
 	log      *slog.Logger
 	messages *messageLog
@@ -227,6 +228,7 @@ func newRecord(m *Message) *record {
 func (b *Broadcaster) start() error {
 	b.once.Do(func() {
 		b.log = b.logger()
+		b.began = time.Now()
 		if b.startErr = b.set.fill(b); b.startErr != nil {
 			return
 		}
@@ -257,6 +259,19 @@ func (b *Broadcaster) follow() error {
 		return fmt.Errorf("gpoll: following the broker: %w", err)
 	}
 	return nil
+}
+
+// A moment is a time on the monotonic clock: nanoseconds since the Broadcaster began, and never 0.
+type moment int64
+
+func (b *Broadcaster) now() moment { return b.momentOf(time.Now()) }
+
+// momentOf returns 0 for the zero time.
+func (b *Broadcaster) momentOf(t time.Time) moment {
+	if t.IsZero() {
+		return 0
+	}
+	return moment(max(t.Sub(b.began), 1))
 }
 
 func (b *Broadcaster) logger() *slog.Logger {

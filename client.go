@@ -3,43 +3,48 @@ package gpoll
 import (
 	"errors"
 	"slices"
-	"time"
+
+	"github.com/google/uuid"
 )
 
 // A Client is what a client id names: a cursor into the log with a topic filter, owned by one routine for its whole life.
 // Between attaches it costs no queue and no goroutine. All methods may be called concurrently.
 type Client struct {
 	// Set when registered, then read-only.
-	uuid    string
-	key     clientKey
+	uuid    uuid.UUID
 	public  string
 	user    string
 	routine *routine
 
 	// Guarded by routine.mu.
-	slot      int // index in routine.clients
+	slot      int32 // index in routine.clients; -1 before it is there
 	mode      mode
 	removed   bool
+	attached  bool           // ever
 	attach    *attach        // nil between attaches
 	topics    []string       // what the client asked for, and what its Grant added
 	subs      []subscription // one for each topic
 	queue     chan *record   // made when the routine first has to queue
 	from      uint64         // the routine passes over what is not newer: the attach has read it from the log
 	cursor    Position       // where an attach that brings no cursor begins
-	sent      Position       // end of a response that the next such poll acknowledges; zero: none
-	backfill  []item         // what last=N owes to polls that bring no cursor
-	backSent  int            // how many of backfill that response carried
-	backlog   int            // messages that came while mode was counting
-	backBytes int
-	idleSince time.Time // since when attach is nil
-	attached  bool      // ever
-	err       error
+	kept      *keptCursor    // for polls that bring no cursor; nil before the first
+	idleSince moment         // since when attach is nil
+	err       *EndError
 	planted   plantedCursor
 
-	// Scratch of the routine's present round: the addressed messages for this client, as a chain in routine.due.
+	// The routine's present round: the addressed messages for this client, as a chain in routine.due.
 	round      uint64
 	first, end int32
 	collected  uint64 // last round in which something was collected for the client's socket
+}
+
+// A keptCursor is what the server keeps for a client whose polls bring no cursor.
+type keptCursor struct {
+	sent     Position // end of a response that the next such poll acknowledges; zero: none
+	backfill []item   // what last=N owes
+	backSent int      // how many of backfill that response carried
+	backlog  int      // messages that came while mode was counting
+	bytes    int      // of them
 }
 
 // A mode says who takes a client on from its cursor.
@@ -55,7 +60,7 @@ const (
 )
 
 // ID returns the whole client id, `<routine>$<uuid>`. It is the client's secret: do not log it or show it to others.
-func (c *Client) ID() string { return formatClientID(c.routine.id, c.uuid) }
+func (c *Client) ID() string { return formatClientID(c.routine.id, c.uuid.String()) }
 
 // PublicID returns the name by which others may know the client.
 func (c *Client) PublicID() string { return c.public }
@@ -85,6 +90,9 @@ func (c *Client) Transport() string {
 func (c *Client) Err() error {
 	c.routine.mu.Lock()
 	defer c.routine.mu.Unlock()
+	if c.err == nil {
+		return nil
+	}
 	return c.err
 }
 
@@ -134,7 +142,7 @@ func (b *Broadcaster) AddClient() (string, int) {
 		b.log.Warn("gpoll: AddClient refused", "code", refused.code)
 		return "", -1
 	}
-	return c.uuid, c.routine.id
+	return c.uuid.String(), c.routine.id
 }
 
 // Client returns the client that id, a whole client id or a bare uuid, names.
@@ -142,8 +150,8 @@ func (b *Broadcaster) Client(id string) (*Client, bool) {
 	if b.start() != nil {
 		return nil, false
 	}
-	if routine, uuid, ok := parseClientID(id); ok {
-		c := b.clients.get(keyOf(uuid))
+	if routine, bare, ok := parseClientID(id); ok {
+		c := b.clients.get(keyOf(bare))
 		return c, c != nil && c.routine.id == routine
 	}
 	c := b.clients.get(keyOf(id))

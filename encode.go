@@ -140,6 +140,7 @@ const (
 	opBinary byte = 2
 	opClose  byte = 8
 	opPing   byte = 9
+	opPong   byte = 10
 )
 
 // appendFrame appends a whole, unmasked frame (RFC 6455, section 5.2).

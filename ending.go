@@ -55,7 +55,7 @@ func (r *routine) endLocked(a *attach, why *ending) {
 	}
 	was := c.mode
 	c.attach, c.mode, c.queue = nil, away, nil
-	c.idleSince = time.Now()
+	c.idleSince = r.b.now()
 	r.b.attachCount[a.transport].Add(-1)
 	if why != endGone {
 		r.b.countEnd(why)

@@ -121,7 +121,7 @@ func (a *attach) reauthorize() {
 				return
 			}
 			a.client.routine.mu.Lock()
-			a.expires = grant.Expires
+			a.expires = b.momentOf(grant.Expires)
 			a.client.routine.mu.Unlock()
 			return
 		case !isTimeout(err) || time.Now().After(giveUp):

@@ -76,7 +76,7 @@ func (r *routine) writeInline() {
 func (r *routine) writeOne(w *inlineWrite) bool {
 	a := w.attach
 	c := a.client
-	s := a.socket.stream
+	s := &a.socket.stream
 	if !s.mu.TryLock() {
 		// Whoever writes is not this routine: let a goroutine wait for its turn.
 		r.mu.Lock()

@@ -47,9 +47,12 @@ func (b *Broadcaster) answerRegistration(w http.ResponseWriter, r *http.Request,
 	}
 	r0 := c.routine
 	r0.mu.Lock()
-	cursor, items := c.cursor, c.backfill
-	if req.json {
-		c.sent, c.backSent = cursor, len(items)
+	cursor, items := c.cursor, []item(nil)
+	if c.kept != nil {
+		items = c.kept.backfill
+	}
+	if req.json { // which carries them
+		c.kept = nil
 	}
 	r0.mu.Unlock()
 	w.Header().Set("Gpoll-Position", cursor.String())

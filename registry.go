@@ -6,6 +6,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/google/uuid"
 )
 
 // A registry finds clients and gives each a routine.
@@ -69,11 +71,10 @@ type registration struct {
 
 // register makes a client in the lowest-numbered routine with room, and starts a routine when there is none.
 func (b *Broadcaster) register(reg registration) (*Client, *refusal) {
-	id := UUID()
-	key := keyOf(id)
-	now := time.Now()
-	c := &Client{uuid: id, key: key, public: key.String(), user: reg.user, idleSince: now, slot: -1}
-	if refused := b.place(c, reg, now); refused != nil {
+	id := uuid.New()
+	key := keyOf(id.String())
+	c := &Client{uuid: id, public: key.String(), user: reg.user, idleSince: b.now(), slot: -1}
+	if refused := b.place(c, key, reg); refused != nil {
 		return nil, refused
 	}
 	r := c.routine
@@ -82,7 +83,7 @@ func (b *Broadcaster) register(reg registration) (*Client, *refusal) {
 	if c.removed {
 		return nil, refuseUnknownClient
 	}
-	c.slot = len(r.clients)
+	c.slot = int32(len(r.clients))
 	r.clients = append(r.clients, c)
 	c.setTopicsLocked(reg.topics)
 	c.cursor = reg.cursor
@@ -90,13 +91,13 @@ func (b *Broadcaster) register(reg registration) (*Client, *refusal) {
 		c.cursor = b.messages.end()
 	}
 	if reg.last > 0 {
-		c.backfill = b.backfillLocked(c, reg.topics, reg.last)
+		c.kept = &keptCursor{backfill: b.backfillLocked(c, reg.topics, reg.last)}
 	}
 	return c, nil
 }
 
 // place enters c under its key and user, and gives it a routine.
-func (b *Broadcaster) place(c *Client, reg registration, now time.Time) *refusal {
+func (b *Broadcaster) place(c *Client, key clientKey, reg registration) *refusal {
 	g := &b.clients
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -111,13 +112,13 @@ func (b *Broadcaster) place(c *Client, reg registration, now time.Time) *refusal
 		return &refusal{status: http.StatusTooManyRequests, code: "too-many-clients", retry: spread(time.Second, 5*time.Second),
 			message: fmt.Sprintf("this user holds the limit of %d clients (Broadcaster.MaxClientsPerUser); close another one", b.set.maxPerUser)}
 	}
-	if reg.remote && !g.allowLocked(now, b.set.registerRate, b.set.registerBurst) {
+	if reg.remote && !g.allowLocked(time.Now(), b.set.registerRate, b.set.registerBurst) {
 		return &refusal{status: http.StatusTooManyRequests, code: "rate", retry: spread(time.Second, 2*time.Second),
 			message: "too many clients register at this moment (Broadcaster.RegisterRate); come back later"}
 	}
 	c.routine = b.roomyRoutineLocked()
 	c.routine.count++
-	g.byKey[c.key] = c
+	g.byKey[key] = c
 	if c.user != "" {
 		// A new slice each time, since ofUser hands them out.
 		g.byUser[c.user] = append(slices.Clip(slices.Clone(g.byUser[c.user])), c)
@@ -172,11 +173,12 @@ func (b *Broadcaster) roomyRoutineLocked() *routine {
 func (b *Broadcaster) remove(c *Client, why *ending) bool {
 	g := &b.clients
 	g.mu.Lock()
-	if g.byKey[c.key] != c {
+	key := keyOf(c.uuid.String())
+	if g.byKey[key] != c {
 		g.mu.Unlock()
 		return false
 	}
-	delete(g.byKey, c.key)
+	delete(g.byKey, key)
 	if c.user != "" {
 		if left := without1(g.byUser[c.user], c); len(left) > 0 {
 			g.byUser[c.user] = left
@@ -212,7 +214,7 @@ func (b *Broadcaster) remove(c *Client, why *ending) bool {
 	} else {
 		b.countEnd(why)
 	}
-	c.queue, c.backfill = nil, nil
+	c.queue, c.kept = nil, nil
 	r.mu.Unlock()
 	return true
 }
@@ -223,9 +225,9 @@ func without1(clients []*Client, c *Client) []*Client {
 }
 
 // expire removes a client that is still unattached.
-func (b *Broadcaster) expire(c *Client, now time.Time) {
+func (b *Broadcaster) expire(c *Client, now moment) {
 	c.routine.mu.Lock()
-	back := c.attach != nil || c.removed || c.idleSince.After(now)
+	back := c.attach != nil || c.removed || c.idleSince > now
 	c.routine.mu.Unlock()
 	if !back {
 		b.remove(c, endExpired)

@@ -94,8 +94,8 @@ func (r *routine) run() {
 				return
 			}
 			r.fanOut()
-		case now := <-tick.C:
-			r.sweep(now)
+		case <-tick.C:
+			r.sweep(r.b.now())
 		case <-r.stop:
 			return
 		}
@@ -288,10 +288,10 @@ func (r *routine) offerTo(c *Client, recs []*record) {
 		}
 	case counting:
 		for _, rec := range recs {
-			c.backlog++
-			c.backBytes += rec.size()
+			c.kept.backlog++
+			c.kept.bytes += rec.size()
 		}
-		if c.backlog > r.b.set.clientBuffer || c.backBytes > r.b.set.clientBytes {
+		if c.kept.backlog > r.b.set.clientBuffer || c.kept.bytes > r.b.set.clientBytes {
 			r.overfull = append(r.overfull, c)
 		}
 	case direct:
@@ -358,9 +358,9 @@ func (r *routine) unsubscribeLocked(c *Client) {
 }
 
 // sweep looks for what time has ended: polls, heartbeats, grants, clients that stay away.
-func (r *routine) sweep(now time.Time) {
+func (r *routine) sweep(now moment) {
 	b := r.b
-	b.messages.expireSometimes(now)
+	b.messages.expireSometimes(time.Now())
 	var gone []*Client
 	var asked []*attach
 	r.mu.Lock()
@@ -371,16 +371,16 @@ func (r *routine) sweep(now time.Time) {
 			if !c.attached {
 				ttl = b.set.attachTimeout
 			}
-			if now.Sub(c.idleSince) >= ttl {
+			if now-c.idleSince >= moment(ttl) {
 				gone = append(gone, c)
 			}
 			continue
 		}
-		if !a.due.IsZero() && !now.Before(a.due) {
+		if a.due != 0 && now >= a.due {
 			r.dueLocked(a)
 		}
-		if !a.expires.IsZero() && !now.Before(a.expires) {
-			a.expires = time.Time{}
+		if a.expires != 0 && now >= a.expires {
+			a.expires = 0
 			asked = append(asked, a)
 		}
 	}
@@ -399,7 +399,7 @@ func (r *routine) sweep(now time.Time) {
 
 // dueLocked tells the goroutine of an attach that its time has come. A WebSocket's heartbeat needs no goroutine.
 func (r *routine) dueLocked(a *attach) {
-	a.due = time.Time{}
+	a.due = 0
 	if a.socket != nil {
 		r.beats = append(r.beats, a)
 		return

@@ -12,11 +12,9 @@ import (
 // A stream is the write side of a hijacked connection. Data frames come from a routine, which never waits, or from the one
 // goroutine that carries the client on when the socket is full; control frames come from anywhere. Frames never interleave, a
 // partly written one is continued before anything else, and nothing follows a close frame.
-//
-// To coder/websocket it is the net.Conn, on which it reads and writes control frames.
 type stream struct {
 	net.Conn
-	prefix  []byte          // was read before the hijack
+	prefix  []byte          // was read but not yet handled
 	raw     syscall.RawConn // nil where a write cannot be tried without waiting: TLS, other systems
 	timeout time.Duration   // of one write that waits
 
@@ -31,15 +29,18 @@ type stream struct {
 	closing   atomic.Bool // a close frame was queued: no data from here on
 }
 
-func newStream(conn net.Conn, prefix []byte, timeout time.Duration) *stream {
-	return &stream{Conn: conn, prefix: bytes.Clone(prefix), raw: rawConn(conn), timeout: timeout}
+// init takes over a connection. prefix has been read from it already.
+func (s *stream) init(conn net.Conn, prefix []byte, timeout time.Duration) {
+	s.Conn, s.prefix, s.raw, s.timeout = conn, prefix, rawConn(conn), timeout
 }
 
 // Read reads what came before the hijack first.
 func (s *stream) Read(p []byte) (int, error) {
 	if len(s.prefix) > 0 {
 		n := copy(p, s.prefix)
-		s.prefix = s.prefix[n:]
+		if s.prefix = s.prefix[n:]; len(s.prefix) == 0 {
+			s.prefix = nil
+		}
 		return n, nil
 	}
 	return s.Conn.Read(p)

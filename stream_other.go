@@ -14,3 +14,7 @@ func rawConn(net.Conn) syscall.RawConn { return nil }
 type rawWriter struct{}
 
 func (*rawWriter) write(syscall.RawConn, []byte) (int, error) { return 0, errors.ErrUnsupported }
+
+func readSome(syscall.RawConn, func() []byte, func([]byte)) ([]byte, error) {
+	return nil, errors.ErrUnsupported
+}

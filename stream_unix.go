@@ -3,6 +3,7 @@
 package gpoll
 
 import (
+	"io"
 	"net"
 	"syscall"
 )
@@ -20,6 +21,34 @@ func rawConn(conn net.Conn) syscall.RawConn {
 	return raw
 }
 
+// readSome waits until there is something to read and reads up to len(buf) of it. While it waits it holds no buffer and little
+// stack: buffer is asked for one when bytes may be there, and gets it back when there were none.
+func readSome(raw syscall.RawConn, take func() []byte, back func([]byte)) (p []byte, err error) {
+	var failed error
+	err = raw.Read(func(fd uintptr) bool {
+		buf := take()
+		n, e := syscall.Read(int(fd), buf)
+		switch {
+		case e == syscall.EAGAIN || e == syscall.EINTR:
+			back(buf)
+			return false
+		case e != nil:
+			failed = e
+		case n == 0:
+			failed = io.EOF
+		default:
+			p = buf[:n]
+			return true
+		}
+		back(buf)
+		return true
+	})
+	if err == nil {
+		err = failed
+	}
+	return p, err
+}
+
 // A rawWriter tries one write(2) at a time. It keeps its closure, so that a write allocates nothing.
 type rawWriter struct {
 	p   []byte
@@ -33,7 +62,7 @@ func (w *rawWriter) write(raw syscall.RawConn, p []byte) (int, error) {
 	if w.f == nil {
 		w.f = func(fd uintptr) bool {
 			for {
-				w.n, w.err = syscall.Write(int(fd), w.p)
+				w.n, w.err = writeOnce(fd, w.p)
 				if w.err != syscall.EINTR {
 					return true // never wait
 				}

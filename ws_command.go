@@ -1,14 +1,11 @@
 package gpoll
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"slices"
 	"time"
-	"unicode/utf8"
 
 	"github.com/coder/websocket"
 )
@@ -33,26 +30,37 @@ type hello struct {
 	Authorization string   `json:"authorization"`
 }
 
+// greet reads the hello and answers it, or says why not.
+func (s *wsSession) greet() {
+	c, o, end := s.hello()
+	s.request, s.greeted = nil, true
+	if end != nil {
+		s.refuse(end)
+	} else {
+		s.begin(c, o)
+	}
+}
+
 // hello reads the first frame and finds or registers the client.
 func (s *wsSession) hello() (*Client, attachOptions, *ending) {
 	var o attachOptions
-	if err := s.stream.SetReadDeadline(time.Now().Add(helloWait)); err != nil {
-		return nil, o, endGone
+	data, err := s.readMessage(helloWait)
+	if isTimeout(err) {
+		return nil, o, refused(refuseHello)
 	}
-	data, err := s.readMessage()
 	if err != nil {
-		return nil, o, refused(refuseBad("bad-request", "gpoll.v1 begins with a hello frame within 5 s"))
+		return nil, o, endGone
 	}
 	if err := s.stream.SetReadDeadline(time.Time{}); err != nil {
 		return nil, o, endGone
 	}
+	r := s.request
 	var cmd command
 	if err := decodeStrict(data, &cmd); err != nil || cmd.Hello == nil {
 		return nil, o, refused(refuseBad("bad-request", `gpoll.v1 begins with {"hello":{"client-id":"0","topics":["…"],"after":"…"}}`))
 	}
 	b := s.b
-	req, r := &request{json: true, hasTopics: cmd.Hello.Topics != nil, last: cmd.Hello.Last}, s.request
-	s.request = nil
+	req := &request{json: true, hasTopics: cmd.Hello.Topics != nil, last: cmd.Hello.Last}
 	if cmd.Hello.ClientID != "0" {
 		req.id = cmd.Hello.ClientID
 	}
@@ -80,6 +88,8 @@ func (s *wsSession) hello() (*Client, attachOptions, *ending) {
 	return c, o, nil
 }
 
+var refuseHello = refuseBad("bad-request", "gpoll.v1 begins with a hello frame within 5 s")
+
 // refused is how a WebSocket ends by a refusal.
 func refused(why *refusal) *ending {
 	end := &ending{why, websocket.StatusPolicyViolation}
@@ -104,39 +114,6 @@ func (s *wsSession) welcome(c *Client, position Position) []byte {
 	spread := min(max(time.Duration(clients)*time.Second/500, 100*time.Millisecond), 30*time.Second)
 	return fmt.Appendf(nil, `{"welcome":{"client-id":"%s","position":"%s","heartbeat_ms":%d,"spread_ms":%d}}`,
 		c.ID(), position, s.b.set.heartbeat.Milliseconds(), spread.Milliseconds())
-}
-
-// readMessage reads the next message whole.
-func (s *wsSession) readMessage() ([]byte, error) {
-	typ, r, err := s.ws.Reader(context.Background())
-	if err != nil {
-		return nil, err
-	}
-	data, err := io.ReadAll(r)
-	if err != nil {
-		return nil, err
-	}
-	if typ == websocket.MessageText && !utf8.Valid(data) {
-		s.sendClose(&ending{refuseBad("bad-utf-8", ""), websocket.StatusInvalidFramePayloadData})
-	}
-	return data, nil
-}
-
-// read handles what the client sends until the connection ends.
-func (s *wsSession) read() error {
-	for {
-		data, err := s.readMessage()
-		if err != nil {
-			return err
-		}
-		switch {
-		case s.stream.closing.Load(): // what comes after a close is not read
-		case s.attach == nil || s.form == formFrame:
-			s.sendClose(&ending{refuseBad("this address takes no messages", ""), websocket.StatusUnsupportedData})
-		default:
-			s.obey(data)
-		}
-	}
 }
 
 // obey does what a frame of gpoll.v1 asks.

@@ -1,16 +1,11 @@
 package gpoll
 
 import (
-	"bufio"
-	"bytes"
 	"encoding/base64"
-	"net"
 	"net/http"
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/coder/websocket"
 )
 
 // subprotocol is the JSON form on WebSocket.
@@ -54,23 +49,22 @@ func (b *Broadcaster) serveWebSocket(w http.ResponseWriter, r *http.Request, req
 			return refused
 		}
 	}
-	conn, err := s.accept(w, r)
-	if err != nil {
+	if err := s.accept(w, r); err != nil {
 		if req.id == "" && c != nil {
 			b.remove(c, endGone)
 		}
 		b.log.Debug("gpoll: WebSocket handshake failed", "err", err)
 		return nil // coder/websocket has answered
 	}
-	s.ws = conn
-	s.ws.SetReadLimit(int64(max(b.set.maxMessage, maxBody)))
-	b.spawn(func() { // ends with the connection
-		if unknown {
-			s.refuse(endUnknown)
-			return
-		}
-		s.serve(c, o)
-	})
+	switch {
+	case unknown:
+		s.refuse(endUnknown)
+	case s.form == formFrame:
+		s.begin(c, o)
+	default:
+		_ = s.stream.SetReadDeadline(time.Now().Add(helloWait)) // run sees it when the connection is gone
+	}
+	b.spawn(s.run)
 	return nil
 }
 
@@ -133,49 +127,4 @@ func offeredProtocols(h http.Header) []string {
 		}
 	}
 	return offered
-}
-
-// accept does the handshake and puts the stream between coder/websocket and the socket.
-func (s *wsSession) accept(w http.ResponseWriter, r *http.Request) (*websocket.Conn, error) {
-	return websocket.Accept(hijacking{w, s}, r, &websocket.AcceptOptions{
-		Subprotocols:       []string{subprotocol},
-		InsecureSkipVerify: true, // originAllowed has decided, by the whole origin and not the host alone
-		CompressionMode:    websocket.CompressionDisabled,
-		OnPongReceived:     s.ponged,
-	})
-}
-
-// hijacking gives coder/websocket the stream, with buffers that fit control frames and small messages.
-type hijacking struct {
-	http.ResponseWriter
-	session *wsSession
-}
-
-func (h hijacking) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	conn, rw, err := http.NewResponseController(h.ResponseWriter).Hijack()
-	if err != nil {
-		return nil, nil, err
-	}
-	if err := conn.SetDeadline(time.Time{}); err != nil { // the http.Server's are over
-		return nil, nil, err
-	}
-	read, err := rw.Reader.Peek(rw.Reader.Buffered())
-	if err != nil {
-		return nil, nil, err
-	}
-	s := newStream(conn, bytes.Clone(read), h.session.b.set.writeTimeout)
-	h.session.stream = s
-	return s, bufio.NewReadWriter(bufio.NewReaderSize(s, 256), bufio.NewWriterSize(controlWriter{h.session}, 160)), nil
-}
-
-// Unwrap keeps http.ResponseController working.
-func (h hijacking) Unwrap() http.ResponseWriter { return h.ResponseWriter }
-
-// A controlWriter takes coder/websocket's control frames.
-type controlWriter struct{ session *wsSession }
-
-func (w controlWriter) Write(frame []byte) (int, error) {
-	n, err := w.session.stream.Write(frame)
-	w.session.flush(&rawWriter{})
-	return n, err
 }

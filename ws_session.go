@@ -1,6 +1,7 @@
 package gpoll
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"net/http"
@@ -10,31 +11,23 @@ import (
 	"github.com/coder/websocket"
 )
 
-// A wsSession is one WebSocket: its attach, its stream, and the goroutine that reads.
+// A wsSession is one WebSocket: its stream, its attach, and the goroutine that reads.
 type wsSession struct {
 	b       *Broadcaster
-	ws      *websocket.Conn
-	stream  *stream
+	stream  stream
 	form    form
-	request *http.Request // of gpoll.v1, until the hello
-	attach  *attach       // nil before open
+	attach  *attach         // nil before begin
+	request *http.Request   // of gpoll.v1, until the hello
+	greeted bool            // the hello has just been answered
+	ws      *websocket.Conn // nil while the peer is silent
+	in      *bufio.Reader   // what ws reads from
 
 	awaiting atomic.Bool // a ping was not answered yet
-
-	// Touched only by the routine's goroutine.
-	checking bool
+	checking bool        // touched only by the routine's goroutine
 }
 
-// serve runs the session until the connection ends. In the plain form the client is known; with gpoll.v1 the hello names it.
-func (s *wsSession) serve(c *Client, o attachOptions) {
-	defer func() { _ = s.ws.CloseNow() }()
-	if s.form == formJSONFrame {
-		var end *ending
-		if c, o, end = s.hello(); end != nil {
-			s.refuse(end)
-			return
-		}
-	}
+// begin attaches the session to its client and sends the registration. From then on the routine, or a goroutine, writes.
+func (s *wsSession) begin(c *Client, o attachOptions) {
 	o.transport, o.due, o.socket = webSocket, jitter(s.b.set.heartbeat), s
 	a, err := c.open(o)
 	if err != nil {
@@ -50,9 +43,40 @@ func (s *wsSession) serve(c *Client, o attachOptions) {
 		return
 	}
 	s.startPump() // only now, so that the first frame is the registration
-	err = s.read()
-	s.b.log.Debug("gpoll: WebSocket ended", "client", c.public[:6], "err", err)
-	a.end(endGone)
+}
+
+// run is the goroutine that reads, until the connection ends. It waits here, on a stack of the smallest size: what follows is in
+// functions of their own.
+func (s *wsSession) run() {
+	err := s.readable()
+	for err == nil {
+		err = s.handle()
+		if s.greeted {
+			// The hello has grown the stack: a fresh goroutine goes on.
+			s.greeted = false
+			s.b.spawn(s.run)
+			return
+		}
+		if err == nil {
+			err = s.readable()
+		}
+	}
+	s.over(err)
+}
+
+// over ends the session when its reader has ended.
+func (s *wsSession) over(err error) {
+	s.b.log.Debug("gpoll: WebSocket ended", "err", err)
+	if s.request != nil && isTimeout(err) {
+		s.refuse(refused(refuseHello))
+	}
+	if s.attach != nil {
+		s.attach.end(endGone)
+	}
+	if s.ws != nil {
+		_ = s.ws.CloseNow()
+	}
+	_ = s.stream.Close()
 }
 
 // startPump lets the routine or a goroutine carry the client on.
@@ -84,6 +108,7 @@ func (s *wsSession) pump() {
 			for i := range items {
 				if items[i].gap != nil && s.form == formFrame {
 					s.closeForGap(items[i], buf)
+					s.flush(&rawWriter{})
 					return
 				}
 				buf = appendItem(buf, &items[i], s.form)
@@ -103,6 +128,7 @@ func (s *wsSession) pump() {
 		case gotStall:
 			err = s.stream.writeWaiting(nil)
 		case gotHandedOver, gotEnd:
+			s.flush(&rawWriter{}) // a control frame that came while this goroutine wrote
 			return
 		}
 	}
@@ -128,12 +154,14 @@ func (s *wsSession) closeForGap(it item, before []byte) {
 	c.routine.mu.Unlock()
 }
 
-// refuse closes a connection that never got an attach.
+// refuse closes a connection that never got an attach. run waits for the peer's close frame.
 func (s *wsSession) refuse(why *ending) {
+	if why == endGone {
+		_ = s.stream.Close()
+		return
+	}
 	s.b.counts.refused.add(why.refusal.code)
 	s.sendClose(why)
-	_ = s.read() // for the peer's close frame
-	_ = s.ws.CloseNow()
 }
 
 // finish tells the peer why its attach has ended.
@@ -173,7 +201,7 @@ func (why *ending) closeReason() string {
 
 // flush writes the control frames that wait, without waiting itself. Whoever is writing at the moment does it afterwards.
 func (s *wsSession) flush(raw *rawWriter) {
-	st := s.stream
+	st := &s.stream
 	if st.raw == nil {
 		if s.attach == nil {
 			_ = st.writeWaiting(nil) // before the session; its reader sees a failure too
