@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strconv"
+	"text/tabwriter"
+	"time"
+
+	"github.com/urfave/cli/v3"
+
+	"github.com/corvuscrypto/gpoll"
+)
+
+// fanOut is the finding of the command without a name.
+type fanOut struct {
+	Machine machine        `json:"machine"`
+	Sizes   sizes          `json:"sizes"`
+	Results []fanOutResult `json:"results"`
+}
+
+// fanOutResult is gpoll.BenchmarkResult in a form for JSON. Durations are in nanoseconds.
+type fanOutResult struct {
+	MessageSize    int           `json:"message_size"`
+	Clients        int           `json:"clients"`
+	Routines       int           `json:"routines"`
+	Messages       int           `json:"messages"`
+	Min            time.Duration `json:"min_ns"`
+	Avg            time.Duration `json:"avg_ns"`
+	Max            time.Duration `json:"max_ns"`
+	P50            time.Duration `json:"p50_ns"`
+	P90            time.Duration `json:"p90_ns"`
+	P99            time.Duration `json:"p99_ns"`
+	PerDelivery    float64       `json:"ns_per_delivery"`
+	BytesPerClient int           `json:"bytes_per_client"`
+	Each           []float64     `json:"broadcasts_ns"`
+}
+
+// fanOutCommand adds to app what it does without a subcommand.
+func fanOutCommand(app *cli.Command, out *output) {
+	var size, messages int
+	var clients []int
+	s := &sizes{}
+	app.Description = "Without a command: broadcasts to clients inside this process, by Benchmark of the package."
+	app.Flags = append(app.Flags,
+		&cli.IntFlag{Name: "size", Value: 128, Usage: "`BYTES` of a message", Destination: &size, Local: true},
+		&cli.IntSliceFlag{Name: "clients", Value: []int{1000}, Usage: "`NUMBER` of clients; several by comma for a plot", Destination: &clients, Local: true},
+		&cli.IntFlag{Name: "messages", Value: 100, Usage: "`NUMBER` of broadcasts", Destination: &messages, Local: true})
+	app.Flags = append(app.Flags, s.flags()...)
+	app.Action = func(ctx context.Context, cmd *cli.Command) error {
+		// The three numbers of the seed's function may come without names.
+		for i, arg := range cmd.Args().Slice() {
+			n, err := strconv.Atoi(arg)
+			if err != nil || i > 2 {
+				return usagef("there is no command %q; there are tune and load", arg)
+			}
+			switch i {
+			case 0:
+				size = n
+			case 1:
+				clients = []int{n}
+			case 2:
+				messages = n
+			}
+		}
+		return measureFanOut(ctx, out, s, size, messages, clients)
+	}
+}
+
+func measureFanOut(ctx context.Context, out *output, s *sizes, size, messages int, clients []int) error {
+	b := s.broadcaster()
+	if err := s.check(); err != nil {
+		return err
+	}
+	f := &fanOut{Machine: thisMachine(), Sizes: *s}
+	bar := newBar(out, len(clients), "broadcasting")
+	for _, n := range clients {
+		if ctx.Err() != nil {
+			break
+		}
+		r, err := b.MeasureFanOut(size, n, messages)
+		if err != nil {
+			bar.end()
+			return err
+		}
+		f.Results = append(f.Results, fanOutOf(r))
+		bar.step()
+	}
+	bar.end()
+	if len(f.Results) == 0 {
+		return context.Cause(ctx)
+	}
+	return out.write(f)
+}
+
+func fanOutOf(r gpoll.BenchmarkResult) fanOutResult {
+	f := fanOutResult{
+		MessageSize: r.MessageSize, Clients: r.Clients, Routines: r.Routines, Messages: len(r.Broadcasts),
+		Min: r.Min, Avg: r.Avg, Max: r.Max, P50: r.P50, P90: r.P90, P99: r.P99,
+		PerDelivery:    float64(r.Avg) / float64(max(r.Clients, 1)),
+		BytesPerClient: r.BytesPerClient,
+	}
+	for _, b := range r.Broadcasts {
+		f.Each = append(f.Each, float64(b.Ns))
+	}
+	return f
+}
+
+// Text implements finding.
+func (f *fanOut) Text(w io.Writer) {
+	fmt.Fprintln(w, f.Machine)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(t, "clients\troutines\tmessages\tbytes\tmin\tavg\tp50\tp90\tp99\tmax\tns/delivery\tbytes/client\t")
+	for _, r := range f.Results {
+		fmt.Fprintf(t, "%d\t%d\t%d\t%d\t%v\t%v\t%v\t%v\t%v\t%v\t%.1f\t%d\t\n", r.Clients, r.Routines, r.Messages, r.MessageSize,
+			round(r.Min), round(r.Avg), round(r.P50), round(r.P90), round(r.P99), round(r.Max), r.PerDelivery, r.BytesPerClient)
+	}
+	_ = t.Flush() // what cannot be printed has been said by nobody
+}
+
+// Page implements finding.
+func (f *fanOut) Page(p *page) {
+	p.paragraph("Broadcasts to clients inside one process, each with its buffered channel. A broadcast is over when the last client has the message.")
+	head := []string{"clients", "routines", "min", "avg", "p50", "p90", "p99", "max", "ns per delivery", "bytes per client"}
+	var rows [][]string
+	var cost, memory, broadcasts []point
+	for _, r := range f.Results {
+		rows = append(rows, []string{strconv.Itoa(r.Clients), strconv.Itoa(r.Routines), round(r.Min).String(), round(r.Avg).String(), round(r.P50).String(),
+			round(r.P90).String(), round(r.P99).String(), round(r.Max).String(), fmt.Sprintf("%.1f", r.PerDelivery), strconv.Itoa(r.BytesPerClient)})
+		cost = append(cost, point{float64(r.Clients), r.PerDelivery})
+		memory = append(memory, point{float64(r.Clients), float64(r.BytesPerClient)})
+	}
+	p.table(head, rows)
+	if len(f.Results) > 1 {
+		p.plot(chart{title: "Cost over clients", x: "clients", y: "ns per delivery", logX: true, lines: []line{{"ns per delivery", cost}}})
+		p.plot(chart{title: "Memory over clients", x: "clients", y: "bytes per client", logX: true, lines: []line{{"bytes per client", memory}}})
+	}
+	last := f.Results[len(f.Results)-1]
+	for i, ns := range last.Each {
+		broadcasts = append(broadcasts, point{float64(i + 1), ns / 1e6})
+	}
+	p.plot(chart{title: fmt.Sprintf("Each broadcast to %d clients", last.Clients), x: "broadcast", y: "ms", lines: []line{{"ms", broadcasts}}})
+}
+
+// round shortens a duration to what can be read.
+func round(d time.Duration) time.Duration {
+	switch {
+	case d > 10*time.Second:
+		return d.Round(time.Second / 10)
+	case d > 10*time.Millisecond:
+		return d.Round(time.Millisecond / 10)
+	case d > 10*time.Microsecond:
+		return d.Round(time.Microsecond / 10)
+	}
+	return d
+}

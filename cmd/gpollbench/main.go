@@ -1,0 +1,111 @@
+// Gpollbench measures gpoll on this machine.
+//
+//	gpollbench                                        # broadcasts inside one process: what the package itself costs
+//	gpollbench tune -clients 5000 -rate 20            # which sizes to set for a need, as Go code
+//	gpollbench load http://127.0.0.1:8080/poll        # many real clients against any gpoll server
+//
+// Every delivery is verified. With -json it prints for machines, with -o report.html it writes one file with plots for people. The exit
+// code is 1 when the measurement failed or messages were lost, 2 when a flag is wrong.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/urfave/cli/v3"
+)
+
+// Exit codes.
+const (
+	exitOK     = 0
+	exitFailed = 1 // it measured, and something was wrong
+	exitUsage  = 2
+)
+
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == serveCommand {
+		os.Exit(serveMain(os.Args[2:]))
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(run(ctx, os.Args, os.Stdout, os.Stderr))
+}
+
+// A usageError is a mistake in the command line.
+type usageError struct{ error }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// run is the whole program and returns the exit code.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	usage := func(_ context.Context, _ *cli.Command, err error, _ bool) error { return usageError{err} }
+	out := &output{stdout: stdout, stderr: stderr, args: args}
+	app := &cli.Command{
+		Name:      "gpollbench",
+		Usage:     "measure gpoll on this machine",
+		ArgsUsage: "[message size [clients [messages]]]",
+		Writer:    stdout,
+		ErrWriter: stderr,
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "json", Usage: "print JSON", Destination: &out.json},
+			&cli.StringFlag{Name: "o", Aliases: []string{"output"}, Usage: "write a report with plots to `FILE`, one HTML page that needs no other file", Destination: &out.file},
+		},
+		Commands:       []*cli.Command{tuneCommand(out), loadCommand(out)},
+		OnUsageError:   usage,
+		ExitErrHandler: func(context.Context, *cli.Command, error) {},
+	}
+	fanOutCommand(app, out)
+	for _, c := range app.Commands {
+		c.OnUsageError = usage
+	}
+	err := app.Run(ctx, args)
+	if err == nil {
+		return exitOK
+	}
+	fmt.Fprintf(stderr, "gpollbench: %s\n", strings.TrimPrefix(err.Error(), "gpoll: benchmark: "))
+	if _, ok := errors.AsType[usageError](err); ok {
+		fmt.Fprintln(stderr, "See gpollbench -help.")
+		return exitUsage
+	}
+	return exitFailed
+}
+
+// output is where results go.
+type output struct {
+	stdout, stderr io.Writer
+	args           []string
+	json           bool
+	file           string
+}
+
+// finding is what a command has found: Text for people, itself as JSON, Page for the report.
+type finding interface {
+	Text(w io.Writer)
+	Page(p *page)
+}
+
+// write prints a finding and writes the report that was asked for.
+func (o *output) write(f finding) error {
+	if o.json {
+		e := json.NewEncoder(o.stdout)
+		e.SetIndent("", "\t")
+		if err := e.Encode(f); err != nil {
+			return err
+		}
+	} else {
+		f.Text(o.stdout)
+	}
+	if o.file == "" {
+		return nil
+	}
+	p := newPage("gpollbench "+strings.Join(o.args[1:], " "), thisMachine())
+	f.Page(p)
+	return p.write(o.file)
+}

@@ -1,0 +1,307 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/corvuscrypto/gpoll"
+)
+
+// TestMain is also the server that tune starts.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == serveCommand {
+		os.Exit(serveMain(os.Args[2:]))
+	}
+	os.Setenv("GORACE", "atexit_sleep_ms=0") // or each server that tune stops sleeps for a second under -race
+	os.Exit(m.Run())
+}
+
+// bench runs the program and returns its exit code and what it printed.
+func bench(t *testing.T, ctx context.Context, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	code = run(ctx, append([]string{"gpollbench"}, args...), &out, &errs)
+	return code, out.String(), errs.String()
+}
+
+func TestFanOut(t *testing.T) {
+	code, out, errs := bench(t, t.Context(), "-size", "64", "-clients", "10,20", "-messages", "5")
+	if code != exitOK || errs != "" {
+		t.Fatalf("exit code %d: %s", code, errs)
+	}
+	for _, want := range []string{"clients", "p99", "ns/delivery", "bytes/client", "\n       20"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("there is no %q in\n%s", want, out)
+		}
+	}
+	// The seed's three numbers, without names.
+	code, out, errs = bench(t, t.Context(), "-json", "64", "30", "5")
+	var f fanOut
+	if err := json.Unmarshal([]byte(out), &f); code != exitOK || err != nil {
+		t.Fatalf("exit code %d, %v: %s", code, err, errs)
+	}
+	if len(f.Results) != 1 || f.Results[0].Clients != 30 || f.Results[0].MessageSize != 64 || f.Results[0].Messages != 5 || f.Results[0].PerDelivery <= 0 {
+		t.Errorf("%+v", f.Results)
+	}
+}
+
+func TestMistakes(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	other := httptest.NewServer(http.NotFoundHandler())
+	defer other.Close()
+	free := httptest.NewServer(http.NotFoundHandler())
+	free.Close()
+	_, url := newServer(t, nil)
+	tests := []struct {
+		name string
+		args string
+		code int
+		want string
+	}{
+		{"size", "-size 0", exitFailed, "a message size of 0 bytes; it must be 1 to 65536 (MaxMessage)"},
+		{"clients", "-clients 0", exitFailed, "0 clients; there must be at least one"},
+		{"messages", "-messages 101", exitFailed, "the limit is ClientBufferSize, 100"},
+		{"setting", "-client-buffer-size -1", exitUsage, "ClientBufferSize is -1"},
+		{"command", "tuning", exitUsage, "there is no command \"tuning\""},
+		{"flag", "-nothing", exitUsage, "-nothing"},
+		{"tune: clients", "tune -clients 0", exitUsage, "0 clients"},
+		{"tune: transport", "tune -transports telex", exitUsage, "there is no transport \"telex\""},
+		{"tune: port taken", "tune -addr " + taken.Addr().String(), exitFailed, "is taken by another program"},
+		{"tune: descriptors", "tune -clients 1000000000", exitFailed, "too few file descriptors"},
+		{"load: no URL", "load", exitUsage, "load needs one URL"},
+		{"load: bad URL", "load nowhere", exitUsage, "is no URL of a server"},
+		{"load: TLS", "load https://127.0.0.1/poll", exitUsage, "plain HTTP"},
+		{"load: rate", "load -rate 0 " + url, exitUsage, "a rate of 0"},
+		{"load: topics", "load -clients 1 -topics a,b " + url, exitUsage, "2 topics for 1 clients"},
+		{"load: not gpoll", "load " + other.URL + "/poll", exitFailed, "is not a gpoll server: it answered 404"},
+		{"load: nobody", "load " + free.URL + "/poll", exitFailed, "no server answers at"},
+		{"load: descriptors", "load -clients 1000000000 " + url, exitFailed, "too few file descriptors"},
+		{"load: process", "load -pid 4194305 " + url, exitFailed, "there is no process 4194305"},
+		{"load: publishing", "load -clients 1 -publish-url " + other.URL + "/x " + url, exitFailed, "refused a message: 404"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			code, out, errs := bench(t, t.Context(), strings.Fields(tt.args)...)
+			if code != tt.code || !strings.Contains(errs, tt.want) {
+				t.Errorf("exit code %d, want %d; message %q, want one with %q", code, tt.code, errs, tt.want)
+			}
+			if out != "" {
+				t.Errorf("it printed %q", out)
+			}
+		})
+	}
+}
+
+// newServer is a gpoll server with /send as cmd/gpoll has it; drop says which messages it accepts and forgets.
+func newServer(t *testing.T, drop func(n int64) bool) (*gpoll.Broadcaster, string) {
+	t.Helper()
+	b := gpoll.NewBroadcaster()
+	mux := http.NewServeMux()
+	b.ListenAndBroadcast("/poll", mux)
+	var n atomic.Int64
+	mux.HandleFunc("POST /send", func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		if drop != nil && drop(n.Add(1)) {
+			return
+		}
+		if _, err := b.Publish(r.Context(), gpoll.Message{Topic: r.URL.Query().Get("topic"), Data: body}); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+		}
+	})
+	s := httptest.NewServer(mux)
+	t.Cleanup(s.Close)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		_ = b.Shutdown(ctx) // clients are cut off by then
+	})
+	return b, s.URL + "/poll"
+}
+
+func TestLoad(t *testing.T) {
+	_, url := newServer(t, nil)
+	code, out, errs := bench(t, t.Context(), "load", "-json", "-clients", "12", "-topics", "a,b", "-transport", "websocket,sse,long-poll-json",
+		"-rate", "100,200", "-duration", "200ms", "-pid", fmt.Sprint(os.Getpid()), url)
+	if code != exitOK {
+		t.Fatalf("exit code %d: %s", code, errs)
+	}
+	var f loadFinding
+	if err := json.Unmarshal([]byte(out), &f); err != nil {
+		t.Fatal(err)
+	}
+	if len(f.Steps) != 2 || f.Steps[0].Published != 20 || f.Steps[0].Deliveries != 120 || f.Steps[1].Deliveries != 240 || f.Steps[1].Lost != 0 {
+		t.Errorf("%+v", f.Steps)
+	}
+	if f.Steps[0].RSS == 0 || f.Steps[0].P99 < f.Steps[0].P50 || f.Steps[0].P50 <= 0 || len(f.Steps[0].Percentile) == 0 {
+		t.Errorf("%+v", f.Steps[0])
+	}
+}
+
+// A server that loses a message is not let off.
+func TestLoadLost(t *testing.T) {
+	_, url := newServer(t, func(n int64) bool { return n == 5 })
+	code, out, errs := bench(t, t.Context(), "load", "-clients", "3", "-rate", "100", "-duration", "100ms", "-patience", "300ms", url)
+	if code != exitFailed || !strings.Contains(errs, "3 of 30 deliveries were lost") {
+		t.Errorf("exit code %d: %s", code, errs)
+	}
+	if !strings.Contains(out, "lost") {
+		t.Errorf("the table is missing: %q", out)
+	}
+}
+
+// What was measured before ^C is printed.
+func TestLoadInterrupted(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	_, url := newServer(t, func(n int64) bool {
+		if n == 10 {
+			cancel()
+		}
+		return false
+	})
+	code, out, errs := bench(t, ctx, "load", "-clients", "3", "-rate", "1000", "-duration", "1h", url)
+	if code != exitOK || !strings.Contains(out, "interrupted") {
+		t.Errorf("exit code %d: %s\n%s", code, errs, out)
+	}
+}
+
+func TestTune(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "report.html")
+	code, out, errs := bench(t, t.Context(), "tune", "-clients", "6", "-rate", "200", "-time", "40ms", "-repeat", "1", "-latency", "2s", "-transports", "websocket,long-poll", "-o", file)
+	if code != exitOK {
+		t.Fatalf("exit code %d: %s", code, errs)
+	}
+	for _, want := range []string{"b := gpoll.NewBroadcaster()\n", "b.RoutineMaxClients = ", "b.ClientBufferSize = ", "b.RoutineBufferSize = ", "b.SyncDelayMs = ", "Headroom: ", "chosen"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("there is no %q in\n%s", want, out)
+		}
+	}
+	selfContained(t, file, 4)
+}
+
+func TestTuneInterrupted(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	n := &need{Clients: 2, Rate: 1000, Size: 128, Transports: []string{"websocket"}, Latency: time.Second, Seed: 1, Time: 20 * time.Millisecond, Repeat: 1, addr: "127.0.0.1:0"}
+	tried := 0
+	n.tried = func() {
+		if tried++; tried == 3 {
+			cancel()
+		}
+	}
+	var out bytes.Buffer
+	if err := n.run(ctx, &output{stdout: &out, stderr: io.Discard, args: []string{"gpollbench"}}); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(out.String(), "Interrupted") || !strings.Contains(out.String(), "b.SyncDelayMs = 0") {
+		t.Errorf("it printed\n%s", out.String())
+	}
+}
+
+func TestPlan(t *testing.T) {
+	n := &need{Clients: 1000, Latency: 100 * time.Millisecond, Seed: 7, Repeat: 2}
+	first := n.plan()
+	if !slices.Equal(first, n.plan()) {
+		t.Error("the same seed gives another plan")
+	}
+	n.Seed = 8
+	if slices.Equal(first, n.plan()) {
+		t.Error("another seed gives the same plan")
+	}
+	if first := n.candidates(); first[0] != defaults() || len(n.plan()) != 2*len(first) {
+		t.Errorf("%d candidates, %d trials", len(first), len(n.plan()))
+	}
+}
+
+// The choice is the default unless another value is better by more than noise, and never one that loses messages.
+func TestChoose(t *testing.T) {
+	base := defaults()
+	with := func(f func(*sizes)) sizes { s := base; f(&s); return s }
+	small := with(func(s *sizes) { s.RoutineMaxClients = 250 })
+	lossy := with(func(s *sizes) { s.ClientBufferSize = 10 })
+	close := with(func(s *sizes) { s.RoutineBufferSize = 50 })
+	tn := &tuning{Need: need{Clients: 10, Rate: 10, Latency: 100 * time.Millisecond}}
+	for _, r := range []trial{
+		{Sizes: base, CPU: 10, P99: 20, Most: 1000, Tries: 1},
+		{Sizes: small, CPU: 6, P99: 20, Most: 1000, Tries: 1},
+		{Sizes: small, CPU: 8, P99: 20, Most: 1000, Tries: 1},
+		{Sizes: lossy, CPU: 1, P99: 1, Most: 9000, Lost: 1, Tries: 1},
+		{Sizes: close, CPU: 9.5, P99: 20, Most: 1000, Tries: 1},
+	} {
+		tn.add(r)
+	}
+	tn.choose()
+	if want := with(func(s *sizes) { s.RoutineMaxClients = 250 }); tn.Chosen != want {
+		t.Errorf("chosen %v, want %v", tn.Chosen, want)
+	}
+	if x := tn.find(small); x.CPU != 7 || x.Tries != 2 {
+		t.Errorf("the mean of 6 and 8 is %v after %d tries", x.CPU, x.Tries)
+	}
+	tn.weigh()
+	if tn.Headroom != 10 {
+		t.Errorf("headroom %v, want 10", tn.Headroom)
+	}
+	if code := tn.goCode(); !strings.Contains(code, "b.RoutineMaxClients = 250 // 7.00 µs") {
+		t.Errorf("code:\n%s", code)
+	}
+}
+
+func TestReport(t *testing.T) {
+	dir := t.TempDir()
+	fan, load := filepath.Join(dir, "fan.html"), filepath.Join(dir, "load.html")
+	if code, _, errs := bench(t, t.Context(), "-clients", "10,20,40", "-messages", "5", "-o", fan); code != exitOK {
+		t.Fatal(errs)
+	}
+	selfContained(t, fan, 3)
+	_, url := newServer(t, nil)
+	if code, _, errs := bench(t, t.Context(), "load", "-clients", "2", "-rate", "50,100", "-duration", "100ms", "-o", load, url); code != exitOK {
+		t.Fatal(errs)
+	}
+	selfContained(t, load, 2)
+	if code, _, _ := bench(t, t.Context(), "-clients", "10", "-messages", "5", "-o", filepath.Join(dir, "no", "such", "folder")); code != exitFailed {
+		t.Errorf("a report that cannot be written: exit code %d", code)
+	}
+}
+
+var outside = regexp.MustCompile(`(?i)<script|<link|<img|<iframe|src=|url\(|@import|href="[^#]`)
+
+// selfContained checks that a report has its plots within it and fetches nothing.
+func selfContained(t *testing.T, file string, plots int) {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := bytes.Count(b, []byte("<svg")); n < plots {
+		t.Errorf("%d plots, want %d", n, plots)
+	}
+	if m := outside.Find(b); m != nil {
+		t.Errorf("the report refers to something outside: %s", m)
+	}
+	if bytes.Contains(b, []byte("<?xml")) {
+		t.Error("an XML declaration within HTML")
+	}
+}

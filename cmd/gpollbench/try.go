@@ -1,0 +1,86 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/corvuscrypto/gpoll/cmd/load"
+	"github.com/corvuscrypto/gpoll/cmd/load/serve"
+)
+
+// tuneRun marks the messages of tune's servers.
+const tuneRun = 2
+
+// burstAhead is how far a publisher that does not pause may be ahead of the slowest client.
+const burstAhead = 16
+
+// try measures one setting: at the rate that is needed, then back to back.
+func (n *need) try(ctx context.Context, s sizes) (trial, error) {
+	r := trial{Sizes: s, Tries: 1}
+	p, err := n.startServer(s)
+	if err != nil {
+		return r, err
+	}
+	defer p.Stop()
+	protocol, err := n.protocol(p.Addr)
+	if err != nil {
+		return r, err
+	}
+	base, err := p.Stats(true)
+	if err != nil {
+		return r, err
+	}
+	e, err := load.New(load.Config{Addr: p.Addr, Clients: n.Clients, Protocol: protocol, Run: tuneRun})
+	if err != nil {
+		return r, err
+	}
+	defer e.Close()
+	if err := e.Connect(ctx, 10*time.Second); err != nil {
+		return r, err
+	}
+	idle, err := p.Stats(true)
+	if err != nil {
+		return r, err
+	}
+	r.Idle = float64(idle.RSS-base.RSS) / 1024 / float64(n.Clients)
+
+	every := time.Duration(float64(time.Second) / n.Rate)
+	half := n.Time / 2
+	t, err := p.Publish(e, serve.Command{Do: "paced", Count: max(int(half/every), 3), Every: every})
+	if t == nil {
+		return r, err
+	}
+	after, err := p.Stats(false)
+	if err != nil {
+		return r, err
+	}
+	r.note(t)
+	r.CPU = float64((after.CPU - idle.CPU).Nanoseconds()) / 1000 / float64(max(t.Deliveries, 1))
+	r.P50, r.P99 = t.Quantile(50).Seconds()*1000, t.Quantile(99).Seconds()*1000
+
+	t, err = p.Publish(e, serve.Command{Do: "saturated", For: half, Window: n.window(), Greedy: true})
+	if t == nil {
+		return r, fmt.Errorf("back to back: %w", err)
+	}
+	r.note(t)
+	r.Most = t.Rate()
+	return r, nil
+}
+
+func (r *trial) note(t *load.Tally) {
+	r.Lost += t.Lost
+	r.Closed = t.Closed
+}
+
+// window is how many messages may be on their way: with polls among the transports, which take one at a time, only one.
+func (n *need) window() uint64 {
+	if slices.ContainsFunc(n.Transports, func(s string) bool { return strings.Contains(s, "long-poll") }) {
+		return 1
+	}
+	return burstAhead
+}

@@ -1,0 +1,438 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/urfave/cli/v3"
+
+	"github.com/corvuscrypto/gpoll/cmd/load"
+)
+
+// need is what a server has to do.
+type need struct {
+	Clients    int           `json:"clients"`
+	Rate       float64       `json:"messages_per_s"`
+	Size       int           `json:"message_size"`
+	Transports []string      `json:"transports"`
+	Latency    time.Duration `json:"p99_goal_ns"`
+	Seed       uint64        `json:"seed"`
+	Time       time.Duration `json:"time_per_trial_ns"`
+	Repeat     int           `json:"repeat"`
+	addr       string
+	tried      func() // called after each trial, by a test
+}
+
+func tuneCommand(out *output) *cli.Command {
+	n := &need{}
+	return &cli.Command{
+		Name:        "tune",
+		Usage:       "which sizes to set for a need, measured on this machine",
+		Description: "It starts servers of its own with different sizes, connects real clients to them and prints the sizes to use as Go code. ^C prints what there is by then.",
+		Flags: []cli.Flag{
+			&cli.IntFlag{Name: "clients", Value: 1000, Usage: "`NUMBER` of clients that are connected", Destination: &n.Clients},
+			&cli.FloatFlag{Name: "rate", Value: 10, Usage: "`NUMBER` of messages per second to all of them", Destination: &n.Rate},
+			&cli.IntFlag{Name: "size", Value: 128, Usage: "`BYTES` of a message", Destination: &n.Size},
+			&cli.StringSliceFlag{Name: "transports", Value: []string{"websocket"}, Usage: "`NAMES` by comma; the clients are shared out among them", Destination: &n.Transports},
+			&cli.DurationFlag{Name: "latency", Value: 100 * time.Millisecond, Usage: "`TIME` within which 99 % of the deliveries must arrive", Destination: &n.Latency},
+			&cli.Uint64Flag{Name: "seed", Value: 1, Usage: "`NUMBER` that the order of the trials follows from", Destination: &n.Seed},
+			&cli.DurationFlag{Name: "time", Value: 2 * time.Second, Usage: "`TIME` for each trial, half at the rate, half back to back", Destination: &n.Time},
+			&cli.IntFlag{Name: "repeat", Value: 2, Usage: "`NUMBER` of times that each trial is made", Destination: &n.Repeat},
+			&cli.StringFlag{Name: "addr", Value: "127.0.0.1:0", Usage: "`ADDRESS` that the measured servers listen on", Destination: &n.addr},
+		},
+		Action: func(ctx context.Context, cmd *cli.Command) error {
+			if cmd.Args().Len() > 0 {
+				return usagef("tune takes flags only, not %q", cmd.Args().First())
+			}
+			return n.run(ctx, out)
+		},
+	}
+}
+
+func (n *need) check() error {
+	switch {
+	case n.Clients < 1:
+		return usagef("%d clients; there must be at least one", n.Clients)
+	case n.Rate <= 0:
+		return usagef("a rate of %v messages per second; it must be positive", n.Rate)
+	case n.Size < load.MinSize || n.Size > load.MaxSize:
+		return usagef("a message size of %d bytes; it must be %d to %d", n.Size, load.MinSize, load.MaxSize)
+	case n.Latency <= 0 || n.Time <= 0 || n.Repeat < 1:
+		return usagef("latency, time and repeat must be positive")
+	}
+	_, err := n.protocol("127.0.0.1:1")
+	return err
+}
+
+func (n *need) protocol(addr string) (load.Protocol, error) {
+	var all load.Mixed
+	for _, name := range n.Transports {
+		p, err := load.Gpoll{Host: addr, Path: "/poll"}.NewProtocol(strings.TrimSpace(name))
+		if err != nil {
+			return nil, usageError{err}
+		}
+		all = append(all, p)
+	}
+	return all, nil
+}
+
+// plan lists the trials: the defaults and each size by itself, as often as asked for, shuffled so that what else the machine does falls on
+// all of them. The same need and seed give the same plan.
+func (n *need) plan() []sizes {
+	list := n.candidates()
+	var out []sizes
+	r := rand.New(rand.NewPCG(n.Seed, n.Seed))
+	for range n.Repeat {
+		for _, i := range r.Perm(len(list)) {
+			out = append(out, list[i])
+		}
+	}
+	return out
+}
+
+// candidates are the settings to compare; the defaults come first.
+func (n *need) candidates() []sizes {
+	base := defaults()
+	out := []sizes{base}
+	add := func(f field, values ...int) {
+		for _, v := range values {
+			s := base
+			if *f.of(&s) = v; s != base {
+				out = append(out, s)
+			}
+		}
+	}
+	for _, v := range []int{100, 250, 500, 2000, 5000, 10000, 50000} {
+		// A limit far above the clients is the same as one just above them.
+		if v < 2*n.Clients || v <= base.RoutineMaxClients {
+			add(fields[0], v)
+		}
+	}
+	add(fields[1], 10, 400, 2000)
+	add(fields[2], 20, 50, 1000)
+	for _, ms := range []int{1, 2, 5, 10, 20, 50} {
+		if time.Duration(ms)*time.Millisecond <= n.Latency/4 {
+			add(fields[3], ms)
+		}
+	}
+	return out
+}
+
+// trial is what one setting showed.
+type trial struct {
+	Sizes  sizes   `json:"sizes"`
+	CPU    float64 `json:"cpu_us_per_delivery"` // at the rate
+	P50    float64 `json:"p50_ms"`
+	P99    float64 `json:"p99_ms"`
+	Idle   float64 `json:"idle_kb_per_client"`
+	Most   float64 `json:"most_deliveries_per_s"` // back to back
+	Lost   uint64  `json:"lost"`
+	Closed int     `json:"closed"`
+	Tries  int     `json:"tries"`
+}
+
+// tuning is the finding of tune.
+type tuning struct {
+	Machine  machine  `json:"machine"`
+	Need     need     `json:"need"`
+	Trials   []trial  `json:"trials"` // one for each setting, the mean of its tries
+	Advice   []advice `json:"advice"`
+	Chosen   sizes    `json:"chosen"`
+	Final    *trial   `json:"final,omitempty"` // the chosen sizes together
+	Headroom float64  `json:"headroom"`        // how many times the need the machine delivered
+	Stopped  bool     `json:"interrupted,omitempty"`
+}
+
+// advice is what to do about one size.
+type advice struct {
+	Field  string `json:"field"`
+	Value  int    `json:"value"`
+	Reason string `json:"reason"`
+}
+
+func (n *need) run(ctx context.Context, out *output) error {
+	if err := n.check(); err != nil {
+		return err
+	}
+	plan := n.plan()
+	t := &tuning{Machine: thisMachine(), Need: *n}
+	bar := newBar(out, len(plan)+1, "trying sizes")
+	for _, s := range plan {
+		if ctx.Err() != nil {
+			break
+		}
+		bar.say(short(s))
+		r, err := n.try(ctx, s)
+		if ctx.Err() != nil {
+			break
+		}
+		if err != nil {
+			bar.end()
+			return err
+		}
+		t.add(r)
+		bar.step()
+		if n.tried != nil {
+			n.tried()
+		}
+	}
+	t.choose()
+	if ctx.Err() == nil {
+		r, err := n.try(ctx, t.Chosen)
+		if err != nil && ctx.Err() == nil {
+			bar.end()
+			return err
+		}
+		if err == nil {
+			t.Final = &r
+		}
+	}
+	bar.end()
+	t.Stopped = ctx.Err() != nil
+	if len(t.Trials) == 0 {
+		return context.Cause(ctx)
+	}
+	t.weigh()
+	if err := out.write(t); err != nil {
+		return err
+	}
+	return t.verdict()
+}
+
+// add averages r with what the same sizes showed before.
+func (t *tuning) add(r trial) {
+	for i := range t.Trials {
+		o := &t.Trials[i]
+		if o.Sizes != r.Sizes {
+			continue
+		}
+		k := float64(o.Tries)
+		for _, f := range []func(*trial) *float64{
+			func(x *trial) *float64 { return &x.CPU }, func(x *trial) *float64 { return &x.P50 }, func(x *trial) *float64 { return &x.P99 },
+			func(x *trial) *float64 { return &x.Idle }, func(x *trial) *float64 { return &x.Most },
+		} {
+			*f(o) = (*f(o)*k + *f(&r)) / (k + 1)
+		}
+		o.Lost += r.Lost
+		o.Closed += r.Closed
+		o.Tries++
+		return
+	}
+	t.Trials = append(t.Trials, r)
+}
+
+// find returns the trial of some sizes, nil if it was not made.
+func (t *tuning) find(s sizes) *trial {
+	for i := range t.Trials {
+		if t.Trials[i].Sizes == s {
+			return &t.Trials[i]
+		}
+	}
+	return nil
+}
+
+// noise is how much better than the default a value must be: less may be chance.
+const noise = 0.15
+
+// choose takes for each size the default, unless another value was clearly better.
+func (t *tuning) choose() {
+	base := defaults()
+	t.Chosen = base
+	reference := t.find(base)
+	for _, f := range fields {
+		a := advice{Field: f.name, Value: *f.of(&base)}
+		if reference == nil {
+			a.Reason = "not measured: the default"
+			t.Advice = append(t.Advice, a)
+			continue
+		}
+		best, tried := reference, 0
+		for i := range t.Trials {
+			x := &t.Trials[i]
+			only := base
+			*f.of(&only) = *f.of(&x.Sizes)
+			if x.Sizes != only || x.Sizes == base {
+				continue
+			}
+			tried++
+			if t.better(x, best) {
+				best = x
+			}
+		}
+		switch {
+		case tried == 0:
+			a.Reason = "no other value was measured: the default"
+		case best == reference:
+			a.Reason = fmt.Sprintf("the default: none of %d other values was better by more than %.0f %%", tried, noise*100)
+		default:
+			a.Value = *f.of(&best.Sizes)
+			a.Reason = t.why(best, reference)
+			*f.of(&t.Chosen) = a.Value
+		}
+		t.Advice = append(t.Advice, a)
+	}
+}
+
+// better compares: first whether everything arrived in time, then the processor time, then how much could be delivered.
+func (t *tuning) better(a, b *trial) bool {
+	if x, y := t.fits(a), t.fits(b); x != y {
+		return x
+	}
+	if !t.fits(a) {
+		return a.Lost == 0 && a.P99 < b.P99*(1-noise)
+	}
+	switch {
+	case a.CPU < b.CPU*(1-noise):
+		return a.Most > b.Most*(1-noise)
+	case a.Most > b.Most*(1+noise):
+		return a.CPU < b.CPU*(1+noise)
+	}
+	return false
+}
+
+func (t *tuning) fits(x *trial) bool {
+	return x.Lost == 0 && x.Closed == 0 && x.P99 <= t.Need.Latency.Seconds()*1000
+}
+
+func (t *tuning) why(best, reference *trial) string {
+	if t.fits(best) && !t.fits(reference) {
+		return fmt.Sprintf("p99 %.1f ms keeps the goal of %v; with the default it was %.1f ms and %d deliveries were lost", best.P99, t.Need.Latency, reference.P99, reference.Lost)
+	}
+	return fmt.Sprintf("%.2f µs of processor time per delivery against %.2f with the default, p99 %.1f against %.1f ms, at most %.0f against %.0f deliveries/s",
+		best.CPU, reference.CPU, best.P99, reference.P99, best.Most, reference.Most)
+}
+
+// weigh compares what the machine could do with what is needed.
+func (t *tuning) weigh() {
+	x := t.Final
+	if x == nil {
+		if x = t.find(t.Chosen); x == nil {
+			x = &t.Trials[0]
+		}
+	}
+	t.Headroom = x.Most / (t.Need.Rate * float64(t.Need.Clients))
+}
+
+func (t *tuning) verdict() error {
+	x := t.Final
+	if x == nil || t.fits(x) {
+		return nil
+	}
+	if x.Lost > 0 || x.Closed > 0 {
+		return fmt.Errorf("with the chosen sizes %d deliveries were lost and %d clients disconnected", x.Lost, x.Closed)
+	}
+	return fmt.Errorf("this machine does not reach the goal: p99 was %.1f ms with the chosen sizes, not %v; ask for fewer clients or messages, or more time", x.P99, t.Need.Latency)
+}
+
+// goCode is the chosen sizes as a program sets them.
+func (t *tuning) goCode() string {
+	var b strings.Builder
+	b.WriteString("b := gpoll.NewBroadcaster()\n")
+	for _, a := range t.Advice {
+		fmt.Fprintf(&b, "b.%s = %d // %s\n", a.Field, a.Value, a.Reason)
+	}
+	return b.String()
+}
+
+func (t *tuning) summary() string {
+	s := fmt.Sprintf("Headroom: the machine delivered %.1f times the %.0f deliveries/s that are needed", t.Headroom, t.Need.Rate*float64(t.Need.Clients))
+	if t.Final != nil {
+		s += fmt.Sprintf("; with these sizes p50 %.1f ms, p99 %.1f ms, %.2f µs of processor time per delivery, %.1f KB per idle client", t.Final.P50, t.Final.P99, t.Final.CPU, t.Final.Idle)
+	}
+	if t.Stopped {
+		s += ". Interrupted: this rests on what had been measured by then"
+	}
+	return s + "."
+}
+
+// Text implements finding.
+func (t *tuning) Text(w io.Writer) {
+	fmt.Fprintln(w, "//", t.Machine)
+	fmt.Fprintf(w, "// %d clients by %s, %g messages/s of %d bytes, p99 within %v\n", t.Need.Clients, strings.Join(t.Need.Transports, " and "), t.Need.Rate, t.Need.Size, t.Need.Latency)
+	fmt.Fprint(w, t.goCode())
+	fmt.Fprintln(w, "//", t.summary())
+	fmt.Fprintln(w)
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	head, rows := t.table()
+	fmt.Fprintln(tw, strings.Join(head, "\t")+"\t")
+	for _, row := range rows {
+		fmt.Fprintln(tw, strings.Join(row, "\t")+"\t")
+	}
+	_ = tw.Flush() // what cannot be printed has been said by nobody
+}
+
+// short names what differs from the defaults.
+func short(s sizes) string {
+	base := defaults()
+	for _, f := range fields {
+		if v := *f.of(&s); v != *f.of(&base) {
+			return fmt.Sprintf("%s %d", f.name, v)
+		}
+	}
+	return "the defaults"
+}
+
+func (t *tuning) table() (head []string, rows [][]string) {
+	head = []string{"tried", "CPU µs/delivery", "p50 ms", "p99 ms", "at most deliveries/s", "idle KB", "lost", "closed"}
+	row := func(name string, x *trial) {
+		rows = append(rows, []string{name, fmt.Sprintf("%.2f", x.CPU), fmt.Sprintf("%.1f", x.P50), fmt.Sprintf("%.1f", x.P99),
+			fmt.Sprintf("%.0f", x.Most), fmt.Sprintf("%.1f", x.Idle), fmt.Sprint(x.Lost), fmt.Sprint(x.Closed)})
+	}
+	for _, c := range t.Need.candidates() {
+		if x := t.find(c); x != nil {
+			row(short(c), x)
+		}
+	}
+	if t.Final != nil {
+		row("chosen", t.Final)
+	}
+	return head, rows
+}
+
+// values of a size that were tried with the defaults of the others, in order.
+func (t *tuning) values(f field) (out []int) {
+	base := defaults()
+	for i := range t.Trials {
+		s := base
+		v := *f.of(&t.Trials[i].Sizes)
+		if *f.of(&s) = v; s == t.Trials[i].Sizes {
+			out = append(out, v)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// Page implements finding.
+func (t *tuning) Page(p *page) {
+	p.paragraph(fmt.Sprintf("%d clients by %s, %g messages/s of %d bytes, p99 within %v.", t.Need.Clients, strings.Join(t.Need.Transports, " and "), t.Need.Rate, t.Need.Size, t.Need.Latency))
+	p.code(t.goCode())
+	p.paragraph(t.summary())
+	p.table(t.table())
+	base := defaults()
+	for _, f := range fields {
+		var names []string
+		var cpu, p99, most []point
+		for _, v := range t.values(f) {
+			s := base
+			*f.of(&s) = v
+			x := t.find(s)
+			at := float64(len(names))
+			names = append(names, fmt.Sprint(v))
+			cpu, p99, most = append(cpu, point{at, x.CPU}), append(p99, point{at, x.P99}), append(most, point{at, x.Most})
+		}
+		if len(names) < 2 {
+			continue
+		}
+		p.heading(f.name)
+		p.plot(chart{title: "Processor time at the rate", x: f.name, y: "µs per delivery", names: names, lines: []line{{"µs", cpu}}})
+		p.plot(chart{title: "Latency at the rate", x: f.name, y: "p99, ms", names: names, lines: []line{{"p99", p99}}})
+		p.plot(chart{title: "Back to back", x: f.name, y: "deliveries/s", names: names, lines: []line{{"deliveries/s", most}}})
+	}
+}

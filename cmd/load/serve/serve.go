@@ -1,0 +1,303 @@
+//go:build linux
+
+// Package serve is what the measured servers have in common: they listen on a port of the loopback, say so on standard output, and
+// then do what standard input asks: publish at a pace, publish back to back, tell what they cost. [Process] is the other end.
+package serve
+
+import (
+	"bufio"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"runtime/pprof"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/corvuscrypto/gpoll/cmd/load"
+)
+
+// Peer is one server under measurement.
+type Peer struct {
+	// Start begins to serve on ln, which it owns, and returns what publishes one message to all clients. The bytes given to publish are
+	// valid during the call only.
+	Start func(ln net.Listener) (publish func([]byte) error, err error)
+
+	// Stats, if set, replaces what the process says of itself: for a server that runs in a process of its own.
+	Stats func(gc bool) (Stats, error)
+
+	// Stop, if set, is called at the end.
+	Stop func()
+
+	// Flags, if set, adds flags of the server's own, before they are parsed.
+	Flags func(*flag.FlagSet)
+}
+
+// Stats is what a server has cost since it began.
+type Stats struct {
+	CPU time.Duration `json:"cpu_ns"` // user and system time
+	RSS int64         `json:"rss"`    // resident bytes
+}
+
+// Command is one line of standard input.
+type Command struct {
+	Do      string        `json:"do"` // paced, saturated, stats, gc
+	Count   int           `json:"count,omitempty"`
+	Every   time.Duration `json:"every_ns,omitempty"`
+	For     time.Duration `json:"for_ns,omitempty"`
+	Window  uint64        `json:"window,omitempty"` // messages ahead of the slowest client; 0: as far as the server lets a publisher get
+	Greedy  bool          `json:"greedy,omitempty"` // never give way between two messages
+	Profile string        `json:"profile,omitempty"`
+}
+
+// Reply is one line of standard output.
+type Reply struct {
+	Addr  string `json:"addr,omitempty"`
+	First uint64 `json:"first,omitempty"` // numbers of the messages published
+	Last  uint64 `json:"last,omitempty"`
+	Stats
+	Error string `json:"error,omitempty"`
+}
+
+// AckFD is the descriptor from which a server reads 8 bytes, little-endian, whenever all clients have every message up to that number.
+const AckFD = 3
+
+// Main serves until standard input ends. It parses the flags and is the program's main function.
+func Main(p Peer) {
+	os.Exit(Run(p, os.Args[0], os.Args[1:]))
+}
+
+// Run is Main for a program that has other things to do too. It returns the exit code.
+func Run(p Peer, name string, args []string) int {
+	flags := flag.NewFlagSet(name, flag.ContinueOnError)
+	c := &control{peer: p, out: json.NewEncoder(os.Stdout)}
+	flags.IntVar(&c.size, "size", 128, "`bytes` of a message")
+	flags.UintVar(&c.run, "run", 1, "`number` that marks the messages")
+	flags.StringVar(&c.addr, "addr", "127.0.0.1:0", "`address` to listen on")
+	if p.Flags != nil {
+		p.Flags(flags)
+	}
+	if err := flags.Parse(args); err != nil {
+		return 2
+	}
+	log.SetOutput(io.Discard) // what a library says of connections that are reset is no part of the measurement
+	if err := load.RaiseDescriptors(20000); err != nil {
+		_ = load.RaiseDescriptors(11000) // a short run needs fewer; accept tells when it does not
+	}
+	c.acked = sync.NewCond(&c.mu)
+	if err := c.serve(); err != nil {
+		_ = c.out.Encode(Reply{Error: err.Error()})
+		return 1
+	}
+	return 0
+}
+
+type control struct {
+	peer    Peer
+	size    int
+	run     uint
+	addr    string
+	out     *json.Encoder
+	publish func([]byte) error
+	seq     uint64
+	buf     []byte
+
+	mu    sync.Mutex
+	acked *sync.Cond
+	done  uint64 // guarded by mu
+}
+
+func (c *control) serve() error {
+	ln, err := net.Listen("tcp4", c.addr)
+	if err != nil {
+		return err
+	}
+	addr := ln.Addr().String()
+	if c.publish, err = c.peer.Start(ln); err != nil {
+		return err
+	}
+	if c.peer.Stop != nil {
+		defer c.peer.Stop()
+	}
+	go c.readAcks() // ends with the process
+	if err := c.out.Encode(Reply{Addr: addr}); err != nil {
+		return err
+	}
+	in := bufio.NewScanner(os.Stdin)
+	for in.Scan() {
+		var cmd Command
+		if err := json.Unmarshal(in.Bytes(), &cmd); err != nil {
+			return err
+		}
+		reply, err := c.do(cmd)
+		if err != nil {
+			reply.Error = err.Error()
+		}
+		if err := c.out.Encode(reply); err != nil {
+			return err
+		}
+	}
+	return in.Err()
+}
+
+func (c *control) do(cmd Command) (Reply, error) {
+	switch cmd.Do {
+	case "paced":
+		return c.paced(cmd)
+	case "saturated":
+		return c.saturated(cmd)
+	case "stats", "gc":
+		stats := ownStats
+		if c.peer.Stats != nil {
+			stats = c.peer.Stats
+		}
+		s, err := stats(cmd.Do == "gc")
+		return Reply{Stats: s}, err
+	}
+	return Reply{}, fmt.Errorf("no command %q", cmd.Do)
+}
+
+func (c *control) send() error {
+	c.seq++
+	c.buf = load.Payload(c.buf[:0], uint32(c.run), c.seq, load.Now(), c.size)
+	return c.publish(c.buf)
+}
+
+func (c *control) paced(cmd Command) (Reply, error) {
+	r := Reply{First: c.seq + 1}
+	stop, err := profile(cmd.Profile)
+	if err != nil {
+		return r, err
+	}
+	defer stop()
+	tick := time.NewTicker(cmd.Every)
+	defer tick.Stop()
+	for range cmd.Count {
+		<-tick.C
+		err := c.send()
+		r.Last = c.seq
+		if err != nil {
+			return r, err
+		}
+	}
+	return r, nil
+}
+
+// saturated publishes back to back. After each message the publisher gives way, as a request handler that publishes does by ending.
+// A greedy one does not: with one processor nothing else runs then until it waits for something or the scheduler's 10 ms are over.
+func (c *control) saturated(cmd Command) (Reply, error) {
+	r := Reply{First: c.seq + 1}
+	stop, err := profile(cmd.Profile)
+	if err != nil {
+		return r, err
+	}
+	defer stop()
+	end := time.Now().Add(cmd.For)
+	for time.Now().Before(end) {
+		if cmd.Window > 0 && !c.wait(cmd.Window, end.Add(5*time.Second)) {
+			return r, errors.New("messages were lost: the window never opened again")
+		}
+		err := c.send()
+		r.Last = c.seq
+		if err != nil {
+			return r, err
+		}
+		if !cmd.Greedy {
+			runtime.Gosched()
+		}
+	}
+	return r, nil
+}
+
+// profile writes a CPU profile to path until stop is called. No path is no profile.
+func profile(path string) (stop func(), err error) {
+	if path == "" {
+		return func() {}, nil
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return func() {
+		pprof.StopCPUProfile()
+		_ = f.Close()
+	}, nil
+}
+
+// wait blocks until fewer than window messages are on their way, at most until deadline.
+func (c *control) wait(window uint64, deadline time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.seq-c.done < window {
+		return true
+	}
+	t := time.AfterFunc(time.Until(deadline), func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.acked.Broadcast()
+	})
+	defer t.Stop()
+	for c.seq-c.done >= window {
+		if time.Now().After(deadline) {
+			return false
+		}
+		c.acked.Wait()
+	}
+	return true
+}
+
+func (c *control) readAcks() {
+	if err := syscall.SetNonblock(AckFD, true); err != nil {
+		return // started by hand, without the pipe
+	}
+	f := os.NewFile(AckFD, "acks")
+	var b [8]byte
+	for {
+		if _, err := io.ReadFull(f, b[:]); err != nil {
+			return
+		}
+		c.mu.Lock()
+		c.done = max(c.done, binary.LittleEndian.Uint64(b[:]))
+		c.acked.Broadcast()
+		c.mu.Unlock()
+	}
+}
+
+func ownStats(gc bool) (Stats, error) {
+	if gc {
+		runtime.GC()
+		debug.FreeOSMemory()
+	}
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return Stats{}, err
+	}
+	rss, err := RSS(os.Getpid())
+	return Stats{CPU: time.Duration(u.Utime.Nano() + u.Stime.Nano()), RSS: rss}, err
+}
+
+// RSS is the resident memory of a process in bytes.
+func RSS(pid int) (int64, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	if err != nil {
+		return 0, err
+	}
+	var total, resident int64
+	if _, err := fmt.Fscan(strings.NewReader(string(b)), &total, &resident); err != nil {
+		return 0, err
+	}
+	return resident * int64(os.Getpagesize()), nil
+}

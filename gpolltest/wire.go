@@ -1,0 +1,185 @@
+package gpolltest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/corvuscrypto/gpoll"
+)
+
+// An element is one message or one gap in JSON form.
+type element struct {
+	ID     string `json:"id"`
+	Topic  string `json:"topic"`
+	Data   string `json:"data"`
+	Data64 []byte `json:"data64"`
+	Gap    *bound `json:"gap"`
+}
+
+// A bound is a gap in JSON.
+type bound struct {
+	From   string `json:"from"`
+	To     string `json:"to"`
+	Reason string `json:"reason"`
+}
+
+func (e *element) item() (item, error) {
+	if e.Gap != nil {
+		g, err := e.Gap.gap()
+		return item{gap: g}, err
+	}
+	pos, err := gpoll.ParsePosition(e.ID)
+	data := e.Data64
+	if data == nil {
+		data = []byte(e.Data)
+	}
+	return item{message: gpoll.Message{Position: pos, Topic: e.Topic, Data: data}}, err
+}
+
+func (b *bound) gap() (*gpoll.Gap, error) {
+	if b.Reason == "future" && b.From == "" && b.To == "" {
+		return &gpoll.Gap{Reason: b.Reason}, nil
+	}
+	from, err := gpoll.ParsePosition(b.From)
+	if err != nil {
+		return nil, fmt.Errorf("gap from %q: %w", b.From, err)
+	}
+	to, err := gpoll.ParsePosition(b.To)
+	if err != nil {
+		return nil, fmt.Errorf("gap to %q: %w", b.To, err)
+	}
+	if from.Epoch != to.Epoch {
+		return nil, fmt.Errorf("a gap from %v to %v, of another epoch", from, to)
+	}
+	return &gpoll.Gap{Epoch: from.Epoch, From: from.Seq, To: to.Seq, Reason: b.Reason}, nil
+}
+
+// parseGap reads `<from>..<to>;<reason>`.
+func parseGap(s string) (*gpoll.Gap, error) {
+	bounds, reason, ok := strings.Cut(s, ";")
+	from, to, ok2 := strings.Cut(bounds, "..")
+	if !ok || !ok2 {
+		return nil, fmt.Errorf("%q is not <from>..<to>;<reason>", s)
+	}
+	return (&bound{from, to, reason}).gap()
+}
+
+// maxQuery is the length at which a request goes by POST: the server refuses queries of more than 2 KiB.
+const maxQuery = 1500
+
+// request asks for path below the mount, with the id, cursor and topics of the Session. format "" is the transport's own.
+func (s *Session) request(ctx context.Context, path, format string) (*http.Request, error) {
+	var q strings.Builder
+	id := s.id
+	if id == "" {
+		id = "0"
+	}
+	q.WriteString("client-id=")
+	q.WriteString(url.QueryEscape(id))
+	if format != "" {
+		q.WriteString("&format=" + format)
+	}
+	if !s.cursor.IsZero() {
+		q.WriteString("&after=" + s.cursor.String())
+	}
+	for _, topic := range s.wanted {
+		q.WriteString("&topic=" + url.QueryEscape(topic))
+	}
+	method, target, body := http.MethodGet, s.URL+path+"?"+q.String(), io.Reader(nil)
+	if q.Len() > maxQuery && path != "/ws" {
+		ask := struct {
+			After  string   `json:"after,omitempty"`
+			Topics []string `json:"topics"`
+			Format string   `json:"format,omitempty"`
+		}{Topics: s.wanted, Format: format}
+		if !s.cursor.IsZero() {
+			ask.After = s.cursor.String()
+		}
+		b, err := json.Marshal(ask)
+		if err != nil {
+			return nil, err
+		}
+		method, target, body = http.MethodPost, s.URL+path, strings.NewReader(string(b))
+	}
+	r, err := http.NewRequestWithContext(ctx, method, target, body)
+	if err != nil {
+		return nil, err
+	}
+	maps.Copy(r.Header, s.Header)
+	if body != nil {
+		r.Header.Set("Content-Type", "application/json")
+		r.Header.Set("Gpoll-Client-Id", id)
+	}
+	return r, nil
+}
+
+// refusal reads the answer to a request that was not granted.
+func refusal(resp *http.Response) error {
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+	if err != nil {
+		return err
+	}
+	return refusalOf(resp.StatusCode, body)
+}
+
+func refusalOf(status int, body []byte) error {
+	var e struct {
+		Error   string `json:"error"`
+		Message string `json:"message"`
+		Retry   int64  `json:"retry_ms"`
+	}
+	if err := json.Unmarshal(body, &e); err != nil || e.Error == "" {
+		return fmt.Errorf("gpolltest: status %d with a body that is not gpoll's: %.200q", status, body)
+	}
+	return &ServerError{Code: e.Error, Message: e.Message, Status: status, Retry: time.Duration(e.Retry) * time.Millisecond}
+}
+
+// registration reads {"client-id":"…"}.
+func registration(data []byte) (string, error) {
+	var v struct {
+		ClientID string `json:"client-id"`
+	}
+	if err := json.Unmarshal(data, &v); err != nil || v.ClientID == "" {
+		return "", fmt.Errorf("gpolltest: not a registration: %.200q", data)
+	}
+	return v.ClientID, nil
+}
+
+// A life is the context of an attach: it ends with ErrCut when the attach is cut.
+type life struct {
+	context.Context
+	end context.CancelCauseFunc
+}
+
+func newLife() life {
+	ctx, end := context.WithCancelCause(context.Background())
+	return life{ctx, end}
+}
+
+func (l life) cut() { l.end(ErrCut) }
+
+// cause replaces what a broken connection made of the error, if we broke it.
+func (l life) cause(err error) error {
+	if err != nil && l.Err() != nil {
+		return context.Cause(l.Context)
+	}
+	return err
+}
+
+// optionalPosition reads a Position that may be missing.
+func optionalPosition(s string) (gpoll.Position, error) {
+	if s == "" {
+		return gpoll.Position{}, nil
+	}
+	return gpoll.ParsePosition(s)
+}
+
+var errNoPosition = errors.New("gpolltest: an answer without Position")

@@ -1,0 +1,140 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func newBench(t *testing.T, picked []system) *bench {
+	t.Helper()
+	b := &bench{size: 128, rounds: 1, paced: 20 * time.Millisecond, saturated: 50 * time.Millisecond, bursts: 50 * time.Millisecond, window: 16,
+		settle: 50 * time.Millisecond, procs: 1, serverCPU: -1, clientCPU: -1, bin: t.TempDir(), module: filepath.Join("..", "..")}
+	if err := b.build(picked); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// Every system that is installed here starts, takes clients of each of its transports, and delivers to them.
+func TestEverySystem(t *testing.T) {
+	picked := systems()
+	b := newBench(t, picked)
+	for _, s := range picked {
+		for k := range s.speaks {
+			t.Run(s.name+"/"+string(k), func(t *testing.T) {
+				b.current = strings.ReplaceAll(s.name, "/", "-")
+				out, err := b.measure(s, cell{k, 10, 5 * time.Millisecond})
+				if errors.Is(err, errAbsent) {
+					if os.Getenv("GPOLL_REQUIRE") == "1" && !s.own {
+						t.Fatalf("%s is required and is not installed", s.name)
+					}
+					t.Skipf("%s: %v", s.name, err)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				if out.Steady.Rate <= 0 || out.PacedUS <= 0 || k != longPoll && out.Burst.Rate <= 0 {
+					t.Errorf("%+v", out)
+				}
+				if s.own && !out.clean() {
+					t.Errorf("gpoll:%s", out.complaint())
+				}
+			})
+		}
+	}
+}
+
+func TestChoose(t *testing.T) {
+	for list, want := range map[string]int{"all": len(cells), "ws": 2, "ws-1000,lp-5000": 2, "ws-77": 1} {
+		got, err := chooseCells(list)
+		if err != nil || len(got) != want {
+			t.Errorf("cells %q: %v, %v", list, got, err)
+		}
+	}
+	for _, list := range []string{"", "xx", "xx-1", "ws-0", "ws-x"} {
+		if got, err := chooseCells(list); err == nil {
+			t.Errorf("cells %q: %v", list, got)
+		}
+	}
+	if got, err := chooseSystems("bare,gpoll"); err != nil || len(got) != 4 {
+		t.Errorf("bare,gpoll: %d systems, %v", len(got), err)
+	}
+	if _, err := chooseSystems("bare,fastest"); err == nil {
+		t.Error("there is no system fastest")
+	}
+}
+
+// The report takes medians, leaves out of the comparison who lost something, says so, and knows nothing of the machine's folders.
+func TestReport(t *testing.T) {
+	picked, err := chooseSystems("gpoll,bare,batch,gws,melody,ws")
+	if err != nil {
+		t.Fatal(err)
+	}
+	chosen := cells[:1]
+	b := &bench{size: 128, rounds: 3, saturated: 1, paced: 1, window: 16, procs: 1, bin: "/secret/folder"}
+	r := newReport(b, chosen, picked, "cd peers && go run ./cmd/bench")
+	for _, s := range picked {
+		for i, rate := range []float64{300, 100, 200} {
+			out := sample{Steady: saturation{Rate: rate}, PacedUS: 10}
+			switch s.name {
+			case "gpoll":
+				out.Steady.Rate *= 3
+			case "melody":
+				out.Steady.Rate *= 5
+				if i == 1 {
+					out.Lost, out.Closed, out.Reason = 7, 1, "slow"
+				}
+			}
+			if s.name == "ws" {
+				r.add(chosen[0], s, sample{}, errAbsent)
+			} else {
+				r.add(chosen[0], s, out, nil)
+			}
+		}
+	}
+	file := filepath.Join(t.TempDir(), "docs", "benchmarks.md")
+	if err := r.markdownFile(file); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(data)
+	for _, want := range []string{
+		"| saturated, deliveries/s | 600 ±50% | 200 ±50% | 200 ±50% | 200 ±50% | 1000 ±50% ! | absent | 3.00 | 3.00 | 3.00 (gws) |\n",
+		"| paced, CPU µs | 10.00 ±0% |",
+		"- melody, ws-1000, round 2:  lost 7, wrong 0, closed 1 (slow)",
+		"cd peers && go run ./cmd/bench",
+		"GOMAXPROCS=1",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("there is no %q in\n%s", want, text)
+		}
+	}
+	if strings.Contains(text, b.bin) {
+		t.Errorf("the report names the folder %q", b.bin)
+	}
+}
+
+func TestMedian(t *testing.T) {
+	for _, tt := range []struct {
+		in        []float64
+		m, spread float64
+	}{{[]float64{3}, 3, 0}, {[]float64{3, 1, 2}, 2, 0.5}, {[]float64{4, 1, 2, 3}, 2.5, 0.6}} {
+		if m, spread := median(tt.in); m != tt.m || spread != tt.spread {
+			t.Errorf("median of %v: %v ± %v, want %v ± %v", tt.in, m, spread, tt.m, tt.spread)
+		}
+	}
+}
+
+func TestCommandLine(t *testing.T) {
+	got := commandLine([]string{"-cells", "ws", "-o", "/x/y", "--json=/x/z", "-gpoll", "-sync-delay-ms 1", "-rounds=2", "-profile", "/p"})
+	if want := `cd peers && go run ./cmd/bench -cells ws -gpoll "-sync-delay-ms 1" -rounds=2`; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}

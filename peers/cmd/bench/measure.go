@@ -1,0 +1,221 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/corvuscrypto/gpoll/cmd/load"
+	"github.com/corvuscrypto/gpoll/cmd/load/serve"
+)
+
+// run marks the messages of every server.
+const run = 1
+
+// cell is a row of the comparison: a transport and a number of clients.
+type cell struct {
+	kind    kind
+	clients int
+	every   time.Duration // between two paced broadcasts
+}
+
+func (c cell) String() string { return fmt.Sprintf("%s-%d", c.kind, c.clients) }
+
+var cells = []cell{
+	{webSocket, 1000, 100 * time.Millisecond},
+	{webSocket, 10000, time.Second},
+	{events, 1000, 100 * time.Millisecond},
+	{events, 10000, time.Second},
+	{longPoll, 1000, 100 * time.Millisecond},
+	{longPoll, 5000, 500 * time.Millisecond},
+}
+
+// sample is what one run of one system in one cell showed.
+type sample struct {
+	IdleKB  float64    `json:"idle_kb"`    // resident memory per idle connection, as it is
+	AfterKB float64    `json:"idle_gc_kb"` // the same after a collection
+	PacedUS float64    `json:"paced_us"`   // processor time per delivery
+	PacedMS float64    `json:"paced_p99_ms"`
+	Steady  saturation `json:"saturated"` // published back to back, giving way after each message
+	Burst   saturation `json:"burst"`     // the same without giving way
+	Others  float64    `json:"others"`    // processors that other programs used meanwhile
+	PauseMS float64    `json:"pause_ms"`  // longest time for which the generator did not run
+	Lost    uint64     `json:"lost"`
+	Wrong   uint64     `json:"wrong"` // repeated, out of order, altered
+	Closed  int        `json:"closed"`
+	Reason  string     `json:"reason,omitempty"`
+}
+
+// saturation is what a run without pauses showed.
+type saturation struct {
+	Rate float64 `json:"per_s"`
+	CPU  float64 `json:"us"` // processor time per delivery
+	P50  float64 `json:"p50_ms"`
+	P99  float64 `json:"p99_ms"`
+}
+
+// measure runs one system once.
+func (b *bench) measure(s system, c cell) (sample, error) {
+	var out sample
+	p, err := b.start(s)
+	if err != nil {
+		return out, err
+	}
+	defer p.Stop()
+	protocol, err := s.speaks[c.kind](p.Addr)
+	if err != nil {
+		return out, err
+	}
+	base, err := p.Stats(true)
+	if err != nil {
+		return out, err
+	}
+	e, err := load.New(load.Config{Addr: p.Addr, Clients: c.clients, Protocol: protocol, Run: run})
+	if err != nil {
+		return out, err
+	}
+	defer e.Close()
+	machine, own, began := processorTime(), ownTime(), time.Now()
+	m := &meter{bench: b, process: p, engine: e, out: &out}
+	if err := e.Connect(context.Background(), 15*time.Second); err != nil {
+		return out, fmt.Errorf("connecting: %w", err)
+	}
+	if err := m.idle(c, base); err != nil {
+		return out, err
+	}
+	if err := m.paced(c); err != nil {
+		return out, fmt.Errorf("paced: %w", err)
+	}
+	if err := m.steady(c); err != nil {
+		return out, fmt.Errorf("saturated: %w", err)
+	}
+	if err := m.burst(c); err != nil {
+		return out, fmt.Errorf("burst: %w", err)
+	}
+	end, err := p.Stats(false)
+	if err != nil {
+		return out, err
+	}
+	out.Others = max(0, (processorTime()-machine-(ownTime()-own)-(end.CPU-base.CPU)).Seconds()/time.Since(began).Seconds())
+	return out, nil
+}
+
+type meter struct {
+	bench   *bench
+	process *serve.Process
+	engine  *load.Engine
+	out     *sample
+}
+
+// settle lets the clients answer what arrives for d.
+func (m *meter) settle(d time.Duration) error {
+	end := time.Now().Add(d)
+	return m.engine.Run(func() bool { return time.Now().After(end) })
+}
+
+func (m *meter) idle(c cell, base serve.Stats) error {
+	if err := m.settle(m.bench.settle); err != nil {
+		return err
+	}
+	per := func(s serve.Stats) float64 { return float64(s.RSS-base.RSS) / 1024 / float64(c.clients) }
+	s, err := m.process.Stats(false)
+	if err != nil {
+		return err
+	}
+	m.out.IdleKB = per(s)
+	if s, err = m.process.Stats(true); err != nil {
+		return err
+	}
+	m.out.AfterKB = per(s)
+	return nil
+}
+
+func (m *meter) paced(c cell) error {
+	if m.bench.paced <= 0 {
+		return nil
+	}
+	count := int(m.bench.paced / c.every)
+	// Two that are not counted: buffers and stacks are made at the first delivery.
+	if _, err := m.publish(serve.Command{Do: "paced", Count: 2, Every: c.every}); err != nil {
+		return err
+	}
+	before, err := m.process.Stats(false)
+	if err != nil {
+		return err
+	}
+	pc := serve.Command{Do: "paced", Count: max(count, 3), Every: c.every}
+	if m.bench.profiles != "" {
+		pc.Profile = filepath.Join(m.bench.profiles, fmt.Sprintf("%s-%s-paced.prof", m.bench.current, c))
+	}
+	t, err := m.publish(pc)
+	if err != nil {
+		return err
+	}
+	after, err := m.process.Stats(false)
+	if err != nil {
+		return err
+	}
+	m.out.PacedUS = float64((after.CPU - before.CPU).Nanoseconds()) / 1000 / float64(max(t.Deliveries, 1))
+	m.out.PacedMS = t.Quantile(99).Seconds() * 1000
+	return nil
+}
+
+// steady measures a publisher that gives way after each message.
+func (m *meter) steady(c cell) error {
+	if m.bench.saturated <= 0 {
+		return nil
+	}
+	cmd := serve.Command{Do: "saturated", For: m.bench.saturated, Window: m.bench.window}
+	if c.kind == longPoll {
+		cmd.Window = 1 // nothing else holds a publisher back: the next message when all have this one
+	}
+	if m.bench.profiles != "" {
+		cmd.Profile = filepath.Join(m.bench.profiles, fmt.Sprintf("%s-%s.prof", m.bench.current, c))
+	}
+	return m.saturate(cmd, &m.out.Steady)
+}
+
+// burst measures a publisher that does not give way until it is bench.window messages ahead of the slowest client.
+func (m *meter) burst(c cell) error {
+	if m.bench.bursts <= 0 || c.kind == longPoll {
+		return nil
+	}
+	return m.saturate(serve.Command{Do: "saturated", For: m.bench.bursts, Window: m.bench.window, Greedy: true}, &m.out.Burst)
+}
+
+func (m *meter) saturate(cmd serve.Command, out *saturation) error {
+	before, err := m.process.Stats(false)
+	if err != nil {
+		return err
+	}
+	t, err := m.publish(cmd)
+	if err != nil {
+		return err
+	}
+	after, err := m.process.Stats(false)
+	if err != nil {
+		return err
+	}
+	out.CPU = float64((after.CPU - before.CPU).Nanoseconds()) / 1000 / float64(max(t.Deliveries, 1))
+	out.Rate = t.Rate()
+	out.P50 = t.Quantile(50).Seconds() * 1000
+	out.P99 = t.Quantile(99).Seconds() * 1000
+	return nil
+}
+
+// publish has the server publish and notes what went wrong.
+func (m *meter) publish(cmd serve.Command) (*load.Tally, error) {
+	t, err := m.process.Publish(m.engine, cmd)
+	if t == nil {
+		return nil, err
+	}
+	m.out.PauseMS = max(m.out.PauseMS, t.Pause.Seconds()*1000)
+	m.out.Lost += t.Lost
+	m.out.Wrong += t.Repeated + t.Disordered + t.Damaged
+	m.out.Closed = t.Closed
+	for reason := range t.Reasons {
+		m.out.Reason = reason
+	}
+	return t, err
+}

@@ -1,0 +1,352 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"golang.org/x/sys/unix"
+)
+
+// report collects the samples and prints them.
+type report struct {
+	bench   *bench
+	cells   []cell
+	systems []system
+	names   []string // columns
+	samples map[string]map[string][]sample
+	errs    map[string]map[string]error
+	command string
+}
+
+func newReport(b *bench, cells []cell, systems []system, command string) *report {
+	r := &report{bench: b, cells: cells, systems: systems, command: command, samples: map[string]map[string][]sample{}, errs: map[string]map[string]error{}}
+	for _, s := range systems {
+		if !slices.Contains(r.names, s.name) {
+			r.names = append(r.names, s.name)
+		}
+	}
+	for _, c := range cells {
+		r.samples[c.String()] = map[string][]sample{}
+		r.errs[c.String()] = map[string]error{}
+	}
+	return r
+}
+
+func (r *report) add(c cell, s system, out sample, err error) {
+	if err != nil {
+		r.errs[c.String()][s.name] = err
+		return
+	}
+	r.samples[c.String()][s.name] = append(r.samples[c.String()][s.name], out)
+}
+
+func (r *report) export() any {
+	return map[string]any{"command": r.command, "machine": machine(), "samples": r.samples}
+}
+
+// figure is a line of the table within a cell.
+type figure struct {
+	name   string
+	of     func(sample) float64
+	format string
+	more   bool // more is better
+}
+
+func (r *report) figures() []figure {
+	var out []figure
+	if r.bench.saturated > 0 {
+		out = append(out,
+			figure{"saturated, deliveries/s", func(s sample) float64 { return s.Steady.Rate }, "%.0f", true},
+			figure{"saturated, p99 ms", func(s sample) float64 { return s.Steady.P99 }, "%.1f", false},
+			figure{"saturated, CPU µs", func(s sample) float64 { return s.Steady.CPU }, "%.2f", false})
+	}
+	if r.bench.bursts > 0 {
+		out = append(out,
+			figure{"burst, deliveries/s", func(s sample) float64 { return s.Burst.Rate }, "%.0f", true},
+			figure{"burst, p99 ms", func(s sample) float64 { return s.Burst.P99 }, "%.1f", false})
+	}
+	if r.bench.paced > 0 {
+		out = append(out, figure{"paced, CPU µs", func(s sample) float64 { return s.PacedUS }, "%.2f", false})
+	}
+	return append(out,
+		figure{"idle, KB", func(s sample) float64 { return s.IdleKB }, "%.1f", false},
+		figure{"idle after GC, KB", func(s sample) float64 { return s.AfterKB }, "%.1f", false})
+}
+
+// median and half the distance between the extremes, relative to it.
+func median(v []float64) (m, spread float64) {
+	v = slices.Sorted(slices.Values(v))
+	if m = v[len(v)/2]; len(v)%2 == 0 {
+		m = (m + v[len(v)/2-1]) / 2
+	}
+	if m != 0 {
+		spread = (v[len(v)-1] - v[0]) / 2 / m
+	}
+	return m, spread
+}
+
+// value returns what a system showed in a cell.
+func (r *report) value(c cell, name string, f figure) (m, spread float64, ok bool) {
+	samples := r.samples[c.String()][name]
+	if len(samples) == 0 {
+		return 0, 0, false
+	}
+	var v []float64
+	for _, s := range samples {
+		v = append(v, f.of(s))
+	}
+	m, spread = median(v)
+	return m, spread, true
+}
+
+// ratios are the last columns of the table.
+var ratios = []string{"gpoll / bare", "gpoll / batch", "gpoll / best peer", "gpoll-listener / best peer"}
+
+// rows of the table: a cell's figure, then each system's median with spread, then the ratios of gpoll to the limits and to the best peer.
+func (r *report) rows() (head []string, rows [][]string) {
+	head = append(head, "cell", "figure")
+	head = append(head, r.names...)
+	head = append(head, ratios...)
+	for _, c := range r.cells {
+		for _, f := range r.figures() {
+			if c.kind == longPoll && strings.HasPrefix(f.name, "burst") {
+				continue // polls are published to one message at a time
+			}
+			row := []string{c.String(), f.name}
+			for _, name := range r.names {
+				row = append(row, r.field(c, name, f))
+			}
+			row = append(row, r.ratio(c, f, "gpoll", "bare"), r.ratio(c, f, "gpoll", "batch"), r.ratio(c, f, "gpoll", r.best(c, f)), r.ratio(c, f, "gpoll-listener", r.best(c, f)))
+			rows = append(rows, row)
+		}
+	}
+	return head, rows
+}
+
+func (r *report) field(c cell, name string, f figure) string {
+	m, spread, ok := r.value(c, name, f)
+	if !ok || m == 0 && f.more {
+		if err := r.errs[c.String()][name]; errors.Is(err, errAbsent) {
+			return "absent"
+		} else if err != nil {
+			return "failed"
+		}
+		return "–"
+	}
+	text := fmt.Sprintf(f.format, m)
+	if len(r.samples[c.String()][name]) > 1 {
+		text += fmt.Sprintf(" ±%.0f%%", spread*100)
+	}
+	for _, s := range r.samples[c.String()][name] {
+		if !s.clean() && f.more {
+			return text + " !"
+		}
+	}
+	return text
+}
+
+func (r *report) ratio(c cell, f figure, name, other string) string {
+	a, _, ok1 := r.value(c, name, f)
+	o, _, ok2 := r.value(c, other, f)
+	if !ok1 || !ok2 || o == 0 {
+		return "–"
+	}
+	if other != "bare" && other != "batch" {
+		return fmt.Sprintf("%.2f (%s)", a/o, other)
+	}
+	return fmt.Sprintf("%.2f", a/o)
+}
+
+// best is the peer with the best figure, leaving out those that lost messages.
+func (r *report) best(c cell, f figure) (best string) {
+	var score float64
+	for _, s := range r.systems {
+		m, _, ok := r.value(c, s.name, f)
+		if !ok || s.own || s.limit || m == 0 {
+			continue
+		}
+		if slices.ContainsFunc(r.samples[c.String()][s.name], func(x sample) bool { return !x.clean() }) {
+			continue
+		}
+		if best == "" || f.more && m > score || !f.more && m < score {
+			best, score = s.name, m
+		}
+	}
+	return best
+}
+
+// losses says plainly who lost what.
+func (r *report) losses() (lines []string) {
+	for _, c := range r.cells {
+		for _, name := range r.names {
+			for i, s := range r.samples[c.String()][name] {
+				if !s.clean() {
+					lines = append(lines, fmt.Sprintf("%s, %s, round %d:%s", name, c, i+1, s.complaint()))
+				}
+			}
+			if err := r.errs[c.String()][name]; err != nil {
+				lines = append(lines, fmt.Sprintf("%s, %s: %v", name, c, err))
+			}
+		}
+	}
+	return lines
+}
+
+// disturbed counts the measurements during which other programs ran.
+func (r *report) disturbed() (n, all int) {
+	for _, systems := range r.samples {
+		for _, samples := range systems {
+			for _, s := range samples {
+				all++
+				if s.disturbed() {
+					n++
+				}
+			}
+		}
+	}
+	return n, all
+}
+
+func (r *report) text(w io.Writer) error {
+	head, rows := r.rows()
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, strings.Join(head, "\t"))
+	for _, row := range rows {
+		fmt.Fprintln(t, strings.Join(row, "\t"))
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	for _, l := range r.losses() {
+		fmt.Fprintln(w, "!", l)
+	}
+	if n, all := r.disturbed(); n > 0 {
+		fmt.Fprintf(w, "! other programs disturbed %d of %d measurements\n", n, all)
+	}
+	return nil
+}
+
+const introduction = `# Measured side by side
+
+Written by the command below; do not edit it by hand.
+
+Server on one processor, load generator on another, messages of %d bytes over real loopback connections, every
+delivery verified for loss, repetition, order and content. *Paced*: one broadcast every 100 ms to 1,000 clients, every
+second to 10,000, every 500 ms to 5,000 polls. *Saturated*: the server's process publishes back to back and gives way after
+each message; for long-poll the next message is published when all clients have the last one. *Burst*: it does not give way. In both it
+is at most %d messages ahead of the slowest client. The figures are medians of
+%d interleaved rounds; ± is half the distance between the best and the worst round. CPU is the server's processor time per delivery. Memory is the
+resident memory of the server per idle connection, without what the kernel holds. An exclamation mark: not all messages arrived.
+
+`
+
+func (r *report) markdownFile(name string) error {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, introduction, r.bench.size, r.bench.window, r.bench.rounds)
+	m := machine()
+	fmt.Fprintf(&b, "Machine: %s, %d processors, Linux %s, %s, GOMAXPROCS=%d for the server.\n\n", m.CPU, m.Cores, m.Kernel, m.Go, r.bench.procs)
+	fmt.Fprintf(&b, "```\n%s\n```\n\n", r.command)
+	seen := map[string]bool{}
+	for _, s := range r.systems {
+		if !seen[s.name] {
+			fmt.Fprintf(&b, "- **%s**: %s\n", s.name, s.about)
+		}
+		seen[s.name] = true
+	}
+	head, rows := r.rows()
+	for _, c := range r.cells {
+		// Systems that do not speak the transport have no column.
+		var keep []int
+		for i, h := range head {
+			if i < 2 || r.took(c, h) {
+				keep = append(keep, i)
+			} else if i >= len(head)-len(ratios) && slices.ContainsFunc(rows, func(row []string) bool { return row[0] == c.String() && row[i] != "–" }) {
+				keep = append(keep, i)
+			}
+		}
+		fmt.Fprintf(&b, "\n## %s\n\n", title(c))
+		line := func(fields []string) {
+			b.WriteString("|")
+			for _, i := range keep[1:] {
+				fmt.Fprintf(&b, " %s |", fields[i])
+			}
+			b.WriteString("\n")
+		}
+		line(head)
+		b.WriteString("|" + strings.Repeat("---|", len(keep)-1) + "\n")
+		for _, row := range rows {
+			if row[0] == c.String() {
+				line(row)
+			}
+		}
+	}
+	if n, all := r.disturbed(); n > 0 {
+		fmt.Fprintf(&b, "\nOther programs disturbed %d of %d measurements.\n", n, all)
+	}
+	if lines := r.losses(); len(lines) > 0 {
+		b.WriteString("\n## Not delivered\n\n")
+		for _, l := range lines {
+			fmt.Fprintf(&b, "- %s\n", l)
+		}
+	}
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(name, b.Bytes(), 0o644)
+}
+
+func (r *report) took(c cell, name string) bool {
+	return len(r.samples[c.String()][name]) > 0 || r.errs[c.String()][name] != nil
+}
+
+func title(c cell) string {
+	name := map[kind]string{webSocket: "WebSocket", events: "Server-Sent Events over HTTP/1.1", longPoll: "Long-poll"}[c.kind]
+	return fmt.Sprintf("%s, %d clients", name, c.clients)
+}
+
+type machineInfo struct {
+	CPU    string `json:"cpu"`
+	Cores  int    `json:"cores"`
+	Kernel string `json:"kernel"`
+	Go     string `json:"go"`
+}
+
+func machine() machineInfo {
+	m := machineInfo{CPU: runtime.GOARCH, Cores: onlineCPUs(), Go: runtime.Version()}
+	if b, err := os.ReadFile("/proc/cpuinfo"); err == nil {
+		for line := range strings.SplitSeq(string(b), "\n") {
+			if k, v, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(k) == "model name" {
+				m.CPU = strings.TrimSpace(v)
+				break
+			}
+		}
+	}
+	var u unix.Utsname
+	if err := unix.Uname(&u); err == nil {
+		m.Kernel = unix.ByteSliceToString(u.Release[:])
+	}
+	return m
+}
+
+// onlineCPUs counts the machine's processors: runtime.NumCPU would count those that this process is bound to.
+func onlineCPUs() int {
+	out, err := exec.Command("getconf", "_NPROCESSORS_ONLN").Output()
+	var n int
+	if err == nil {
+		_, err = fmt.Sscan(string(out), &n)
+	}
+	if err != nil {
+		return runtime.NumCPU()
+	}
+	return cmp.Or(n, 1)
+}

@@ -1,0 +1,48 @@
+// Command gpoll measures gpoll through its public interface, in an ordinary http.Server.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"net"
+	"net/http"
+
+	"github.com/corvuscrypto/gpoll"
+	"github.com/corvuscrypto/gpoll/cmd/load/serve"
+)
+
+func main() {
+	b := gpoll.NewBroadcaster()
+	b.RegisterRate = -1 // all clients come within a second, on purpose
+	var wrapped bool
+	serve.Main(serve.Peer{
+		Flags: func(f *flag.FlagSet) {
+			f.BoolVar(&wrapped, "listener", false, "serve on Broadcaster.Listener")
+			f.IntVar(&b.RoutineMaxClients, "routine-max-clients", b.RoutineMaxClients, "RoutineMaxClients")
+			f.IntVar(&b.ClientBufferSize, "client-buffer-size", b.ClientBufferSize, "ClientBufferSize")
+			f.IntVar(&b.RoutineBufferSize, "routine-buffer-size", b.RoutineBufferSize, "RoutineBufferSize")
+			f.IntVar(&b.SyncDelayMs, "sync-delay-ms", b.SyncDelayMs, "SyncDelayMs")
+		},
+		Start: func(ln net.Listener) (func([]byte) error, error) { return start(b, ln, wrapped) },
+	})
+}
+
+func start(b *gpoll.Broadcaster, ln net.Listener, wrapped bool) (func([]byte) error, error) {
+	mux := http.NewServeMux()
+	b.ListenAndBroadcast("/poll", mux)
+	if wrapped {
+		w, ok := any(b).(interface {
+			Listener(net.Listener) net.Listener
+		})
+		if !ok {
+			return nil, errors.New("this gpoll has no Broadcaster.Listener")
+		}
+		ln = w.Listener(ln)
+	}
+	go func() { _ = (&http.Server{Handler: mux}).Serve(ln) }() // ends with the process
+	return func(p []byte) error {
+		_, err := b.Publish(context.Background(), gpoll.Message{Data: p})
+		return err
+	}, nil
+}
