@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -120,6 +121,7 @@ type Broadcaster struct {
 	clients  registry
 
 	goroutines  group
+	turns       chan struct{} // held by the routines that hand out
 	published   atomic.Uint64
 	delivered   atomic.Uint64
 	attachCount [transportCount]atomic.Int64
@@ -233,6 +235,7 @@ func (b *Broadcaster) start() error {
 			return
 		}
 		b.ctx, b.cancel = context.WithCancel(context.Background())
+		b.turns = make(chan struct{}, runtime.GOMAXPROCS(0))
 		b.clients.byKey = map[clientKey]*Client{}
 		b.clients.byUser = map[string][]*Client{}
 		if b.Broker == nil {

@@ -1,6 +1,7 @@
 package gpoll
 
 import (
+	"runtime"
 	"sync"
 	"time"
 )
@@ -125,6 +126,11 @@ func (r *routine) notify() {
 
 // fanOut hands everything new to the clients: one round.
 func (r *routine) fanOut() {
+	// As many routines hand out at a time as there are processors. Between two of them whoever publishes gets the processor:
+	// what comes meanwhile goes out with this batch.
+	r.b.turns <- struct{}{}
+	defer func() { <-r.b.turns }()
+	runtime.Gosched()
 	batch, at := r.b.messages.take(r, r.batch[:0])
 	r.batch = batch
 	r.mu.Lock()
