@@ -1,6 +1,7 @@
 package gpoll
 
 import (
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -35,6 +36,7 @@ type attach struct {
 	verified bool     // cursor is known to be in the log
 	backfill []item   // goes out before everything else
 	queue    chan *record
+	head     *record // received from queue but not returned yet
 
 	heavy  atomic.Int64 // bytes of large messages in queue
 	ending atomic.Pointer[ending]
@@ -49,9 +51,9 @@ type attach struct {
 
 	// What carries the messages: one of them, or neither for a poll and an SSE response.
 	channel *channelSink
-	socket  *wsSession
+	socket  *session
 
-	grantee *grantee // nil without Authorize
+	grantee *grantee // nil without Authorize; replaced when it is renewed
 }
 
 func (b *Broadcaster) limitReplay() replay { return replay{b.set.replayCount, b.set.replayBytes} }
@@ -71,13 +73,12 @@ func (a *attach) wake() {
 type attachOptions struct {
 	transport transport
 	cursor    Position // zero: the server's
-	topics    []string
-	hasTopics bool // false: the client's stay as they are
+	named     []string // topics
 	last      int
 	due       time.Duration // from now; 0: never
 	grantee   *grantee
 	channel   *channelSink
-	socket    *wsSession
+	socket    *session
 }
 
 // open attaches to c. The older attach, if any, ends with superseded. It returns ErrUnknownClient when c has been removed.
@@ -98,14 +99,11 @@ func (c *Client) open(o attachOptions) (*attach, error) {
 	if c.removed {
 		return nil, ErrUnknownClient
 	}
+	fresh := without(o.named, c.topics)
 	if c.attach != nil {
 		r.endLocked(c.attach, endSuperseded)
 	}
-	fresh := o.topics
-	if o.hasTopics {
-		fresh = without(o.topics, c.topics)
-		c.setTopicsLocked(o.topics)
-	}
+	c.setTopicsLocked(o.named, o.grantee.given())
 	if o.cursor.IsZero() {
 		a.implicit = o.transport == longPoll
 		if c.kept == nil {
@@ -185,13 +183,24 @@ const (
 	gotStall            // the stream holds bytes that are no data of the log
 	gotHandedOver       // the routine carries on; the goroutine ends
 	gotEnd              // attach.ending says why
-	gotDone             // the done channel was closed
+	gotNothing          // wait for the queue
 )
 
-// next returns what is owed after the attach's cursor: gaps and messages in order, appended to dst, at most max. It waits until there
-// is something, the attach is due or has ended, or done is closed. more says that there is more at once. Afterwards
-// a.cursor is the scanned Position. Only the goroutine that serves the attach calls it.
-func (a *attach) next(done <-chan struct{}, max replay, dst []item) (items []item, more bool, ev event) {
+// next is ready for a goroutine that has nothing else to do: it waits until there is something, or until the attach is due, has
+// something to do or has ended.
+func (a *attach) next(max replay, dst []item) (items []item, ev event) {
+	for {
+		if items, _, ev = a.ready(max, dst); ev != gotNothing {
+			return items, ev
+		}
+		a.head = <-a.queue
+	}
+}
+
+// ready returns what is owed after the attach's cursor: gaps and messages in order, appended to dst, at most max. more says that
+// there is more at once. Afterwards a.cursor is the scanned Position. When there is nothing the caller waits for the queue, puts what
+// it received into a.head and calls again. Only the goroutine that serves the attach calls it.
+func (a *attach) ready(max replay, dst []item) (items []item, more bool, ev event) {
 	for {
 		if a.ending.Load() != nil {
 			return dst, false, gotEnd
@@ -199,27 +208,15 @@ func (a *attach) next(done <-chan struct{}, max replay, dst []item) (items []ite
 		if items, more = a.drain(dst, max); len(items) > len(dst) {
 			return plantBatch(a, items), more, gotItems
 		}
-		switch ev, read := a.step(); {
-		case read:
-			plantRead(a)
-			items, a.cursor, more = a.client.routine.b.messages.read(a.cursor, &a.want, max, dst)
-			a.verified = true
-			if len(items) > len(dst) {
-				return plantBatch(a, items), more, gotItems
-			}
-			continue
-		case ev != gotItems:
+		ev, read := a.step()
+		if !read {
 			return dst, false, ev
 		}
-		select {
-		case rec := <-a.queue:
-			if items = a.take(rec, dst); len(items) > len(dst) {
-				max.count--
-				items, more = a.drain(items, max)
-				return plantBatch(a, items), more, gotItems
-			}
-		case <-done:
-			return dst, false, gotDone
+		plantRead(a)
+		items, a.cursor, more = a.client.routine.b.messages.read(a.cursor, &a.want, max, dst)
+		a.verified = true
+		if len(items) > len(dst) {
+			return plantBatch(a, items), more, gotItems
 		}
 	}
 }
@@ -242,7 +239,7 @@ func (a *attach) step() (ev event, read bool) {
 	case a.socket != nil && a.socket.stream.pending():
 		return gotStall, false
 	case len(a.queue) > 0:
-		return gotItems, false // the wait returns at once
+		return gotNothing, false // the wait returns at once
 	case c.mode == queued:
 		if a.cursor.Seq < r.at.Seq {
 			a.cursor = r.at // all that was offered has been taken from the queue
@@ -258,13 +255,13 @@ func (a *attach) step() (ev event, read bool) {
 			c.queue = a.queue
 		}
 	default:
-		return gotItems, true
+		return gotNothing, true
 	}
 	if a.isDue {
 		a.isDue = false
 		return gotDue, false
 	}
-	return gotItems, false
+	return gotNothing, false
 }
 
 // caughtUpLocked reports whether the routine can take over at the attach's cursor: everything up to r.at has been
@@ -274,7 +271,7 @@ func (a *attach) caughtUpLocked() bool {
 	return len(a.backfill) == 0 && a.cursor.Epoch == at.Epoch && (a.cursor.Seq == at.Seq || a.verified && a.cursor.Seq > at.Seq)
 }
 
-// drain appends what is queued to dst, without waiting.
+// drain appends what is queued to dst, at most max, without waiting.
 func (a *attach) drain(dst []item, max replay) (items []item, more bool) {
 	if n := len(a.backfill); n > 0 {
 		n = min(n, max.count)
@@ -283,24 +280,26 @@ func (a *attach) drain(dst []item, max replay) (items []item, more bool) {
 		return dst, len(a.backfill) > 0
 	}
 	had, bytes := len(dst), 0
+	if rec := a.head; rec != nil {
+		a.head = nil
+		a.client.routine.settled() // its batch stays together
+		bytes = rec.size()
+		dst = a.take(rec, dst)
+	}
 	for range len(a.queue) {
 		if len(dst)-had >= max.count || bytes > max.bytes {
 			return dst, true
 		}
-		rec := <-a.queue
-		if rec != nil {
+		if rec := <-a.queue; rec != nil { // nil is a wake-up
 			bytes += rec.size()
+			dst = a.take(rec, dst)
 		}
-		dst = a.take(rec, dst)
 	}
 	return dst, false
 }
 
-// take appends a record from the queue to dst and moves the cursor behind it. nil is a wake-up.
+// take appends a record from the queue to dst and moves the cursor behind it.
 func (a *attach) take(rec *record, dst []item) []item {
-	if rec == nil {
-		return dst
-	}
 	if size := rec.size(); size > a.client.routine.b.set.heavy {
 		a.heavy.Add(-int64(size))
 	}
@@ -321,18 +320,20 @@ func (a *attach) touch(d time.Duration) {
 
 // An operation changes an attach's subscription at the cursor of the goroutine that serves it, and answers in the stream.
 type operation struct {
-	change func(topics []string) []string
-	answer func(at Position) []byte
+	change func(named []string) []string
+	answer func(at Position) []byte // nil: none
 }
 
 // post lets the goroutine that serves the attach do op. A client on the inline path gets a goroutine for it.
 func (a *attach) post(op operation) {
 	c := a.client
 	r := c.routine
-	defer a.socket.flush(&rawWriter{}) // a control frame that came while the lock below was held
-	// With the right to write nothing is on its way to the socket: the cursor is exact.
-	a.socket.stream.mu.Lock()
-	defer a.socket.stream.mu.Unlock()
+	if a.socket != nil {
+		defer a.socket.flush(&rawWriter{}) // a control frame that came while the lock below was held
+		// With the right to write nothing is on its way to the socket: the cursor is exact.
+		a.socket.stream.mu.Lock()
+		defer a.socket.stream.mu.Unlock()
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	a.ops = append(a.ops, op)
@@ -360,8 +361,10 @@ func (a *attach) operate(buf []byte) []byte {
 		if planted == "subscribe-race" {
 			a.cursor = c.routine.at
 		}
-		c.setTopicsLocked(op.change(c.topics))
-		buf = append(buf, op.answer(a.cursor)...)
+		c.setTopicsLocked(op.change(c.named), a.grantee.given())
+		if op.answer != nil {
+			buf = append(buf, op.answer(a.cursor)...)
+		}
 	}
 	a.want = c.interestLocked()
 	a.queue, c.queue = nil, nil
@@ -377,13 +380,7 @@ func without(s, minus []string) []string {
 	}
 	var left []string
 	for _, v := range s {
-		found := false
-		for _, m := range minus {
-			if v == m {
-				found = true
-				break
-			}
-		}
+		found := slices.Contains(minus, v)
 		if !found {
 			left = append(left, v)
 		}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -257,7 +258,7 @@ func (b *Broadcaster) follow() error {
 	if count := uint64(b.set.history.Count); newest.Seq-before.Seq > count {
 		before.Seq = newest.Seq - count
 	}
-	b.messages = newMessageLog(before, b.set.history, b.TopicLimits, b.set.routineBuffer)
+	b.messages = newMessageLog(before, b.set.history, b.topicLimits(), b.set.routineBuffer)
 	if err := b.Broker.Subscribe(before, b.deliver); err != nil {
 		return fmt.Errorf("gpoll: following the broker: %w", err)
 	}
@@ -275,6 +276,29 @@ func (b *Broadcaster) momentOf(t time.Time) moment {
 		return 0
 	}
 	return moment(max(t.Sub(b.began), 1))
+}
+
+// topicLimits returns TopicLimits, safe to call; nil when there is none.
+func (b *Broadcaster) topicLimits() func(string) Limits {
+	if b.TopicLimits == nil {
+		return nil
+	}
+	return func(topic string) (limits Limits) {
+		b.call("TopicLimits", func() { limits = b.TopicLimits(topic) })
+		return limits
+	}
+}
+
+// call runs one of the application's functions and reports whether it returned. A panic in it costs whoever asked for it, not the
+// process.
+func (b *Broadcaster) call(name string, f func()) (ok bool) {
+	defer func() {
+		if v := recover(); v != nil {
+			b.log.Error("gpoll: a panic in the application's "+name, "panic", v, "stack", string(debug.Stack()))
+		}
+	}()
+	f()
+	return true
 }
 
 func (b *Broadcaster) logger() *slog.Logger {

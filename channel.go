@@ -43,7 +43,7 @@ func (a *attach) fillChannel() {
 	var items []item
 	for {
 		var ev event
-		items, _, ev = a.next(nil, b.limitReplay(), items[:0])
+		items, ev = a.next(b.limitReplay(), items[:0])
 		switch ev {
 		case gotHandedOver:
 			return

@@ -22,7 +22,8 @@ type Client struct {
 	removed   bool
 	attached  bool           // ever
 	attach    *attach        // nil between attaches
-	topics    []string       // what the client asked for, and what its Grant added
+	named     []string       // topics that the client asked for
+	topics    []string       // those, and what its Grant gives
 	subs      []subscription // one for each topic
 	queue     chan *record   // made when the routine first has to queue
 	from      uint64         // the routine passes over what is not newer: the attach has read it from the log
@@ -109,8 +110,14 @@ func (e *EndError) Error() string {
 	return "gpoll: the client's channel was closed: " + e.Code
 }
 
-// setTopicsLocked makes topics the client's subscription, for all that is offered from now on.
-func (c *Client) setTopicsLocked(topics []string) {
+// setTopicsLocked makes the topics that the client named, and those that its Grant gives, its subscription, for all that is offered
+// from now on. named is a sorted set.
+func (c *Client) setTopicsLocked(named, given []string) {
+	c.named = named
+	topics := named
+	if len(given) > 0 {
+		topics = sortedSet(append(slices.Clone(named), given...))
+	}
 	if slices.Equal(c.topics, topics) {
 		return
 	}

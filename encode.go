@@ -20,6 +20,9 @@ const (
 	formCount
 )
 
+// events reports whether f is of SSE, else it is of WebSocket or a batch.
+func (f form) events() bool { return f == formEvent || f == formJSONEvent }
+
 // in returns rec in a form. The caller does not change the bytes.
 func (rec *record) in(f form) []byte {
 	if made := rec.forms[f].Load(); made != nil {

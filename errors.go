@@ -24,9 +24,6 @@ var (
 
 	// ErrUnknownClient is returned for a client id that was never given out, has expired or was removed.
 	ErrUnknownClient = errors.New("gpoll: unknown client")
-
-	// ErrTooManyClients is returned by AddClient's HTTP counterparts when Broadcaster.MaxClients are registered.
-	ErrTooManyClients = errors.New("gpoll: too many clients")
 )
 
 // A refusal is an answer that a client can act on: a status, a stable code and a sentence that says what to do.

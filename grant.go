@@ -37,7 +37,6 @@ type grantee struct {
 	host   string
 	remote string
 	header http.Header
-	named  []string // topics that the client named
 }
 
 // authorize asks Authorize about r. Without Authorize everybody is nobody in particular, and there is nothing to keep.
@@ -45,10 +44,19 @@ func (b *Broadcaster) authorize(r *http.Request) (*grantee, *refusal) {
 	if b.Authorize == nil {
 		return nil, nil
 	}
-	grant, err := b.Authorize(r)
+	grant, returned, err := b.ask(r)
+	if !returned {
+		return nil, refuseInternal
+	}
 	if err != nil {
 		b.log.Debug("gpoll: Authorize refused", "err", err)
 		return nil, refuseUnauthorized
+	}
+	for _, topic := range grant.Topics {
+		if !validTopic(topic) {
+			b.log.Error("gpoll: Authorize gave a bad topic", "topic", clip(topic), "rule", topicRule)
+			return nil, refuseInternal
+		}
 	}
 	kept := http.Header{}
 	for _, name := range b.set.authHeaders {
@@ -59,7 +67,13 @@ func (b *Broadcaster) authorize(r *http.Request) (*grantee, *refusal) {
 	return &grantee{grant: grant, method: r.Method, url: r.URL, host: r.Host, remote: r.RemoteAddr, header: kept}, nil
 }
 
-// user returns whom g names. g may be nil.
+// ask calls Authorize, and reports whether it returned.
+func (b *Broadcaster) ask(r *http.Request) (grant Grant, returned bool, err error) {
+	returned = b.call("Authorize", func() { grant, err = b.Authorize(r) })
+	return grant, returned, err
+}
+
+// user returns whom g names. g may be nil, here and below: nobody in particular, who may read everything.
 func (g *grantee) user() string {
 	if g == nil {
 		return ""
@@ -67,33 +81,45 @@ func (g *grantee) user() string {
 	return g.grant.User
 }
 
-// subscription returns the topics that the client gets for those it named, or why it may not have them. g may be nil.
-func (g *grantee) subscription(topics []string) ([]string, *refusal) {
+// given returns the topics that the server subscribes.
+func (g *grantee) given() []string {
 	if g == nil {
-		return topics, nil
+		return nil
 	}
-	g.named = topics
-	if !g.mayRead(topics) {
-		return nil, &refusal{status: http.StatusForbidden, code: "topic-forbidden",
-			message: "the server's Grant does not let this user read one of these topics"}
-	}
-	if len(g.grant.Topics) == 0 {
-		return topics, nil
-	}
-	return sortedSet(append(slices.Clone(topics), g.grant.Topics...)), nil
+	return g.grant.Topics
 }
 
-func (g *grantee) mayRead(topics []string) bool {
-	if g.grant.Subscribe == nil {
-		return true
+// mayRead returns nil when the client may read all of these topics, else why not. It calls the application.
+func (g *grantee) mayRead(b *Broadcaster, named []string) *refusal {
+	if g == nil || g.grant.Subscribe == nil {
+		return nil
 	}
-	for _, topic := range topics {
-		if !g.grant.Subscribe(topic) {
-			return false
+	for _, topic := range named {
+		may := false
+		if !b.call("Grant.Subscribe", func() { may = g.grant.Subscribe(topic) }) {
+			return refuseInternal
+		}
+		if !may {
+			return refuseTopic
 		}
 	}
-	return true
+	return nil
 }
+
+// topicsOf returns the topics that a request means: those that it names, and without a cursor or a name those that its client named
+// before. c is nil for a registration. What was named before is asked for again: the right to it may be lost.
+func (b *Broadcaster) topicsOf(req *request, c *Client, g *grantee) ([]string, *refusal) {
+	named := req.topics
+	if c != nil && !req.hasTopics && req.after.IsZero() {
+		c.routine.mu.Lock()
+		named = c.named
+		c.routine.mu.Unlock()
+	}
+	return named, g.mayRead(b, named)
+}
+
+var refuseTopic = &refusal{status: http.StatusForbidden, code: "topic-forbidden",
+	message: "the server's Grant does not let this user read one of these topics"}
 
 // How long Authorize may fail by time-out for an attach that is there.
 const (
@@ -111,18 +137,16 @@ func (a *attach) reauthorize() {
 		ctx, cancel := context.WithTimeout(b.ctx, 10*time.Second)
 		r := (&http.Request{Method: g.method, URL: g.url, Host: g.host, RemoteAddr: g.remote, Header: g.header.Clone(),
 			Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}).WithContext(ctx)
-		grant, err := b.Authorize(r)
+		grant, returned, err := b.ask(r)
 		cancel()
 		switch {
+		case !returned:
+			a.end(endInternal)
+			return
 		case err == nil:
-			again := &grantee{grant: grant}
-			if grant.User != g.grant.User || !again.mayRead(g.named) {
-				a.end(endUnauthorized)
-				return
+			if why := a.renew(grant); why != nil {
+				a.end(why)
 			}
-			a.client.routine.mu.Lock()
-			a.expires = b.momentOf(grant.Expires)
-			a.client.routine.mu.Unlock()
 			return
 		case !isTimeout(err) || time.Now().After(giveUp):
 			b.log.Debug("gpoll: Authorize refused an expired grant", "err", err)
@@ -137,6 +161,28 @@ func (a *attach) reauthorize() {
 			return
 		}
 	}
+}
+
+// renew puts a new Grant in the place of the attach's. It returns why the attach ends when that no longer allows what the client reads.
+func (a *attach) renew(grant Grant) *ending {
+	again := *a.grantee
+	again.grant = grant
+	c := a.client
+	c.routine.mu.Lock()
+	named := c.named
+	c.routine.mu.Unlock()
+	if grant.User != c.user {
+		return endUnauthorized
+	}
+	if why := again.mayRead(c.routine.b, named); why != nil {
+		return refused(why)
+	}
+	c.routine.mu.Lock()
+	a.grantee, a.expires = &again, c.routine.b.momentOf(grant.Expires)
+	c.routine.mu.Unlock()
+	// What was given before may be given no more, and the reverse.
+	a.post(operation{change: func(named []string) []string { return named }})
+	return nil
 }
 
 func isTimeout(err error) bool {

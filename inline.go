@@ -1,6 +1,6 @@
 package gpoll
 
-// Writing from the routine: a WebSocket that keeps up has no goroutine that writes and no queue. The routine collects what
+// Writing from the routine: a WebSocket, or an SSE response on a connection of its own, that keeps up has no goroutine that writes and no queue. The routine collects what
 // each such client is owed under its mu (offerInline), and writes it afterwards without it (writeInline). A client
 // leaves this path by pullOut: when its socket is full, when its writer is busy, for a gap, or to change its subscription.
 
@@ -70,6 +70,25 @@ func (r *routine) writeInline() {
 	if cap(r.arena) > 1<<20 {
 		r.arena = nil // a burst does not keep its memory
 	}
+}
+
+// beatInline sends the scanned Position of a client at rest.
+func (r *routine) beatInline(a *attach) {
+	c := a.client
+	r.mu.Lock()
+	switch {
+	case c.attach != a:
+		r.mu.Unlock()
+		return
+	case c.mode != inline: // the pump sends it
+		a.isDue = true
+		a.wake()
+		r.mu.Unlock()
+		return
+	}
+	w := inlineWrite{a, a.turn, 0, a.socket.appendBeat(nil, r.inlineCursorLocked(c))}
+	r.mu.Unlock()
+	r.writeOne(&w)
 }
 
 // writeOne writes one client's piece and reports whether it counts as delivered.

@@ -2,6 +2,7 @@ package gpoll
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,12 +32,7 @@ func (r *record) size() int { return len(r.data) + len(r.to.name) }
 
 // excepts reports whether the client with that public id is left out.
 func (r *record) excepts(publicID string) bool {
-	for _, id := range r.except {
-		if id == publicID {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(r.except, publicID)
 }
 
 // A window is the records that share bounds, oldest first.
@@ -94,6 +90,7 @@ type messageLog struct {
 	epoch  uint64
 	base   uint64 // seq before the epoch's first
 	hi     uint64
+	left   []uint64 // the epochs before
 	shared window
 	lanes  map[address]*lane
 
@@ -189,6 +186,8 @@ func (l *messageLog) append(m *Message) bool {
 		return false
 	}
 	switch {
+	case slices.Contains(l.left, rec.pos.Epoch):
+		return false // late, from a life of the log that is over
 	case rec.pos.Epoch != l.epoch:
 		l.restartLocked(rec.pos)
 	case rec.pos.Seq <= l.hi:
@@ -208,6 +207,9 @@ func (l *messageLog) append(m *Message) bool {
 
 // restartLocked begins a new epoch, whose first message is at.
 func (l *messageLog) restartLocked(at Position) {
+	if l.left = append(l.left, l.epoch); len(l.left) > 64 {
+		l.left = l.left[1:]
+	}
 	l.epoch, l.base, l.hi = at.Epoch, at.Seq-1, at.Seq-1
 	l.shared = window{limits: l.shared.limits}
 	l.lanes = map[address]*lane{}

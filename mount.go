@@ -45,22 +45,27 @@ func (b *Broadcaster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // HandleRequests is the long-poll handler, for people who mount it themselves. See docs/protocol.md for what it answers.
 func (b *Broadcaster) HandleRequests(w http.ResponseWriter, r *http.Request) {
-	b.handle(w, r, (*Broadcaster).servePoll)
+	if p := b.admitPoll(w, r); p != nil {
+		p.serve()
+	}
 }
 
-// HandleEvents is the Server-Sent Events handler, for people who mount it themselves.
+// HandleEvents is the Server-Sent Events handler, for people who mount it themselves. Over HTTP/1.1 without TLS it takes the
+// connection over (http.Hijacker), as a WebSocket does, where the ResponseWriter allows it.
 func (b *Broadcaster) HandleEvents(w http.ResponseWriter, r *http.Request) {
-	b.handle(w, r, (*Broadcaster).serveEvents)
+	if e := b.admitEvents(w, r); e != nil {
+		e.serve()
+	}
 }
 
 // HandleWebSocket is the WebSocket handler, for people who mount it themselves.
 func (b *Broadcaster) HandleWebSocket(w http.ResponseWriter, r *http.Request) {
-	b.handle(w, r, (*Broadcaster).serveWebSocket)
+	b.handle(w, r, b.upgrade)
 }
 
 // handle is what every transport goes through: headers, origin, method, parsing. serve then answers what is asked, or
-// returns why not.
-func (b *Broadcaster) handle(w http.ResponseWriter, r *http.Request, serve func(*Broadcaster, http.ResponseWriter, *http.Request, *request) *refusal) {
+// returns why not. A request that waits does so after handle has returned: its parked goroutine keeps a small stack.
+func (b *Broadcaster) handle(w http.ResponseWriter, r *http.Request, serve func(http.ResponseWriter, *http.Request, *request) *refusal) {
 	h := w.Header()
 	h.Set("Cache-Control", "no-store")
 	h.Add("Vary", "Origin, Gpoll-Client-Id")
@@ -71,30 +76,33 @@ func (b *Broadcaster) handle(w http.ResponseWriter, r *http.Request, serve func(
 		refuseInternal.write(w)
 		return
 	}
-	if refused := b.admit(w, r, serve); refused != nil {
-		b.counts.refused.add(refused.code)
-		refused.write(w)
-	}
-}
-
-func (b *Broadcaster) admit(w http.ResponseWriter, r *http.Request, serve func(*Broadcaster, http.ResponseWriter, *http.Request, *request) *refusal) *refusal {
 	if !b.originAllowed(r) {
-		return refuseOrigin
+		b.refuse(w, refuseOrigin)
+		return
 	}
-	b.writeCORS(w.Header(), r)
+	b.writeCORS(h, r)
 	switch r.Method {
 	case http.MethodGet, http.MethodPost:
 	case http.MethodOptions:
 		b.answerPreflight(w, r)
-		return nil
+		return
 	default:
-		return refuseMethod
+		b.refuse(w, refuseMethod)
+		return
 	}
 	req, refused := b.parseRequest(w, r)
-	if refused != nil {
-		return refused
+	if refused == nil {
+		refused = serve(w, r, req)
 	}
-	return serve(b, w, r, req)
+	if refused != nil {
+		b.refuse(w, refused)
+	}
+}
+
+// refuse counts and answers a request that cannot be served.
+func (b *Broadcaster) refuse(w http.ResponseWriter, why *refusal) {
+	b.counts.refused.add(why.code)
+	why.write(w)
 }
 
 // find returns the client that a request names, if it belongs to that user.

@@ -11,5 +11,5 @@ type plantedCursor struct{}
 func plantRecord(*record)                        {}
 func plantGap(*Gap, *record) bool                { return true }
 func plantBatch(_ *attach, got []item) []item    { return got }
-func plantCursor(_ *Client, p Position) Position { return p }
+func plantCursor(c *Client, p Position) Position { _ = c.planted; return p }
 func plantRead(*attach)                          {}

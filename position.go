@@ -6,7 +6,7 @@ import (
 	"strconv"
 )
 
-// A Position names a place in a Broadcaster's log. Seq counts 1, 2, 3, … inside an epoch, and Epoch is
+// A Position names a place in a Broadcaster's log. Seq counts 1, 2, 3, … inside an epoch, at most 2^53−1, and Epoch is
 // 64 random bits that name one life of the log. A Position contains no time and tells a client how many
 // messages exist, never what they are.
 //
@@ -15,9 +15,6 @@ type Position struct {
 	Epoch uint64
 	Seq   uint64
 }
-
-// maxSeq is the highest seq of a log: JavaScript's largest exact integer.
-const maxSeq = 1<<53 - 1
 
 // errPosition is the cause of every refused Position.
 var errPosition = errors.New("a position is sixteen lower-case hexadecimal digits, a hyphen and a decimal number, as in 9f86d081884c7d65-41")

@@ -64,7 +64,8 @@ func (g *registry) all(match func(*Client) bool) []*Client {
 type registration struct {
 	remote bool // counts against RegisterRate
 	user   string
-	topics []string
+	named  []string // topics
+	given  []string
 	cursor Position // zero: the end of the log
 	last   int
 }
@@ -85,13 +86,13 @@ func (b *Broadcaster) register(reg registration) (*Client, *refusal) {
 	}
 	c.slot = int32(len(r.clients))
 	r.clients = append(r.clients, c)
-	c.setTopicsLocked(reg.topics)
+	c.setTopicsLocked(reg.named, reg.given)
 	c.cursor = reg.cursor
 	if c.cursor.IsZero() {
 		c.cursor = b.messages.end()
 	}
 	if reg.last > 0 {
-		c.kept = &keptCursor{backfill: b.backfillLocked(c, reg.topics, reg.last)}
+		c.kept = &keptCursor{backfill: b.backfillLocked(c, c.topics, reg.last)}
 	}
 	return c, nil
 }
@@ -228,6 +229,7 @@ func without1(clients []*Client, c *Client) []*Client {
 func (b *Broadcaster) expire(c *Client, now moment) {
 	c.routine.mu.Lock()
 	back := c.attach != nil || c.removed || c.idleSince > now
+	c.removed = c.removed || !back // who comes from here on comes too late
 	c.routine.mu.Unlock()
 	if !back {
 		b.remove(c, endExpired)

@@ -227,6 +227,13 @@ func (r *routine) offerLocked(batch []*record) {
 	}
 }
 
+// settled waits until the batch that is being handed out has been, and returns how far that is.
+func (r *routine) settled() Position {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.at
+}
+
 // member returns the routine's client with that public id, or nil.
 func (r *routine) member(publicID string) *Client {
 	key, ok := parseKey(publicID)

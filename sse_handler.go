@@ -1,120 +1,183 @@
 package gpoll
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net/http"
 	"time"
 )
 
-// serveEvents answers with Server-Sent Events until the client or the server ends them.
-func (b *Broadcaster) serveEvents(w http.ResponseWriter, r *http.Request, req *request) *refusal {
-	g, refused := b.authorize(r)
-	if refused != nil {
-		return refused
-	}
-	c, o, refused := b.client(req, g)
-	if refused != nil {
-		return refused
-	}
-	o.transport, o.due = sse, jitter(b.set.heartbeat)
-	a, err := c.open(o)
-	if err != nil {
-		return refuseUnknownClient
-	}
-	e := &eventWriter{a: a, w: w, rc: http.NewResponseController(w), form: formEvent}
-	if req.json {
-		e.form = formJSONEvent
-	}
-	e.serve(r.Context().Done())
-	return nil
+// admitEvents answers a refusal itself, and returns the response that has to be written here; nil when the connection was taken over.
+func (b *Broadcaster) admitEvents(w http.ResponseWriter, r *http.Request) (e *eventWriter) {
+	b.handle(w, r, func(w http.ResponseWriter, r *http.Request, req *request) *refusal {
+		g, refused := b.authorize(r)
+		if refused != nil {
+			return refused
+		}
+		c, o, refused := b.client(req, g)
+		if refused != nil {
+			return refused
+		}
+		f := formEvent
+		if req.json {
+			f = formJSONEvent
+		}
+		h := w.Header()
+		h.Set("Content-Type", "text/event-stream")
+		h.Set("Cache-Control", "no-store, no-transform")
+		h.Set("X-Accel-Buffering", "no")
+		if b.takeOverEvents(w, r, f, c, o) {
+			return nil
+		}
+		o.transport, o.due = sse, jitter(b.set.heartbeat)
+		a, err := c.open(o)
+		if err != nil {
+			return refuseUnknownClient
+		}
+		e = &eventWriter{a: a, w: w, rc: http.NewResponseController(w), done: r.Context().Done(), form: f}
+		return nil
+	})
+	return e
 }
 
 // client finds or registers the client of a request for a stream, and says how to attach to it.
 func (b *Broadcaster) client(req *request, g *grantee) (*Client, attachOptions, *refusal) {
 	o := attachOptions{cursor: req.after, last: req.last, grantee: g}
-	topics, refused := g.subscription(req.topics)
-	if refused != nil {
-		return nil, o, refused
-	}
 	if b.state.Load() != stateOpen {
 		return nil, o, b.refuseShutdown()
 	}
-	if req.id == "" {
-		o.cursor = Position{} // the registration's
-		c, refused := b.register(registration{remote: true, user: g.user(), topics: topics, cursor: req.after, last: req.last})
+	var c *Client
+	var refused *refusal
+	if req.id != "" {
+		if c, refused = b.find(req.id, g.user()); refused != nil {
+			return nil, o, refused
+		}
+	}
+	if o.named, refused = b.topicsOf(req, c, g); refused != nil || c != nil {
 		return c, o, refused
 	}
-	o.topics, o.hasTopics = topics, req.hasTopics || !req.after.IsZero()
-	c, refused := b.find(req.id, g.user())
+	o.cursor = Position{} // the registration's
+	c, refused = b.register(registration{remote: true, user: g.user(), named: o.named, given: g.given(), cursor: req.after, last: req.last})
 	return c, o, refused
 }
 
-// An eventWriter writes one SSE response.
-type eventWriter struct {
-	a    *attach
-	w    http.ResponseWriter
-	rc   *http.ResponseController
-	form form
-	buf  []byte
+// takeOverEvents takes the connection of an SSE response from net/http, whose stack and buffers go back, and reports whether it
+// answered. It cannot over HTTP/2 and where middleware keeps the connection; TLS gains nothing.
+func (b *Broadcaster) takeOverEvents(w http.ResponseWriter, r *http.Request, f form, c *Client, o attachOptions) bool {
+	if r.ProtoMajor != 1 || r.TLS != nil || !canHijack(w) {
+		return false
+	}
+	s := &session{b: b, form: f}
+	if err := s.hijack(w); err != nil {
+		b.log.Debug("gpoll: taking an SSE connection over failed", "err", err)
+		return false
+	}
+	h := w.Header()
+	h.Set("Date", time.Now().UTC().Format(http.TimeFormat))
+	h.Set("Connection", "close") // its end is the end of the response (RFC 9112, section 6.3)
+	var head bytes.Buffer
+	head.WriteString("HTTP/1.1 200 OK\r\n")
+	_ = h.Write(&head) // a bytes.Buffer takes everything
+	head.WriteString("\r\n")
+	s.begin(c, o, head.Bytes())
+	b.spawn(s.run)
+	return true
 }
 
-// serve writes until the attach ends, done is closed or a write fails.
-func (e *eventWriter) serve(done <-chan struct{}) {
-	a := e.a
-	b := a.client.routine.b
+// An eventWriter writes one SSE response through its http.ResponseWriter: over HTTP/2, TLS, or behind middleware that keeps the connection.
+type eventWriter struct {
+	a     *attach
+	w     http.ResponseWriter
+	rc    *http.ResponseController
+	done  <-chan struct{}
+	form  form
+	sent  Position // what certainly went out
+	buf   []byte
+	items []item
+}
+
+// serve writes until the attach ends, the client has gone or a write fails. It waits here, on a small stack.
+func (e *eventWriter) serve() {
+	err := e.begin()
+	for err == nil {
+		select {
+		case rec := <-e.a.queue:
+			e.a.head = rec
+			err = e.proceed()
+		case <-e.done:
+			err = errGone
+		}
+	}
+	if e.a.close(e.sent, Position{}, 0) && isTimeout(err) {
+		e.a.client.routine.b.countEnd(endSlow)
+	}
+}
+
+var errGone = errors.New("gpoll: the client has gone")
+
+// begin writes the registration and what is owed at once.
+func (e *eventWriter) begin() error {
 	// The server's own time-outs are for requests that do not wait. A wrapper without Unwrap leaves them in force.
 	_ = e.rc.SetReadDeadline(time.Time{})
-	h := e.w.Header()
-	h.Set("Content-Type", "text/event-stream")
-	h.Set("Cache-Control", "no-store, no-transform")
-	h.Set("X-Accel-Buffering", "no")
-	cursor := a.cursor // what certainly went out
-	first := cursor
-	if len(a.backfill) > 0 { // who comes back before it has the older messages gets them again
-		first = Position{cursor.Epoch, a.backfill[0].pos.Seq - 1}
+	e.sent = e.a.cursor
+	if err := e.write(e.a.firstEvent()); err != nil {
+		return err
 	}
-	err := e.write(appendEvent(nil, "client-id", first, registrationJSON(a.client)))
-	var items []item
-	beaten := cursor
-	for err == nil {
+	return e.proceed()
+}
+
+// proceed writes all that is there.
+func (e *eventWriter) proceed() error {
+	a := e.a
+	b := a.client.routine.b
+	for {
 		var ev event
-		items, _, ev = a.next(done, b.limitReplay(), items[:0])
+		e.items, _, ev = a.ready(b.limitReplay(), e.items[:0])
 		e.buf = e.buf[:0]
 		switch ev {
+		case gotNothing:
+			return nil
 		case gotItems:
-			for i := range items {
-				e.buf = appendItem(e.buf, &items[i], e.form)
+			for i := range e.items {
+				e.buf = appendItem(e.buf, &e.items[i], e.form)
 			}
-			err = e.write(e.buf)
-			b.countItems(items)
-			clear(items)
 		case gotDue:
-			e.buf = append(e.buf, ":\n\n"...)
-			if a.cursor != beaten { // an id without data moves Last-Event-ID and dispatches nothing
-				e.buf = append(appendEventID(e.buf[:0], a.cursor), '\n')
-				beaten = a.cursor
-			}
-			err = e.write(e.buf)
+			e.buf = appendHeartbeat(e.buf, a.cursor)
 			a.touch(jitter(b.set.heartbeat))
+		case gotOp:
+			e.buf = a.operate(e.buf)
 		case gotEnd:
-			why := a.ending.Load().refusal
-			if why.retry > 0 {
-				e.buf = fmt.Appendf(e.buf, "retry: %d\n", why.retry.Milliseconds())
-			}
-			_ = e.write(appendEvent(e.buf, "end", Position{}, why.body())) // the end is the end
-			return
-		case gotDone:
-			a.close(a.cursor, Position{}, 0)
-			return
+			_ = e.write(appendEnd(e.buf, a.ending.Load())) // the end is the end
+			return errGone
 		}
-		if err == nil {
-			cursor = a.cursor
+		if err := e.write(e.buf); err != nil {
+			return err
 		}
+		e.sent = a.cursor
+		b.countItems(e.items)
+		clear(e.items)
 	}
-	if a.close(cursor, Position{}, 0) && isTimeout(err) {
-		b.countEnd(endSlow)
+}
+
+// firstEvent tells the client its id and where the stream begins.
+func (a *attach) firstEvent() []byte {
+	at := a.cursor
+	if len(a.backfill) > 0 { // who comes back before it has the older messages gets them again
+		at.Seq = a.backfill[0].pos.Seq - 1
 	}
+	return appendEvent(nil, "client-id", at, registrationJSON(a.client))
+}
+
+// appendHeartbeat appends an event without data: it moves Last-Event-ID to the scanned Position and dispatches nothing.
+func appendHeartbeat(b []byte, at Position) []byte { return append(appendEventID(b, at), '\n') }
+
+// appendEnd appends the event that says why the stream ends, and when to come back.
+func appendEnd(b []byte, why *ending) []byte {
+	if why.refusal.retry > 0 {
+		b = fmt.Appendf(b, "retry: %d\n", why.refusal.retry.Milliseconds())
+	}
+	return appendEvent(b, "end", Position{}, why.refusal.body())
 }
 
 // write writes and flushes p within WriteTimeout.

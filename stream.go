@@ -34,7 +34,7 @@ func (s *stream) init(conn net.Conn, prefix []byte, timeout time.Duration) {
 	s.Conn, s.prefix, s.raw, s.timeout = conn, prefix, rawConn(conn), timeout
 }
 
-// Read reads what came before the hijack first.
+// Read reads what has arrived already first.
 func (s *stream) Read(p []byte) (int, error) {
 	if len(s.prefix) > 0 {
 		n := copy(p, s.prefix)
@@ -46,29 +46,29 @@ func (s *stream) Read(p []byte) (int, error) {
 	return s.Conn.Read(p)
 }
 
-// Write takes one whole control frame and never waits for the socket. A newer frame of a kind replaces an older one that has not
-// gone out.
+// Write queues one whole control frame, for coder/websocket. See queue.
 func (s *stream) Write(frame []byte) (int, error) {
+	s.queue(bytes.Clone(frame), frame[0] == 0x80|opClose)
+	return len(frame), nil
+}
+
+// queue takes a control frame, or the event that ends SSE, and never waits for the socket. A newer frame of a kind replaces
+// an older one that has not gone out. Nothing follows the last one.
+func (s *stream) queue(frame []byte, last bool) {
 	s.controlMu.Lock()
+	defer s.controlMu.Unlock()
 	if s.closing.Load() {
-		s.controlMu.Unlock()
-		return len(frame), nil
+		return
 	}
-	kind := frame[0]
-	s.closing.Store(kind == 0x80|opClose)
-	frame = bytes.Clone(frame)
-	replaced := false
+	s.closing.Store(last)
+	s.controls.Store(true)
 	for i := range s.control {
-		if s.control[i][0] == kind {
-			s.control[i], replaced = frame, true
+		if s.control[i][0] == frame[0] {
+			s.control[i] = frame
+			return
 		}
 	}
-	if !replaced {
-		s.control = append(s.control, frame)
-	}
-	s.controls.Store(true)
-	s.controlMu.Unlock()
-	return len(frame), nil
+	s.control = append(s.control, frame)
 }
 
 // takeControl returns the control frames that wait, as bytes to write.

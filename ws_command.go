@@ -31,18 +31,18 @@ type hello struct {
 }
 
 // greet reads the hello and answers it, or says why not.
-func (s *wsSession) greet() {
+func (s *session) greet() {
 	c, o, end := s.hello()
 	s.request, s.greeted = nil, true
 	if end != nil {
 		s.refuse(end)
 	} else {
-		s.begin(c, o)
+		s.begin(c, o, nil)
 	}
 }
 
 // hello reads the first frame and finds or registers the client.
-func (s *wsSession) hello() (*Client, attachOptions, *ending) {
+func (s *session) hello() (*Client, attachOptions, *ending) {
 	var o attachOptions
 	data, err := s.readMessage(helloWait)
 	if isTimeout(err) {
@@ -96,6 +96,8 @@ func refused(why *refusal) *ending {
 	switch {
 	case why == refuseUnknownClient:
 		return endUnknown
+	case why == refuseInternal:
+		return endInternal
 	case why.code == "unauthorized" || why.code == "topic-forbidden":
 		end.closeCode = closeUnauthorized
 	case why.code == "rate":
@@ -109,7 +111,7 @@ func refused(why *refusal) *ending {
 }
 
 // welcome answers the hello. position is where the stream begins.
-func (s *wsSession) welcome(c *Client, position Position) []byte {
+func (s *session) welcome(c *Client, position Position) []byte {
 	clients := s.b.Stats().Clients
 	spread := min(max(time.Duration(clients)*time.Second/500, 100*time.Millisecond), 30*time.Second)
 	return fmt.Appendf(nil, `{"welcome":{"client-id":"%s","position":"%s","heartbeat_ms":%d,"spread_ms":%d}}`,
@@ -117,7 +119,7 @@ func (s *wsSession) welcome(c *Client, position Position) []byte {
 }
 
 // obey does what a frame of gpoll.v1 asks.
-func (s *wsSession) obey(data []byte) {
+func (s *session) obey(data []byte) {
 	var cmd command
 	if err := decodeStrict(data, &cmd); err != nil {
 		s.complain(refuseBad("bad-request", `a frame is one of {"subscribe":["…"]}, {"unsubscribe":["…"]}, {"leave":true}`))
@@ -146,13 +148,21 @@ func (s *wsSession) obey(data []byte) {
 	}
 }
 
-func (s *wsSession) subscribe(named []string) {
+func (s *session) subscribe(named []string) {
 	a := s.attach
 	topics, no := s.b.checkTopics(named)
-	if no == nil && a.grantee != nil && !a.grantee.mayRead(topics) {
-		no = &refusal{code: "topic-forbidden", message: "the server's Grant does not let this user read one of these topics"}
+	r := a.client.routine
+	r.mu.Lock()
+	g, had := a.grantee, a.client.named
+	r.mu.Unlock()
+	if no == nil {
+		no = g.mayRead(s.b, topics)
 	}
-	if no == nil && len(a.client.Topics())+len(without(topics, a.client.Topics())) > s.b.set.maxTopics {
+	if no == refuseInternal {
+		a.end(endInternal)
+		return
+	}
+	if no == nil && len(had)+len(without(topics, had)) > s.b.set.maxTopics {
 		no = refuseBad("too-many-topics", fmt.Sprintf("that would be more than %d topics (Broadcaster.MaxTopics)", s.b.set.maxTopics))
 	}
 	if no != nil {
@@ -166,7 +176,7 @@ func (s *wsSession) subscribe(named []string) {
 }
 
 // complain answers a command that cannot be obeyed. The session goes on.
-func (s *wsSession) complain(why *refusal) {
+func (s *session) complain(why *refusal) {
 	s.b.counts.refused.add(why.code)
 	s.attach.post(operation{
 		change: func(had []string) []string { return had },

@@ -11,9 +11,9 @@ import (
 // subprotocol is the JSON form on WebSocket.
 const subprotocol = "gpoll.v1"
 
-// serveWebSocket upgrades the connection. coder/websocket does the handshake and reads; the session goes on in a goroutine
+// upgrade makes a WebSocket of the connection. coder/websocket does the handshake and reads; the session goes on in a goroutine
 // of its own, so that net/http's stack and buffers go back.
-func (b *Broadcaster) serveWebSocket(w http.ResponseWriter, r *http.Request, req *request) *refusal {
+func (b *Broadcaster) upgrade(w http.ResponseWriter, r *http.Request, req *request) *refusal {
 	if refused := checkUpgrade(r); refused != nil {
 		return refused
 	}
@@ -27,7 +27,7 @@ func (b *Broadcaster) serveWebSocket(w http.ResponseWriter, r *http.Request, req
 		r = r.Clone(r.Context())
 		r.Header.Del("Cookie")
 	}
-	s := &wsSession{b: b, form: formFrame}
+	s := &session{b: b, form: formFrame}
 	var c *Client
 	var o attachOptions
 	unknown := false
@@ -60,7 +60,7 @@ func (b *Broadcaster) serveWebSocket(w http.ResponseWriter, r *http.Request, req
 	case unknown:
 		s.refuse(endUnknown)
 	case s.form == formFrame:
-		s.begin(c, o)
+		s.begin(c, o, nil)
 	default:
 		_ = s.stream.SetReadDeadline(time.Now().Add(helloWait)) // run sees it when the connection is gone
 	}

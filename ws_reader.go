@@ -22,7 +22,7 @@ import (
 const messageWait = 10 * time.Second
 
 // accept does the handshake and takes the connection from net/http.
-func (s *wsSession) accept(w http.ResponseWriter, r *http.Request) error {
+func (s *session) accept(w http.ResponseWriter, r *http.Request) error {
 	if err := s.open(hijacking{w, s}, r); err != nil {
 		return err
 	}
@@ -31,7 +31,7 @@ func (s *wsSession) accept(w http.ResponseWriter, r *http.Request) error {
 }
 
 // open makes the connection of coder/websocket.
-func (s *wsSession) open(w http.ResponseWriter, r *http.Request) error {
+func (s *session) open(w http.ResponseWriter, r *http.Request) error {
 	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{
 		Subprotocols:       []string{subprotocol},
 		InsecureSkipVerify: true, // originAllowed has decided, by the whole origin and not the host alone
@@ -47,7 +47,7 @@ func (s *wsSession) open(w http.ResponseWriter, r *http.Request) error {
 }
 
 // release lets go of coder/websocket's connection when nothing of a message is in it. Where the socket cannot be watched otherwise, it stays.
-func (s *wsSession) release() {
+func (s *session) release() {
 	if s.stream.raw == nil || s.in.Buffered() > 0 {
 		return
 	}
@@ -55,10 +55,30 @@ func (s *wsSession) release() {
 	s.ws, s.in = nil, nil
 }
 
+// hijack takes the connection from net/http.
+func (s *session) hijack(w http.ResponseWriter) error {
+	conn, rw, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return err
+	}
+	if err := conn.SetDeadline(time.Time{}); err != nil { // the http.Server's are over
+		return err
+	}
+	read, err := rw.Reader.Peek(rw.Reader.Buffered())
+	if err != nil {
+		return err
+	}
+	s.stream.init(conn, bytes.Clone(read), s.b.set.writeTimeout)
+	return nil
+}
+
 // readable waits until something has arrived. It is kept small for the stack that waits in it.
-func (s *wsSession) readable() error {
+func (s *session) readable() error {
 	if s.ws != nil || len(s.stream.prefix) > 0 {
 		return nil
+	}
+	if s.stream.raw == nil {
+		return s.discard()
 	}
 	p, err := readSome(s.stream.raw, takeReadBuffer, returnReadBuffer)
 	if err == nil {
@@ -67,19 +87,29 @@ func (s *wsSession) readable() error {
 	return err
 }
 
+// discard waits for the end of a connection that cannot be watched otherwise and carries SSE: nothing is to come.
+func (s *session) discard() error {
+	_, err := s.stream.Read(make([]byte, 64))
+	return err
+}
+
 // arrived keeps what readSome has read.
-func (s *wsSession) arrived(p []byte) {
+func (s *session) arrived(p []byte) {
 	s.stream.prefix = bytes.Clone(p)
 	returnReadBuffer(p)
 }
 
 // handle handles what has arrived: a ping or a pong, or a whole message, for which it waits.
-func (s *wsSession) handle() error {
+func (s *session) handle() error {
+	if s.form.events() {
+		s.stream.prefix = nil
+		return nil
+	}
 	if s.ws == nil {
 		opcode, payload, rest := skim(s.stream.prefix)
 		switch opcode {
 		case opPing:
-			_, _ = s.stream.Write(appendFrame(nil, opPong, payload)) // only queues
+			s.stream.queue(appendFrame(nil, opPong, payload), false)
 			s.flush(&rawWriter{})
 		case opPong:
 			s.awaiting.Store(false)
@@ -108,7 +138,7 @@ func (s *wsSession) handle() error {
 }
 
 // readMessage reads the next message whole. While nothing of it is there it waits without end; from then on at most d.
-func (s *wsSession) readMessage(d time.Duration) ([]byte, error) {
+func (s *session) readMessage(d time.Duration) ([]byte, error) {
 	if s.ws == nil {
 		if err := s.stream.SetReadDeadline(time.Now().Add(d)); err != nil {
 			return nil, err
@@ -161,22 +191,13 @@ func returnReadBuffer(p []byte) { readBuffers.Put((*[2048]byte)(p[:2048])) }
 // hijacking gives coder/websocket the session's stream in the place of net/http's connection.
 type hijacking struct {
 	http.ResponseWriter
-	session *wsSession
+	session *session
 }
 
 func (h hijacking) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	conn, rw, err := http.NewResponseController(h.ResponseWriter).Hijack()
-	if err != nil {
+	if err := h.session.hijack(h.ResponseWriter); err != nil {
 		return nil, nil, err
 	}
-	if err := conn.SetDeadline(time.Time{}); err != nil { // the http.Server's are over
-		return nil, nil, err
-	}
-	read, err := rw.Reader.Peek(rw.Reader.Buffered())
-	if err != nil {
-		return nil, nil, err
-	}
-	h.session.stream.init(conn, bytes.Clone(read), h.session.b.set.writeTimeout)
 	return h.session.buffers()
 }
 
@@ -185,7 +206,7 @@ func (h hijacking) Unwrap() http.ResponseWriter { return h.ResponseWriter }
 
 // reopening is the http.ResponseWriter of a handshake that took place before.
 type reopening struct {
-	session *wsSession
+	session *session
 	header  http.Header
 }
 
@@ -204,7 +225,7 @@ var handshake = &http.Request{Method: http.MethodGet, Proto: "HTTP/1.1", ProtoMa
 }}
 
 // buffers returns what coder/websocket reads from and writes its control frames to.
-func (s *wsSession) buffers() (net.Conn, *bufio.ReadWriter, error) {
+func (s *session) buffers() (net.Conn, *bufio.ReadWriter, error) {
 	s.in = bufio.NewReaderSize(&s.stream, 512)
 	return readSide{&s.stream}, bufio.NewReadWriter(s.in, bufio.NewWriterSize(controlWriter{s}, 160)), nil
 }
@@ -216,7 +237,7 @@ type readSide struct{ *stream }
 func (readSide) Close() error { return nil }
 
 // A controlWriter takes coder/websocket's control frames.
-type controlWriter struct{ session *wsSession }
+type controlWriter struct{ session *session }
 
 func (w controlWriter) Write(frame []byte) (int, error) {
 	n, err := w.session.stream.Write(frame)

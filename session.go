@@ -11,8 +11,9 @@ import (
 	"github.com/coder/websocket"
 )
 
-// A wsSession is one WebSocket: its stream, its attach, and the goroutine that reads.
-type wsSession struct {
+// A session is an attach on a connection of its own: a WebSocket, or SSE over HTTP/1.1. It has a stream, which the routine writes
+// to, and a goroutine that reads.
+type session struct {
 	b       *Broadcaster
 	stream  stream
 	form    form
@@ -26,28 +27,35 @@ type wsSession struct {
 	checking bool        // touched only by the routine's goroutine
 }
 
-// begin attaches the session to its client and sends the registration. From then on the routine, or a goroutine, writes.
-func (s *wsSession) begin(c *Client, o attachOptions) {
+// begin attaches the session to its client and sends head and the registration. From then on the routine, or a goroutine, writes.
+func (s *session) begin(c *Client, o attachOptions, head []byte) {
 	o.transport, o.due, o.socket = webSocket, jitter(s.b.set.heartbeat), s
+	if s.form.events() {
+		o.transport = sse
+	}
 	a, err := c.open(o)
 	if err != nil {
 		s.refuse(endUnknown)
 		return
 	}
-	first := registrationJSON(c)
-	if s.form == formJSONFrame {
-		first = s.welcome(c, a.cursor)
+	switch s.form {
+	case formFrame:
+		head = appendFrame(head, opText, registrationJSON(c))
+	case formJSONFrame:
+		head = appendFrame(head, opText, s.welcome(c, a.cursor))
+	default:
+		head = append(head, a.firstEvent()...)
 	}
-	if err := s.stream.writeWaiting(appendFrame(nil, opText, first)); err != nil {
+	if err := s.stream.writeWaiting(head); err != nil {
 		a.end(endGone)
 		return
 	}
-	s.startPump() // only now, so that the first frame is the registration
+	s.startPump() // only now, so that the registration comes first
 }
 
 // run is the goroutine that reads, until the connection ends. It waits here, on a stack of the smallest size: what follows is in
 // functions of their own.
-func (s *wsSession) run() {
+func (s *session) run() {
 	err := s.readable()
 	for err == nil {
 		err = s.handle()
@@ -65,7 +73,7 @@ func (s *wsSession) run() {
 }
 
 // over ends the session when its reader has ended.
-func (s *wsSession) over(err error) {
+func (s *session) over(err error) {
 	s.b.log.Debug("gpoll: WebSocket ended", "err", err)
 	if s.request != nil && isTimeout(err) {
 		s.refuse(refused(refuseHello))
@@ -80,7 +88,7 @@ func (s *wsSession) over(err error) {
 }
 
 // startPump lets the routine or a goroutine carry the client on.
-func (s *wsSession) startPump() {
+func (s *session) startPump() {
 	a := s.attach
 	r := a.client.routine
 	r.mu.Lock()
@@ -94,14 +102,14 @@ func (s *wsSession) startPump() {
 }
 
 // pump writes what the client is owed until the routine takes over or the attach ends.
-func (s *wsSession) pump() {
+func (s *session) pump() {
 	a := s.attach
 	var items []item
 	var buf []byte
 	err := s.stream.writeWaiting(nil) // what the routine's write left over
 	for err == nil {
 		var ev event
-		items, _, ev = a.next(nil, s.b.limitReplay(), items[:0])
+		items, ev = a.next(s.b.limitReplay(), items[:0])
 		buf = buf[:0]
 		switch ev {
 		case gotItems:
@@ -121,10 +129,7 @@ func (s *wsSession) pump() {
 			buf = a.operate(buf)
 			err = s.stream.writeWaiting(buf)
 		case gotDue:
-			if s.form == formJSONFrame {
-				buf = appendFrame(buf, opText, positionJSON(a.cursor))
-			}
-			err = s.stream.writeWaiting(buf)
+			err = s.stream.writeWaiting(s.appendBeat(buf, a.cursor))
 		case gotStall:
 			err = s.stream.writeWaiting(nil)
 		case gotHandedOver, gotEnd:
@@ -141,7 +146,7 @@ func (s *wsSession) pump() {
 }
 
 // closeForGap writes what came before a gap that the plain form cannot carry, and closes. A new connect goes on after it.
-func (s *wsSession) closeForGap(it item, before []byte) {
+func (s *session) closeForGap(it item, before []byte) {
 	_ = s.stream.writeWaiting(before)
 	a := s.attach
 	s.b.countGap(it.gap)
@@ -155,7 +160,7 @@ func (s *wsSession) closeForGap(it item, before []byte) {
 }
 
 // refuse closes a connection that never got an attach. run waits for the peer's close frame.
-func (s *wsSession) refuse(why *ending) {
+func (s *session) refuse(why *ending) {
 	if why == endGone {
 		_ = s.stream.Close()
 		return
@@ -165,7 +170,7 @@ func (s *wsSession) refuse(why *ending) {
 }
 
 // finish tells the peer why its attach has ended.
-func (s *wsSession) finish() {
+func (s *session) finish() {
 	why := s.attach.ending.Load()
 	if why == endGone {
 		_ = s.stream.Close()
@@ -177,9 +182,15 @@ func (s *wsSession) finish() {
 // How long a peer may take to answer a close frame.
 const closeWait = 5 * time.Second
 
-func (s *wsSession) sendClose(why *ending) {
+func (s *session) sendClose(why *ending) {
+	if s.form.events() {
+		s.stream.queue(appendEnd(nil, why), true)
+		_ = s.stream.writeWaiting(nil) // its peer may be gone
+		_ = s.stream.Close()           // the end of the response; the reader ends with it
+		return
+	}
 	payload := append([]byte{byte(why.closeCode >> 8), byte(why.closeCode)}, why.closeReason()...)
-	_, _ = s.stream.Write(appendFrame(nil, opClose, payload)) // only queues
+	s.stream.queue(appendFrame(nil, opClose, payload), true)
 	if s.stream.raw == nil {
 		_ = s.stream.writeWaiting(nil) // its peer may be gone
 	} else {
@@ -200,7 +211,7 @@ func (why *ending) closeReason() string {
 }
 
 // flush writes the control frames that wait, without waiting itself. Whoever is writing at the moment does it afterwards.
-func (s *wsSession) flush(raw *rawWriter) {
+func (s *session) flush(raw *rawWriter) {
 	st := &s.stream
 	if st.raw == nil {
 		if s.attach == nil {
@@ -237,44 +248,44 @@ func (s *wsSession) flush(raw *rawWriter) {
 	}
 }
 
-// ponged is coder/websocket's callback.
-func (s *wsSession) ponged(context.Context, []byte) { s.awaiting.Store(false) }
+// ponged is the callback of coder/websocket.
+func (s *session) ponged(context.Context, []byte) { s.awaiting.Store(false) }
 
-// beat is called by the routine when a heartbeat is due: it pings, and looks PongTimeout later for the answer.
-func (s *wsSession) beat(r *routine) {
+// beat is called by the routine when a heartbeat is due. A WebSocket is pinged, and PongTimeout later it must have answered. SSE and
+// gpoll.v1, whose scripts see no ping, get the scanned Position.
+func (s *session) beat(r *routine) {
 	a := s.attach
 	set := &s.b.set
-	if s.checking = !s.checking; !s.checking {
-		if s.awaiting.Load() {
-			a.end(endTimeout)
+	next := jitter(set.heartbeat)
+	if !s.form.events() {
+		if s.checking = !s.checking; !s.checking {
+			if s.awaiting.Load() {
+				a.end(endTimeout)
+				return
+			}
+			a.touch(max(next-set.pongTimeout, set.tick))
 			return
 		}
-		a.touch(max(jitter(set.heartbeat)-set.pongTimeout, set.tick))
-		return
+		s.awaiting.Store(true)
+		s.stream.queue(appendFrame(nil, opPing, ""), false)
+		s.flush(&r.raw)
+		next = set.pongTimeout
 	}
-	s.awaiting.Store(true)
-	a.touch(set.pongTimeout)
-	_, _ = s.stream.Write(appendFrame(nil, opPing, "")) // only queues
-	s.flush(&r.raw)
-	// A script sees no ping: with gpoll.v1 the scanned Position is the sign of life.
-	if s.form != formJSONFrame {
-		return
+	a.touch(next)
+	if s.form != formFrame {
+		r.beatInline(a)
 	}
-	c := a.client
-	var w inlineWrite
-	r.mu.Lock()
+}
+
+// appendBeat appends what tells the client that it has everything up to at. The plain WebSocket form has nothing for that.
+func (s *session) appendBeat(b []byte, at Position) []byte {
 	switch {
-	case c.attach != a:
-	case c.mode == inline:
-		w = inlineWrite{a, a.turn, 0, appendFrame(nil, opText, positionJSON(r.inlineCursorLocked(c)))}
-	default: // the pump sends it
-		a.isDue = true
-		a.wake()
+	case s.form.events():
+		return appendHeartbeat(b, at)
+	case s.form == formJSONFrame:
+		return appendFrame(b, opText, positionJSON(at))
 	}
-	r.mu.Unlock()
-	if w.attach != nil {
-		r.writeOne(&w)
-	}
+	return b
 }
 
 func positionJSON(p Position) []byte {
