@@ -120,6 +120,7 @@ type Broadcaster struct {
 	log      *slog.Logger
 	messages *messageLog
 	clients  registry
+	topics   topicIndex
 
 	goroutines  group
 	turns       chan struct{} // held by the routines that hand out
@@ -210,8 +211,11 @@ func (b *Broadcaster) tryPublish(ctx context.Context, m Message) (Position, erro
 
 // deliver is what the broker calls with each message in order.
 func (b *Broadcaster) deliver(m Message) {
-	if b.messages.append(&m) {
-		b.clients.each((*routine).notify)
+	switch b.messages.append(&m) {
+	case appended:
+		b.notify(m.address())
+	case appendedToo: // a gap or a new epoch is for everybody
+		b.notify(address{})
 	}
 }
 

@@ -150,14 +150,18 @@ func (l *messageLog) admit(ctx context.Context) error {
 }
 
 // behindLocked returns by how many messages the slowest routine is behind. It visits the routines only when
-// the last visit's answer does not suffice, and drops what all of them have taken.
+// the last visit's answer does not suffice. Then it drops what all of them have taken, and wakes those that nothing was for
+// for so long that they would hold up a publisher.
 func (l *messageLog) behindLocked() int {
-	if behind := l.hi - l.slowest; behind < uint64(l.lag) {
+	if behind := l.hi - l.slowest; behind < uint64(l.lag+1)/2 {
 		return int(behind)
 	}
 	l.slowest = l.hi
 	for r := range l.readers {
 		l.slowest = min(l.slowest, r.taken)
+		if l.hi-r.taken >= uint64(l.lag+1)/2 {
+			r.notify()
+		}
 	}
 	for l.live.len > 0 && l.live.at(0).pos.Seq <= l.slowest {
 		l.live.pop()
@@ -165,9 +169,18 @@ func (l *messageLog) behindLocked() int {
 	return int(l.hi - l.slowest)
 }
 
-// append adds a message that the broker has accepted and reports whether it was new. Messages come in the
-// broker's order; a repeat is dropped, and a hole in the numbers becomes a gap of reason "broker".
-func (l *messageLog) append(m *Message) bool {
+// What append did.
+type appendResult uint8
+
+const (
+	dropped     appendResult = iota // a repeat, or late
+	appended                        // the message
+	appendedToo                     // and something for everybody: a gap, or the beginning of an epoch
+)
+
+// append adds a message that the broker has accepted. Messages come in the broker's order; a repeat is dropped, and a hole in the
+// numbers becomes a gap of reason "broker".
+func (l *messageLog) append(m *Message) appendResult {
 	rec := newRecord(m)
 	plantRecord(rec)
 	limits, asked := Limits{}, false
@@ -183,15 +196,17 @@ func (l *messageLog) append(m *Message) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
-		return false
+		return dropped
 	}
+	did := appended
 	switch {
 	case slices.Contains(l.left, rec.pos.Epoch):
-		return false // late, from a life of the log that is over
+		return dropped // late, from a life of the log that is over
 	case rec.pos.Epoch != l.epoch:
 		l.restartLocked(rec.pos)
+		did = appendedToo
 	case rec.pos.Seq <= l.hi:
-		return false
+		return dropped
 	}
 	if from := l.hi + 1; rec.pos.Seq > from {
 		l.addLocked(&record{
@@ -199,10 +214,11 @@ func (l *messageLog) append(m *Message) bool {
 			at:   rec.at,
 			hole: &Gap{Epoch: l.epoch, From: from, To: rec.pos.Seq - 1, Reason: gapBroker},
 		}, Limits{})
+		did = appendedToo
 	}
 	l.addLocked(rec, limits)
 	l.behindLocked()
-	return true
+	return did
 }
 
 // restartLocked begins a new epoch, whose first message is at.

@@ -9,7 +9,8 @@ import (
 // A routine is a shard: one goroutine that walks the log and hands each message to its clients, at most RoutineMaxClients. It
 // takes all that is new as one batch and never waits for a client.
 //
-// Lock order: stream.mu, routine.mu, registry.mu, messageLog.mu. Nothing waits while one of the last three is held.
+// Lock order: stream.mu, routine.mu, then one of registry.mu, topicIndex.mu and messageLog.mu. Nothing waits while one of
+// the last four is held.
 type routine struct {
 	b  *Broadcaster
 	id int
@@ -96,6 +97,7 @@ func (r *routine) run() {
 			}
 			r.fanOut()
 		case <-tick.C:
+			r.fanOut() // what was for none of the clients: their scanned Position moves
 			r.sweep(r.b.now())
 		case <-r.stop:
 			return
@@ -348,6 +350,7 @@ func (r *routine) subscribeLocked(c *Client) {
 		if s == nil {
 			s = &subscribers{topic: topic}
 			r.topics[topic] = s
+			r.b.topics.add(topic, r)
 		}
 		c.subs = append(c.subs, subscription{s, int32(len(s.members))})
 		s.members = append(s.members, member{c, int32(len(c.subs) - 1)})
@@ -365,6 +368,7 @@ func (r *routine) unsubscribeLocked(c *Client) {
 		s.members = s.members[:len(s.members)-1]
 		if len(s.members) == 0 {
 			delete(r.topics, s.topic)
+			r.b.topics.remove(s.topic, r)
 		}
 	}
 	c.subs = nil

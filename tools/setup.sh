@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what the tests of the demonstration page need: Node.js, Chromium and the packages of the test. What cannot be installed is
+# Installs what the tests need beside Go: Node.js, Chromium, nginx with Nchan and npm packages. What cannot be installed is
 # said; the tests then skip with a sentence. With GPOLL_REQUIRE=1 it is a failure here.
 set -eu
 cd "$(dirname "$0")/.."
@@ -25,12 +25,18 @@ install() {
 	{ apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"; } >/dev/null 2>&1
 }
 
-if [ ! -f "$browser/package.json" ]; then exit 0; fi
-have node || install nodejs npm || lacks "no Node.js: the browser tests are skipped. Install nodejs and npm."
-have npm || install npm || lacks "no npm: the browser tests are skipped. Install npm."
+# packages FOLDER: what its lock file names, once.
+packages() {
+	if [ ! -d "$1/node_modules" ]; then
+		(cd "$1" && npm ci --no-audit --no-fund >/dev/null) || lacks "npm ci failed in $1: its tests are skipped."
+	fi
+}
+
+have node || install nodejs npm || lacks "no Node.js: the tests with a browser and with other servers are skipped. Install nodejs and npm."
+have npm || install npm || lacks "no npm: the tests with a browser and with other servers are skipped. Install npm."
+packages peers/node
+have nginx && [ -f /usr/lib/nginx/modules/ngx_nchan_module.so ] || install nginx-core libnginx-mod-nchan ||
+	lacks "no nginx with Nchan: it is left out of the comparison. Install nginx-core and libnginx-mod-nchan."
 have chromium chromium-browser google-chrome || install chromium ||
 	lacks "no Chromium: the browser tests are skipped. Install chromium."
-if [ -f "$browser/package-lock.json" ] && [ ! -d "$browser/node_modules" ]; then
-	(cd "$browser" && npm ci --no-audit --no-fund >/dev/null) ||
-		lacks "npm ci failed in $browser: the browser tests are skipped."
-fi
+packages "$browser"

@@ -56,6 +56,16 @@ const open = async (transport) => {
 	await state('open');
 };
 
+/** Waits until the server says that the page is attached. */
+async function attached(transport) {
+	const deadline = performance.now() + DEADLINE;
+	for (;;) {
+		const figures = await (await fetch(`${server.url}/stats`)).json();
+		if (figures.attached[transport] > 0) return;
+		assert.ok(performance.now() < deadline, `attached: ${JSON.stringify(figures.attached)}`);
+	}
+}
+
 async function step(name, run) {
 	const started = performance.now();
 	try {
@@ -209,6 +219,7 @@ async function steps() {
 	for (const transport of Object.keys(TRANSPORTS)) {
 		await step(`${transport}: a drain is told as such`, async () => {
 			await open(transport);
+			await attached(transport); // a poll that is between two answers is told nothing
 			server.child.kill('SIGTERM');
 			await state('reconnecting');
 			await page.locator('#state-detail', { hasText: /shut|down/i }).waitFor();
