@@ -133,7 +133,9 @@ func (c *Client) open(o attachOptions) (*attach, error) {
 	if o.socket != nil {
 		o.socket.attach = a
 	}
-	c.attach, c.mode, c.attached = a, reading, true
+	c.attach, c.attached = a, true
+	h := c.hot()
+	h.attach, h.mode = a, reading
 	b.attachCount[o.transport].Add(1)
 	return a, nil
 }
@@ -162,9 +164,10 @@ func (a *attach) close(cursor, sent Position, backSent int) bool {
 	c.idleSince = r.b.now()
 	r.b.attachCount[a.transport].Add(-1)
 	c.cursor = cursor
-	c.mode = away
+	h := c.hot()
+	h.attach, h.mode = nil, away
 	if a.implicit {
-		c.mode = counting
+		h.mode = counting
 		c.kept.sent, c.kept.backSent = sent, backSent
 	}
 	if len(c.queue) > 0 || a.heavy.Load() != 0 {
@@ -233,6 +236,7 @@ func (a *attach) step() (ev event, read bool) {
 	if a.transport != longPoll {
 		c.cursor = a.cursor // what next returned before has been written
 	}
+	h := c.hot()
 	switch {
 	case len(a.ops) > 0:
 		return gotOp, false
@@ -240,14 +244,13 @@ func (a *attach) step() (ev event, read bool) {
 		return gotStall, false
 	case len(a.queue) > 0:
 		return gotNothing, false // the wait returns at once
-	case c.mode == queued:
+	case h.mode == queued:
 		if a.cursor.Seq < r.at.Seq {
 			a.cursor = r.at // all that was offered has been taken from the queue
 		}
 	case a.caughtUpLocked():
-		c.from = a.cursor.Seq
-		c.mode = a.back
-		if c.mode != queued {
+		h.from, h.mode, h.turn = a.cursor.Seq, a.back, a.turn
+		if h.mode != queued {
 			return gotHandedOver, false
 		}
 		if a.queue == nil {
@@ -339,7 +342,7 @@ func (a *attach) post(op operation) {
 	a.ops = append(a.ops, op)
 	switch {
 	case c.attach != a:
-	case c.mode == inline:
+	case c.hot().mode == inline:
 		r.pullOutLocked(c, r.inlineCursorLocked(c))
 	default:
 		a.wake()
@@ -369,7 +372,7 @@ func (a *attach) operate(buf []byte) []byte {
 	a.want = c.interestLocked()
 	a.queue, c.queue = nil, nil
 	a.heavy.Store(0)
-	c.mode = reading
+	c.hot().mode = reading
 	return buf
 }
 

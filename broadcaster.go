@@ -123,7 +123,7 @@ type Broadcaster struct {
 	topics   topicIndex
 
 	goroutines  group
-	turns       chan struct{} // held by the routines that hand out
+	turns       chan *scratch // taken by the routines that hand out
 	published   atomic.Uint64
 	delivered   atomic.Uint64
 	attachCount [transportCount]atomic.Int64
@@ -240,7 +240,10 @@ func (b *Broadcaster) start() error {
 			return
 		}
 		b.ctx, b.cancel = context.WithCancel(context.Background())
-		b.turns = make(chan struct{}, runtime.GOMAXPROCS(0))
+		b.turns = make(chan *scratch, runtime.GOMAXPROCS(0))
+		for range cap(b.turns) {
+			b.turns <- &scratch{}
+		}
 		b.clients.byKey = map[clientKey]*Client{}
 		b.clients.byUser = map[string][]*Client{}
 		if b.Broker == nil {

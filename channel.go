@@ -21,7 +21,11 @@ func (c *Client) openChannel() (chan string, error) {
 	if err != nil {
 		return nil, err
 	}
-	a.back = direct
+	c.routine.mu.Lock()
+	if c.attach == a {
+		a.back, c.hot().direct = direct, sink.ch
+	}
+	c.routine.mu.Unlock()
 	a.pumpChannel()
 	return sink.ch, nil
 }
@@ -78,12 +82,11 @@ func (c *Client) endChannel(a *attach, gap *Gap) {
 	r.endLocked(a, endSlow)
 }
 
-// offer sends recs from the routine. When the channel is full a goroutine takes over.
-func (s *channelSink) offer(c *Client, recs []*record) {
-	sent := uint64(0)
-	defer func() { c.routine.b.delivered.Add(sent) }()
+// offer sends recs from the routine and returns how many. When the channel is full a goroutine takes over.
+func (s *channelSink) offer(c *Client, recs []*record) (sent uint64) {
+	from := c.hot().from
 	for _, rec := range recs {
-		if rec.pos.Seq <= c.from {
+		if rec.pos.Seq <= from {
 			continue
 		}
 		if rec.hole == nil {
@@ -99,15 +102,16 @@ func (s *channelSink) offer(c *Client, recs []*record) {
 			at.Seq = rec.hole.From - 1
 		}
 		s.lagLocked(c, at)
-		return
+		return sent
 	}
+	return sent
 }
 
 // lagLocked lets a goroutine carry the client on from that cursor, until it has caught up.
 func (s *channelSink) lagLocked(c *Client, cursor Position) {
 	a := c.attach
 	a.cursor, a.verified = cursor, true
-	c.mode = reading
+	c.hot().mode = reading
 	c.routine.b.spawn(a.fillChannel)
 }
 

@@ -50,11 +50,13 @@ var (
 func (r *routine) endLocked(a *attach, why *ending) {
 	c := a.client
 	a.ending.Store(why)
-	if c.mode == inline {
+	h := c.hot()
+	was := h.mode
+	if was == inline {
 		c.cursor = r.inlineCursorLocked(c)
 	}
-	was := c.mode
-	c.attach, c.mode, c.queue = nil, away, nil
+	h.attach, h.direct, h.mode = nil, nil, away
+	c.attach, c.queue = nil, nil
 	c.idleSince = r.b.now()
 	r.b.attachCount[a.transport].Add(-1)
 	if why != endGone {

@@ -6,17 +6,27 @@ package gpoll
 
 // An inlineWrite is what one client gets in one round.
 type inlineWrite struct {
-	attach   *attach
-	turn     uint32 // the attach's, when this was collected
-	messages int
-	bytes    []byte
+	attach *attach
+	turn   uint32 // the attach's, when this was collected
+	piece  int32  // index in scratch.pieces
 }
 
-// offerInline collects what goes to c's socket in this round.
+// A piece is messages in one form. Clients that get the same share it.
+type piece struct {
+	bytes    []byte
+	messages int
+}
+
+// collect notes what a client's socket gets in this round.
+func (r *routine) collect(h *hotClient, piece int32) {
+	h.collected = r.round
+	r.writes = append(r.writes, inlineWrite{h.attach, h.turn, piece})
+}
+
+// offerInline collects what goes to c's socket in this round, where that is not simply everyone.
 func (r *routine) offerInline(c *Client, recs []*record) {
-	a := c.attach
-	f := a.socket.form
-	for len(recs) > 0 && recs[0].pos.Seq <= c.from {
+	h := c.hot()
+	for len(recs) > 0 && recs[0].pos.Seq <= h.from {
 		recs = recs[1:]
 	}
 	if len(recs) == 0 {
@@ -24,51 +34,46 @@ func (r *routine) offerInline(c *Client, recs []*record) {
 	}
 	for _, rec := range recs {
 		if rec.hole != nil {
-			r.pullOutLocked(c, maxPosition(r.before, c.from))
+			r.pullOutLocked(c, maxPosition(r.before, h.from))
 			return
 		}
 	}
-	c.collected = r.round
-	r.writes = append(r.writes, inlineWrite{a, a.turn, len(recs), r.join(recs, f)})
+	r.pieces = append(r.pieces, piece{r.join(recs, h.form), len(recs)})
+	r.collect(h, int32(len(r.pieces)-1))
 }
 
-// join returns recs in a form as one piece. Clients that get the same piece share it.
+// pieceForEveryone returns the index of everyone in a form.
+func (r *routine) pieceForEveryone(f form) int32 {
+	if r.made[f] == 0 {
+		r.pieces = append(r.pieces, piece{r.join(r.everyone, f), len(r.everyone)})
+		r.made[f] = int32(len(r.pieces))
+	}
+	return r.made[f] - 1
+}
+
+// join returns recs in a form in one piece.
 func (r *routine) join(recs []*record, f form) []byte {
 	if len(recs) == 1 {
 		return recs[0].in(f)
-	}
-	shared := len(recs) == len(r.everyone) && &recs[0] == &r.everyone[0]
-	if shared && r.shared[f] != nil {
-		return r.shared[f]
 	}
 	start := len(r.arena)
 	for _, rec := range recs {
 		r.arena = append(r.arena, rec.in(f)...)
 	}
-	joined := r.arena[start:len(r.arena):len(r.arena)]
-	if shared {
-		r.shared[f] = joined
-	}
-	return joined
+	return r.arena[start:len(r.arena):len(r.arena)]
 }
 
-// writeInline writes what offerInline collected. It waits for nobody.
+// writeInline writes what was collected. It waits for nobody.
 func (r *routine) writeInline() {
-	if len(r.writes) == 0 {
-		return
-	}
 	delivered := 0
 	for i := range r.writes {
-		if r.writeOne(&r.writes[i]) {
-			delivered += r.writes[i].messages
+		w := &r.writes[i]
+		if p := &r.pieces[w.piece]; r.writeOne(w, p.bytes) {
+			delivered += p.messages
 		}
 	}
-	r.b.delivered.Add(uint64(delivered))
-	r.writes = emptied(r.writes)
-	r.shared = [formCount][]byte{}
-	r.arena = r.arena[:0]
-	if cap(r.arena) > 1<<20 {
-		r.arena = nil // a burst does not keep its memory
+	if delivered > 0 {
+		r.b.delivered.Add(uint64(delivered))
 	}
 }
 
@@ -80,19 +85,20 @@ func (r *routine) beatInline(a *attach) {
 	case c.attach != a:
 		r.mu.Unlock()
 		return
-	case c.mode != inline: // the pump sends it
+	case c.hot().mode != inline: // the pump sends it
 		a.isDue = true
 		a.wake()
 		r.mu.Unlock()
 		return
 	}
-	w := inlineWrite{a, a.turn, 0, a.socket.appendBeat(nil, r.inlineCursorLocked(c))}
+	w := inlineWrite{attach: a, turn: a.turn}
+	beat := a.socket.appendBeat(nil, r.inlineCursorLocked(c))
 	r.mu.Unlock()
-	r.writeOne(&w)
+	r.writeOne(&w, beat)
 }
 
-// writeOne writes one client's piece and reports whether it counts as delivered.
-func (r *routine) writeOne(w *inlineWrite) bool {
+// writeOne writes p to one client and reports whether it counts as delivered.
+func (r *routine) writeOne(w *inlineWrite, p []byte) bool {
 	a := w.attach
 	c := a.client
 	s := &a.socket.stream
@@ -100,8 +106,8 @@ func (r *routine) writeOne(w *inlineWrite) bool {
 		// Whoever writes is not this routine: let a goroutine wait for its turn.
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		if a.turn == w.turn && c.attach == a && c.mode == inline {
-			r.pullOutLocked(c, maxPosition(r.before, c.from))
+		if a.turn == w.turn && c.attach == a && c.hot().mode == inline {
+			r.pullOutLocked(c, maxPosition(r.before, c.hot().from))
 		}
 		return false
 	}
@@ -111,16 +117,18 @@ func (r *routine) writeOne(w *inlineWrite) bool {
 	}
 	if len(s.rest) > 0 {
 		r.mu.Lock()
-		r.pullOutLocked(c, maxPosition(r.before, c.from))
+		if c.attach == a && c.hot().mode == inline {
+			r.pullOutLocked(c, maxPosition(r.before, c.hot().from))
+		}
 		r.mu.Unlock()
 		s.mu.Unlock()
 		return false
 	}
-	err := s.tryWriteLocked(&r.raw, w.bytes)
+	err := s.tryWriteLocked(&r.raw, p)
 	s.wrote.Store(r.round)
 	if len(s.rest) > 0 {
 		r.mu.Lock()
-		r.lagInlineLocked(c)
+		r.lagInlineLocked(a)
 		r.mu.Unlock()
 	}
 	s.mu.Unlock()
@@ -135,15 +143,16 @@ func (r *routine) writeOne(w *inlineWrite) bool {
 }
 
 // lagInlineLocked takes a client whose socket took only a part off the inline path. What is left counts as written.
-func (r *routine) lagInlineLocked(c *Client) {
-	if c.mode != inline {
+func (r *routine) lagInlineLocked(a *attach) {
+	c := a.client
+	if c.attach != a || c.hot().mode != inline {
 		return
 	}
 	if r.b.DisconnectSlow {
 		r.endLocked(c.attach, endSlow)
 		return
 	}
-	r.pullOutLocked(c, maxPosition(r.at, c.from))
+	r.pullOutLocked(c, maxPosition(r.at, c.hot().from))
 }
 
 // pullOutLocked lets a goroutine carry the client on from that cursor, until it has caught up.
@@ -151,16 +160,17 @@ func (r *routine) pullOutLocked(c *Client, cursor Position) {
 	a := c.attach
 	a.turn++
 	a.cursor, a.verified = cursor, true
-	c.mode = reading
+	c.hot().mode = reading
 	r.b.spawn(a.socket.pump)
 }
 
 // inlineCursorLocked returns how far a client on the inline path has been written to.
 func (r *routine) inlineCursorLocked(c *Client) Position {
-	if c.collected == r.round && c.attach.socket.stream.wrote.Load() != r.round {
-		return maxPosition(r.before, c.from)
+	h := c.hot()
+	if h.collected == r.round && c.attach.socket.stream.wrote.Load() != r.round {
+		return maxPosition(r.before, h.from)
 	}
-	return maxPosition(r.at, c.from)
+	return maxPosition(r.at, h.from)
 }
 
 func maxPosition(p Position, seq uint64) Position {

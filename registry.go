@@ -86,6 +86,7 @@ func (b *Broadcaster) register(reg registration) (*Client, *refusal) {
 	}
 	c.slot = int32(len(r.clients))
 	r.clients = append(r.clients, c)
+	r.hot = append(r.hot, hotClient{})
 	c.setTopicsLocked(reg.named, reg.given)
 	c.cursor = reg.cursor
 	if c.cursor.IsZero() {
@@ -199,23 +200,23 @@ func (b *Broadcaster) remove(c *Client, why *ending) bool {
 
 	r.mu.Lock()
 	c.removed = true
-	if c.slot >= 0 { // else register has not got to it yet
-		last := r.clients[len(r.clients)-1]
-		r.clients[c.slot] = last
-		last.slot = c.slot
-		r.clients[len(r.clients)-1] = nil
-		r.clients = r.clients[:len(r.clients)-1]
-		r.unsubscribeLocked(c)
-	}
 	if c.err == nil {
 		c.err = &EndError{Code: why.refusal.code}
 	}
 	if c.attach != nil {
 		r.endLocked(c.attach, why)
-	} else {
+	} else if why != endGone {
 		b.countEnd(why)
 	}
 	c.queue, c.kept = nil, nil
+	if c.slot >= 0 { // else register has not got to it yet
+		r.unsubscribeLocked(c)
+		at, end := c.slot, len(r.clients)-1
+		r.clients[at], r.hot[at] = r.clients[end], r.hot[end]
+		r.clients[at].slot, c.slot = at, -1
+		r.clients[end], r.hot[end] = nil, hotClient{}
+		r.clients, r.hot = r.clients[:end], r.hot[:end]
+	}
 	r.mu.Unlock()
 	return true
 }

@@ -2,6 +2,7 @@ package gpoll
 
 import (
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 )
@@ -24,25 +25,51 @@ type routine struct {
 
 	mu      sync.Mutex // guards the fields below, and the clients' where client.go says so
 	clients []*Client
+	hot     []hotClient // of clients, in their order
 	topics  map[string]*subscribers
 	at      Position // everything up to here has been offered to the clients
 	before  Position // at, as it was before the last round
 	round   uint64
 
-	// Touched only by the routine's goroutine, kept between rounds for their memory.
+	// Touched only by the routine's goroutine.
+	*scratch // while it hands out
+	beats    []*attach
+	raw      rawWriter
+}
+
+// A scratch is the memory of a round. It goes with the turn to hand out, so that there is one for each processor.
+type scratch struct {
 	batch    []*record
 	everyone []*record // of batch, what goes to every client
 	merged   []*record
 	touched  []*Client
 	due      []dueRecord
 	overfull []*Client
-	beats    []*attach
+	sent     uint64 // to channels
 
 	// For the inline path.
 	writes []inlineWrite
-	shared [formCount][]byte // everyone, joined
-	arena  []byte            // what is joined in this round
-	raw    rawWriter
+	pieces []piece
+	made   [formCount]int32 // 1 + index of the piece that is everyone in a form; 0: not made yet
+	arena  []byte           // what is joined in this round
+}
+
+// reset forgets the round, for a quiet broadcaster holds on to no message beyond the log's window, and keeps the memory.
+func (t *scratch) reset() {
+	*t = scratch{
+		batch:    emptied(t.batch),
+		everyone: emptied(t.everyone),
+		merged:   emptied(t.merged),
+		touched:  emptied(t.touched),
+		due:      emptied(t.due),
+		overfull: emptied(t.overfull),
+		writes:   emptied(t.writes),
+		pieces:   emptied(t.pieces),
+		arena:    t.arena[:0],
+	}
+	if cap(t.arena) > 1<<20 {
+		t.arena = nil // a burst does not keep its memory
+	}
 }
 
 // subscribers is the clients of one topic, so that a message costs in proportion to them.
@@ -130,10 +157,9 @@ func (r *routine) notify() {
 func (r *routine) fanOut() {
 	// As many routines hand out at a time as there are processors. Between two of them whoever publishes gets the processor:
 	// what comes meanwhile goes out with this batch.
-	r.b.turns <- struct{}{}
-	defer func() { <-r.b.turns }()
+	r.scratch = <-r.b.turns
 	runtime.Gosched()
-	batch, at := r.b.messages.take(r, r.batch[:0])
+	batch, at := r.b.messages.take(r, r.batch)
 	r.batch = batch
 	r.mu.Lock()
 	switch {
@@ -152,13 +178,12 @@ func (r *routine) fanOut() {
 	for _, c := range r.overfull {
 		r.b.remove(c, endBufferFull)
 	}
-	// A quiet broadcaster holds on to no message beyond the log's window.
-	r.batch = emptied(r.batch)
-	r.everyone = emptied(r.everyone)
-	r.merged = emptied(r.merged)
-	r.touched = emptied(r.touched)
-	r.due = emptied(r.due)
-	r.overfull = emptied(r.overfull)
+	if r.sent > 0 {
+		r.b.delivered.Add(r.sent)
+	}
+	r.reset()
+	r.b.turns <- r.scratch
+	r.scratch = nil
 }
 
 // emptied returns s without its elements, for its memory.
@@ -169,7 +194,7 @@ func emptied[T any](s []T) []T {
 
 // restartLocked makes a client read the log, which tells it of the new epoch.
 func (r *routine) restartLocked(c *Client) {
-	switch c.mode {
+	switch c.hot().mode {
 	case queued:
 		c.lagLocked()
 	case direct:
@@ -212,19 +237,31 @@ func (r *routine) offerLocked(batch []*record) {
 	}
 	if len(r.everyone) == 0 {
 		for _, c := range r.touched {
-			if c.mode != away && c.mode != reading {
+			if m := c.hot().mode; m != away && m != reading {
 				r.offerMixed(c)
 			}
 		}
 		return
 	}
-	for _, c := range r.clients {
+	first, last := r.everyone[0].pos.Seq, r.everyone[len(r.everyone)-1]
+	whole := !slices.ContainsFunc(r.everyone, func(rec *record) bool { return rec.hole != nil })
+	for i := range r.hot {
+		h := &r.hot[i]
 		switch {
-		case c.mode == away || c.mode == reading:
-		case c.round == r.round:
-			r.offerMixed(c)
+		case h.mode == away || h.mode == reading:
+		case h.round == r.round:
+			r.offerMixed(r.clients[i])
+		case h.mode == inline && whole && h.from < first:
+			r.collect(h, r.pieceForEveryone(h.form))
+		case h.mode == direct && len(r.everyone) == 1 && whole && h.from < first:
+			select {
+			case h.direct <- last.data:
+				r.sent++
+			default:
+				r.offerTo(r.clients[i], r.everyone)
+			}
 		default:
-			r.offerTo(c, r.everyone)
+			r.offerTo(r.clients[i], r.everyone)
 		}
 	}
 }
@@ -261,8 +298,8 @@ func (r *routine) address(c *Client, d dueRecord) {
 	d.next = -1
 	i := int32(len(r.due))
 	r.due = append(r.due, d)
-	if c.round != r.round {
-		c.round, c.first = r.round, i
+	if h := c.hot(); h.round != r.round {
+		h.round, c.first = r.round, i
 		r.touched = append(r.touched, c)
 	} else {
 		r.due[c.end].next = i
@@ -294,10 +331,11 @@ func (r *routine) offerMixed(c *Client) {
 
 // offerTo hands messages to one client.
 func (r *routine) offerTo(c *Client, recs []*record) {
-	switch c.mode {
+	h := c.hot()
+	switch h.mode {
 	case queued:
 		for _, rec := range recs {
-			if rec.pos.Seq > c.from && !r.enqueue(c, rec) {
+			if rec.pos.Seq > h.from && !r.enqueue(c, rec) {
 				return
 			}
 		}
@@ -310,7 +348,7 @@ func (r *routine) offerTo(c *Client, recs []*record) {
 			r.overfull = append(r.overfull, c)
 		}
 	case direct:
-		c.attach.channel.offer(c, recs)
+		r.sent += c.attach.channel.offer(c, recs)
 	case inline:
 		r.offerInline(c, recs)
 	}

@@ -92,8 +92,8 @@ func (s *session) startPump() {
 	a := s.attach
 	r := a.client.routine
 	r.mu.Lock()
-	if s.stream.raw != nil {
-		a.back = inline
+	if s.stream.raw != nil && a.client.attach == a {
+		a.back, a.client.hot().form = inline, s.form
 	}
 	r.mu.Unlock()
 	if ev, _ := a.step(); ev != gotHandedOver {
@@ -233,7 +233,7 @@ func (s *session) flush(raw *rawWriter) {
 		if stalled && s.attach != nil {
 			c := s.attach.client
 			c.routine.mu.Lock()
-			if c.attach == s.attach && c.mode == inline {
+			if c.attach == s.attach && c.hot().mode == inline {
 				c.routine.pullOutLocked(c, c.routine.inlineCursorLocked(c))
 			}
 			c.routine.mu.Unlock()
