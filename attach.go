@@ -44,8 +44,7 @@ type attach struct {
 	// Guarded by the routine's mu.
 	due     moment // when the poll ends, or the next heartbeat is owed; 0: never
 	isDue   bool
-	back    mode   // who takes over when the goroutine has caught up: queued (the goroutine stays), direct or inline
-	turn    uint32 // counts how often a goroutine took over from the inline path
+	back    mode // who takes over when the goroutine has caught up: queued (the goroutine stays), direct or inline
 	ops     []operation
 	expires moment // when Authorize is asked again; 0: never
 
@@ -135,7 +134,7 @@ func (c *Client) open(o attachOptions) (*attach, error) {
 	}
 	c.attach, c.attached = a, true
 	h := c.hot()
-	h.attach, h.mode = a, reading
+	h.mode = reading
 	b.attachCount[o.transport].Add(1)
 	return a, nil
 }
@@ -165,7 +164,7 @@ func (a *attach) close(cursor, sent Position, backSent int) bool {
 	r.b.attachCount[a.transport].Add(-1)
 	c.cursor = cursor
 	h := c.hot()
-	h.attach, h.mode = nil, away
+	h.mode = away
 	if a.implicit {
 		h.mode = counting
 		c.kept.sent, c.kept.backSent = sent, backSent
@@ -249,7 +248,10 @@ func (a *attach) step() (ev event, read bool) {
 			a.cursor = r.at // all that was offered has been taken from the queue
 		}
 	case a.caughtUpLocked():
-		h.from, h.mode, h.turn = a.cursor.Seq, a.back, a.turn
+		h.from, h.mode = a.cursor.Seq, a.back
+		if h.mode == inline {
+			h.session, h.turn, h.form = a.socket, a.socket.stream.turn, a.socket.form
+		}
 		if h.mode != queued {
 			return gotHandedOver, false
 		}
@@ -332,7 +334,7 @@ func (a *attach) post(op operation) {
 	c := a.client
 	r := c.routine
 	if a.socket != nil {
-		defer a.socket.flush(&rawWriter{}) // a control frame that came while the lock below was held
+		defer a.socket.flush() // a control frame that came while the lock below was held
 		// With the right to write nothing is on its way to the socket: the cursor is exact.
 		a.socket.stream.mu.Lock()
 		defer a.socket.stream.mu.Unlock()

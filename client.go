@@ -38,12 +38,12 @@ type Client struct {
 // A hotClient is what a routine looks at for every client of every broadcast. A routine has them in one piece of memory, in the order
 // of its clients: a visit costs a few nanoseconds, where a look at the Client would wait for the memory.
 type hotClient struct {
-	attach    *attach
+	session   *session    // of the mode inline
 	direct    chan string // of the mode direct
 	from      uint64      // the routine passes over what is not newer: the attach has read it from the log
 	round     uint64      // last round in which something was addressed to the client
 	collected uint64      // last round in which something was collected for its socket
-	turn      uint32      // the attach's, while the mode is inline
+	turn      uint32      // the session's, of the mode inline
 	mode      mode
 	form      form // of the mode inline
 }

@@ -55,7 +55,7 @@ func (r *routine) endLocked(a *attach, why *ending) {
 	if was == inline {
 		c.cursor = r.inlineCursorLocked(c)
 	}
-	h.attach, h.direct, h.mode = nil, nil, away
+	h.session, h.direct, h.mode = nil, nil, away
 	c.attach, c.queue = nil, nil
 	c.idleSince = r.b.now()
 	r.b.attachCount[a.transport].Add(-1)

@@ -6,9 +6,9 @@ package gpoll
 
 // An inlineWrite is what one client gets in one round.
 type inlineWrite struct {
-	attach *attach
-	turn   uint32 // the attach's, when this was collected
-	piece  int32  // index in scratch.pieces
+	session *session
+	turn    uint32 // the session's, when this was collected
+	piece   int32  // index in scratch.pieces
 }
 
 // A piece is messages in one form. Clients that get the same share it.
@@ -20,7 +20,7 @@ type piece struct {
 // collect notes what a client's socket gets in this round.
 func (r *routine) collect(h *hotClient, piece int32) {
 	h.collected = r.round
-	r.writes = append(r.writes, inlineWrite{h.attach, h.turn, piece})
+	r.writes = append(r.writes, inlineWrite{h.session, h.turn, piece})
 }
 
 // offerInline collects what goes to c's socket in this round, where that is not simply everyone.
@@ -91,7 +91,7 @@ func (r *routine) beatInline(a *attach) {
 		r.mu.Unlock()
 		return
 	}
-	w := inlineWrite{attach: a, turn: a.turn}
+	w := inlineWrite{session: a.socket, turn: a.socket.stream.turn}
 	beat := a.socket.appendBeat(nil, r.inlineCursorLocked(c))
 	r.mu.Unlock()
 	r.writeOne(&w, beat)
@@ -99,23 +99,25 @@ func (r *routine) beatInline(a *attach) {
 
 // writeOne writes p to one client and reports whether it counts as delivered.
 func (r *routine) writeOne(w *inlineWrite, p []byte) bool {
-	a := w.attach
-	c := a.client
-	s := &a.socket.stream
+	s := &w.session.stream
 	if !s.mu.TryLock() {
+		a := w.session.attach
+		c := a.client
 		// Whoever writes is not this routine: let a goroutine wait for its turn.
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		if a.turn == w.turn && c.attach == a && c.hot().mode == inline {
+		if s.turn == w.turn && c.attach == a && c.hot().mode == inline {
 			r.pullOutLocked(c, maxPosition(r.before, c.hot().from))
 		}
 		return false
 	}
-	if a.turn != w.turn || s.closing.Load() {
+	if s.turn != w.turn || s.closing.Load() {
 		s.mu.Unlock()
 		return false // a goroutine has taken over, and reads this from the log
 	}
-	if len(s.rest) > 0 {
+	if s.stalled.Load() {
+		a := w.session.attach
+		c := a.client
 		r.mu.Lock()
 		if c.attach == a && c.hot().mode == inline {
 			r.pullOutLocked(c, maxPosition(r.before, c.hot().from))
@@ -124,20 +126,20 @@ func (r *routine) writeOne(w *inlineWrite, p []byte) bool {
 		s.mu.Unlock()
 		return false
 	}
-	err := s.tryWriteLocked(&r.raw, p)
+	err := s.tryWriteLocked(p)
 	s.wrote.Store(r.round)
-	if len(s.rest) > 0 {
+	if s.stalled.Load() {
 		r.mu.Lock()
-		r.lagInlineLocked(a)
+		r.lagInlineLocked(w.session.attach)
 		r.mu.Unlock()
 	}
 	s.mu.Unlock()
 	if err != nil {
-		a.end(endGone) // its reader sees the same
+		w.session.attach.end(endGone) // its reader sees the same
 		return false
 	}
 	if s.controls.Load() {
-		a.socket.flush(&r.raw)
+		w.session.flush()
 	}
 	return true
 }
@@ -158,7 +160,7 @@ func (r *routine) lagInlineLocked(a *attach) {
 // pullOutLocked lets a goroutine carry the client on from that cursor, until it has caught up.
 func (r *routine) pullOutLocked(c *Client, cursor Position) {
 	a := c.attach
-	a.turn++
+	a.socket.stream.turn++
 	a.cursor, a.verified = cursor, true
 	c.hot().mode = reading
 	r.b.spawn(a.socket.pump)

@@ -34,7 +34,6 @@ type routine struct {
 	// Touched only by the routine's goroutine.
 	*scratch // while it hands out
 	beats    []*attach
-	raw      rawWriter
 }
 
 // A scratch is the memory of a round. It goes with the turn to hand out, so that there is one for each processor.

@@ -14,8 +14,8 @@ import (
 // A session is an attach on a connection of its own: a WebSocket, or SSE over HTTP/1.1. It has a stream, which the routine writes
 // to, and a goroutine that reads.
 type session struct {
-	b       *Broadcaster
 	stream  stream
+	b       *Broadcaster
 	form    form
 	attach  *attach         // nil before begin
 	request *http.Request   // of gpoll.v1, until the hello
@@ -93,7 +93,7 @@ func (s *session) startPump() {
 	r := a.client.routine
 	r.mu.Lock()
 	if s.stream.raw != nil && a.client.attach == a {
-		a.back, a.client.hot().form = inline, s.form
+		a.back = inline
 	}
 	r.mu.Unlock()
 	if ev, _ := a.step(); ev != gotHandedOver {
@@ -116,7 +116,7 @@ func (s *session) pump() {
 			for i := range items {
 				if items[i].gap != nil && s.form == formFrame {
 					s.closeForGap(items[i], buf)
-					s.flush(&rawWriter{})
+					s.flush()
 					return
 				}
 				buf = appendItem(buf, &items[i], s.form)
@@ -133,7 +133,7 @@ func (s *session) pump() {
 		case gotStall:
 			err = s.stream.writeWaiting(nil)
 		case gotHandedOver, gotEnd:
-			s.flush(&rawWriter{}) // a control frame that came while this goroutine wrote
+			s.flush() // a control frame that came while this goroutine wrote
 			return
 		}
 	}
@@ -194,7 +194,7 @@ func (s *session) sendClose(why *ending) {
 	if s.stream.raw == nil {
 		_ = s.stream.writeWaiting(nil) // its peer may be gone
 	} else {
-		s.flush(&rawWriter{})
+		s.flush()
 	}
 	_ = s.stream.SetReadDeadline(time.Now().Add(closeWait)) // a connection that is gone has no deadline
 }
@@ -211,7 +211,7 @@ func (why *ending) closeReason() string {
 }
 
 // flush writes the control frames that wait, without waiting itself. Whoever is writing at the moment does it afterwards.
-func (s *session) flush(raw *rawWriter) {
+func (s *session) flush() {
 	st := &s.stream
 	if st.raw == nil {
 		if s.attach == nil {
@@ -227,7 +227,7 @@ func (s *session) flush(raw *rawWriter) {
 	for st.controls.Load() && st.mu.TryLock() {
 		var err error
 		if len(st.rest) == 0 {
-			err = st.tryWriteLocked(raw, st.takeControl())
+			err = st.tryWriteLocked(st.takeControl())
 		}
 		stalled := len(st.rest) > 0
 		if stalled && s.attach != nil {
@@ -240,7 +240,7 @@ func (s *session) flush(raw *rawWriter) {
 		}
 		st.mu.Unlock()
 		if err != nil {
-			_ = st.Close() // the reader ends with it
+			s.b.spawn(func() { _ = st.Close() }) // the reader ends with it; a routine does not wait for that
 		}
 		if err != nil || stalled {
 			return
@@ -268,7 +268,7 @@ func (s *session) beat(r *routine) {
 		}
 		s.awaiting.Store(true)
 		s.stream.queue(appendFrame(nil, opPing, ""), false)
-		s.flush(&r.raw)
+		s.flush()
 		next = set.pongTimeout
 	}
 	a.touch(next)

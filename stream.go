@@ -13,25 +13,38 @@ import (
 // goroutine that carries the client on when the socket is full; control frames come from anywhere. Frames never interleave, a
 // partly written one is continued before anything else, and nothing follows a close frame.
 type stream struct {
-	net.Conn
-	prefix  []byte          // was read but not yet handled
-	raw     syscall.RawConn // nil where a write cannot be tried without waiting: TLS, other systems
-	timeout time.Duration   // of one write that waits
+	// What a routine touches comes first, in one line of memory.
+	mu       sync.Mutex    // the right to write; a routine only tries it
+	wrote    atomic.Uint64 // the routine's last round that went out
+	fd       int32         // for tryWriteLocked, guarded by mu; -1 when closed, or when it cannot be written to without waiting
+	turn     uint32        // counts how often a goroutine took over from the routine; guarded by routine.mu
+	stalled  atomic.Bool   // rest is not empty
+	controls atomic.Bool   // control is not empty
+	closing  atomic.Bool   // a close frame was queued: no data from here on
 
-	mu      sync.Mutex    // the right to write; a routine only tries it
-	rest    []byte        // what the socket refused
-	stalled atomic.Bool   // rest is not empty
-	wrote   atomic.Uint64 // the routine's last round that went out
+	net.Conn
+	raw     syscall.RawConn // nil where the socket cannot be watched: TLS, other systems
+	prefix  []byte          // was read but not yet handled
+	timeout time.Duration   // of one write that waits
+	rest    []byte          // what the socket refused; guarded by mu
 
 	controlMu sync.Mutex
-	control   [][]byte    // frames that wait for the right to write: one of each kind
-	controls  atomic.Bool // control is not empty
-	closing   atomic.Bool // a close frame was queued: no data from here on
+	control   [][]byte // frames that wait for the right to write: one of each kind
 }
 
 // init takes over a connection. prefix has been read from it already.
 func (s *stream) init(conn net.Conn, prefix []byte, timeout time.Duration) {
-	s.Conn, s.prefix, s.raw, s.timeout = conn, prefix, rawConn(conn), timeout
+	s.Conn, s.prefix, s.timeout = conn, prefix, timeout
+	s.raw, s.fd = rawConn(conn)
+}
+
+// Close closes the connection. Whoever waits for the socket is told so first: nobody writes to a descriptor that may be another's.
+func (s *stream) Close() error {
+	_ = s.SetDeadline(time.Unix(1, 0)) // it may be closed already
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fd = -1
+	return s.Conn.Close()
 }
 
 // Read reads what has arrived already first.
@@ -121,8 +134,11 @@ func (s *stream) writeWaiting(p []byte) error {
 }
 
 // tryWriteLocked writes p as far as the socket takes it at once, and keeps the rest. The caller holds mu, and rest is empty.
-func (s *stream) tryWriteLocked(w *rawWriter, p []byte) error {
-	n, err := w.write(s.raw, p)
+func (s *stream) tryWriteLocked(p []byte) error {
+	if s.fd < 0 {
+		return net.ErrClosed
+	}
+	n, err := writeOnce(int(s.fd), p)
 	if err != nil {
 		return err
 	}

@@ -8,13 +8,11 @@ import (
 	"syscall"
 )
 
-// rawConn returns nil: on this system every stream is written by a goroutine.
-func rawConn(net.Conn) syscall.RawConn { return nil }
-
-type rawWriter struct{}
-
-func (*rawWriter) write(syscall.RawConn, []byte) (int, error) { return 0, errors.ErrUnsupported }
+// rawConn returns nil and -1: on this system every stream is written by a goroutine.
+func rawConn(net.Conn) (syscall.RawConn, int32) { return nil, -1 }
 
 func readSome(syscall.RawConn, func() []byte, func([]byte)) ([]byte, error) {
 	return nil, errors.ErrUnsupported
 }
+
+func writeOnce(int, []byte) (int, error) { return 0, errors.ErrUnsupported }

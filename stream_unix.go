@@ -8,17 +8,20 @@ import (
 	"syscall"
 )
 
-// rawConn returns what lets a write be tried on conn without waiting, or nil.
-func rawConn(conn net.Conn) syscall.RawConn {
+// rawConn returns what watches conn's socket, and its descriptor; nil and -1 where there is none.
+func rawConn(conn net.Conn) (raw syscall.RawConn, fd int32) {
 	sc, ok := conn.(syscall.Conn)
 	if !ok {
-		return nil
+		return nil, -1
 	}
 	raw, err := sc.SyscallConn()
-	if err != nil {
-		return nil
+	if err == nil {
+		err = raw.Control(func(s uintptr) { fd = int32(s) })
 	}
-	return raw
+	if err != nil {
+		return nil, -1
+	}
+	return raw, fd
 }
 
 // readSome waits until there is something to read and reads up to len(buf) of it. While it waits it holds no buffer and little
@@ -47,36 +50,4 @@ func readSome(raw syscall.RawConn, take func() []byte, back func([]byte)) (p []b
 		err = failed
 	}
 	return p, err
-}
-
-// A rawWriter tries one write(2) at a time. It keeps its closure, so that a write allocates nothing.
-type rawWriter struct {
-	p   []byte
-	n   int
-	err error
-	f   func(fd uintptr) bool
-}
-
-// write writes as much of p as the socket takes at once: 0 when it is full.
-func (w *rawWriter) write(raw syscall.RawConn, p []byte) (int, error) {
-	if w.f == nil {
-		w.f = func(fd uintptr) bool {
-			for {
-				w.n, w.err = writeOnce(fd, w.p)
-				if w.err != syscall.EINTR {
-					return true // never wait
-				}
-			}
-		}
-	}
-	w.p = p
-	err := raw.Write(w.f)
-	w.p = nil
-	if err != nil {
-		return 0, err
-	}
-	if w.err == syscall.EAGAIN {
-		return 0, nil
-	}
-	return max(w.n, 0), w.err
 }

@@ -4,5 +4,18 @@ package gpoll
 
 import "syscall"
 
-// writeOnce is write(2) on a socket that does not block.
-func writeOnce(fd uintptr, p []byte) (int, error) { return syscall.Write(int(fd), p) }
+// writeOnce tries write(2) on a socket that does not block: 0 bytes when it is full.
+func writeOnce(fd int, p []byte) (int, error) {
+	for {
+		n, err := syscall.Write(fd, p)
+		switch err {
+		case nil:
+			return n, nil
+		case syscall.EAGAIN:
+			return 0, nil
+		case syscall.EINTR:
+		default:
+			return 0, err
+		}
+	}
+}

@@ -110,7 +110,7 @@ func (s *session) handle() error {
 		switch opcode {
 		case opPing:
 			s.stream.queue(appendFrame(nil, opPong, payload), false)
-			s.flush(&rawWriter{})
+			s.flush()
 		case opPong:
 			s.awaiting.Store(false)
 		}
@@ -241,6 +241,6 @@ type controlWriter struct{ session *session }
 
 func (w controlWriter) Write(frame []byte) (int, error) {
 	n, err := w.session.stream.Write(frame)
-	w.session.flush(&rawWriter{})
+	w.session.flush()
 	return n, err
 }
