@@ -133,8 +133,8 @@ func (c *Client) open(o attachOptions) (*attach, error) {
 		o.socket.attach = a
 	}
 	c.attach, c.attached = a, true
-	h := c.hot()
-	h.mode = reading
+	c.hot().mode = reading
+	c.scheduleLocked()
 	b.attachCount[o.transport].Add(1)
 	return a, nil
 }
@@ -163,6 +163,7 @@ func (a *attach) close(cursor, sent Position, backSent int) bool {
 	c.idleSince = r.b.now()
 	r.b.attachCount[a.transport].Add(-1)
 	c.cursor = cursor
+	c.scheduleLocked()
 	h := c.hot()
 	h.mode = away
 	if a.implicit {
@@ -321,6 +322,9 @@ func (a *attach) touch(d time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	a.due = r.b.now() + moment(d)
+	if a.client.attach == a {
+		a.client.scheduleLocked()
+	}
 }
 
 // An operation changes an attach's subscription at the cursor of the goroutine that serves it, and answers in the stream.

@@ -43,9 +43,27 @@ type hotClient struct {
 	from      uint64      // the routine passes over what is not newer: the attach has read it from the log
 	round     uint64      // last round in which something was addressed to the client
 	collected uint64      // last round in which something was collected for its socket
+	due       moment      // when a sweep has to look at the client; 0: never
 	turn      uint32      // the session's, of the mode inline
 	mode      mode
 	form      form // of the mode inline
+}
+
+// scheduleLocked sets when a sweep has to look at the client: when its attach is due or has to be authorised anew, or when it has been
+// away for too long.
+func (c *Client) scheduleLocked() {
+	h := c.hot()
+	a := c.attach
+	switch {
+	case a == nil && c.attached:
+		h.due = c.idleSince + moment(c.routine.b.set.clientTTL)
+	case a == nil:
+		h.due = c.idleSince + moment(c.routine.b.set.attachTimeout)
+	case a.due == 0 || a.expires != 0 && a.expires < a.due:
+		h.due = a.expires
+	default:
+		h.due = a.due
+	}
 }
 
 // hot returns what the routine keeps for c. The client is registered and not removed; routine.mu is held, also while the result is used.

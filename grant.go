@@ -179,6 +179,9 @@ func (a *attach) renew(grant Grant) *ending {
 	}
 	c.routine.mu.Lock()
 	a.grantee, a.expires = &again, c.routine.b.momentOf(grant.Expires)
+	if c.attach == a {
+		c.scheduleLocked()
+	}
 	c.routine.mu.Unlock()
 	// What was given before may be given no more, and the reverse.
 	a.post(operation{change: func(named []string) []string { return named }})

@@ -87,6 +87,7 @@ func (b *Broadcaster) register(reg registration) (*Client, *refusal) {
 	c.slot = int32(len(r.clients))
 	r.clients = append(r.clients, c)
 	r.hot = append(r.hot, hotClient{})
+	c.scheduleLocked()
 	c.setTopicsLocked(reg.named, reg.given)
 	c.cursor = reg.cursor
 	if c.cursor.IsZero() {

@@ -418,16 +418,14 @@ func (r *routine) sweep(now moment) {
 	var gone []*Client
 	var asked []*attach
 	r.mu.Lock()
-	for _, c := range r.clients {
+	for i := range r.hot {
+		if due := r.hot[i].due; due == 0 || now < due {
+			continue
+		}
+		c := r.clients[i]
 		a := c.attach
 		if a == nil {
-			ttl := b.set.clientTTL
-			if !c.attached {
-				ttl = b.set.attachTimeout
-			}
-			if now-c.idleSince >= moment(ttl) {
-				gone = append(gone, c)
-			}
+			gone = append(gone, c)
 			continue
 		}
 		if a.due != 0 && now >= a.due {
@@ -437,6 +435,7 @@ func (r *routine) sweep(now moment) {
 			a.expires = 0
 			asked = append(asked, a)
 		}
+		c.scheduleLocked()
 	}
 	r.mu.Unlock()
 	for _, a := range r.beats {
