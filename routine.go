@@ -71,24 +71,6 @@ func (t *scratch) reset() {
 	}
 }
 
-// subscribers is the clients of one topic, so that a message costs in proportion to them.
-type subscribers struct {
-	topic   string
-	members []member
-}
-
-// A member knows where it stands in its client's subscriptions, and a subscription where it stands among the members, so that each
-// is removed in constant time.
-type member struct {
-	client *Client
-	index  int32
-}
-
-type subscription struct {
-	to    *subscribers
-	index int32
-}
-
 // A dueRecord is an element of the chain of addressed messages of one client in one round.
 type dueRecord struct {
 	rec    *record // nil: the message for everyone at index skip is not for this client
@@ -377,86 +359,4 @@ func (r *routine) lag(c *Client) {
 		return
 	}
 	c.lagLocked()
-}
-
-// subscribeLocked enters c with all its topics.
-func (r *routine) subscribeLocked(c *Client) {
-	c.subs = make([]subscription, 0, len(c.topics))
-	for _, topic := range c.topics {
-		s := r.topics[topic]
-		if s == nil {
-			s = &subscribers{topic: topic}
-			r.topics[topic] = s
-			r.b.topics.add(topic, r)
-		}
-		c.subs = append(c.subs, subscription{s, int32(len(s.members))})
-		s.members = append(s.members, member{c, int32(len(c.subs) - 1)})
-	}
-}
-
-// unsubscribeLocked removes c from all its topics.
-func (r *routine) unsubscribeLocked(c *Client) {
-	for _, sub := range c.subs {
-		s := sub.to
-		last := s.members[len(s.members)-1]
-		s.members[sub.index] = last
-		last.client.subs[last.index].index = sub.index
-		s.members[len(s.members)-1] = member{}
-		s.members = s.members[:len(s.members)-1]
-		if len(s.members) == 0 {
-			delete(r.topics, s.topic)
-			r.b.topics.remove(s.topic, r)
-		}
-	}
-	c.subs = nil
-}
-
-// sweep looks for what time has ended: polls, heartbeats, grants, clients that stay away.
-func (r *routine) sweep(now moment) {
-	b := r.b
-	b.messages.expireSometimes(time.Now())
-	var gone []*Client
-	var asked []*attach
-	r.mu.Lock()
-	for i := range r.hot {
-		if due := r.hot[i].due; due == 0 || now < due {
-			continue
-		}
-		c := r.clients[i]
-		a := c.attach
-		if a == nil {
-			gone = append(gone, c)
-			continue
-		}
-		if a.due != 0 && now >= a.due {
-			r.dueLocked(a)
-		}
-		if a.expires != 0 && now >= a.expires {
-			a.expires = 0
-			asked = append(asked, a)
-		}
-		c.scheduleLocked()
-	}
-	r.mu.Unlock()
-	for _, a := range r.beats {
-		a.socket.beat(r)
-	}
-	r.beats = emptied(r.beats)
-	for _, c := range gone {
-		b.expire(c, now)
-	}
-	for _, a := range asked {
-		b.spawn(a.reauthorize)
-	}
-}
-
-// dueLocked tells the goroutine of an attach that its time has come. A WebSocket's heartbeat needs no goroutine.
-func (r *routine) dueLocked(a *attach) {
-	a.due = 0
-	if a.socket != nil {
-		r.beats = append(r.beats, a)
-		return
-	}
-	a.isDue = true
-	a.wake()
 }

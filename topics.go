@@ -5,6 +5,56 @@ import (
 	"sync"
 )
 
+// subscribers is the clients of one topic, so that a message costs in proportion to them.
+type subscribers struct {
+	topic   string
+	members []member
+}
+
+// A member knows where it stands in its client's subscriptions, and a subscription where it stands among the members, so that each
+// is removed in constant time.
+type member struct {
+	client *Client
+	index  int32
+}
+
+type subscription struct {
+	to    *subscribers
+	index int32
+}
+
+// subscribeLocked enters c with all its topics.
+func (r *routine) subscribeLocked(c *Client) {
+	c.subs = make([]subscription, 0, len(c.topics))
+	for _, topic := range c.topics {
+		s := r.topics[topic]
+		if s == nil {
+			s = &subscribers{topic: topic}
+			r.topics[topic] = s
+			r.b.topics.add(topic, r)
+		}
+		c.subs = append(c.subs, subscription{s, int32(len(s.members))})
+		s.members = append(s.members, member{c, int32(len(c.subs) - 1)})
+	}
+}
+
+// unsubscribeLocked removes c from all its topics.
+func (r *routine) unsubscribeLocked(c *Client) {
+	for _, sub := range c.subs {
+		s := sub.to
+		last := s.members[len(s.members)-1]
+		s.members[sub.index] = last
+		last.client.subs[last.index].index = sub.index
+		s.members[len(s.members)-1] = member{}
+		s.members = s.members[:len(s.members)-1]
+		if len(s.members) == 0 {
+			delete(r.topics, s.topic)
+			r.b.topics.remove(s.topic, r)
+		}
+	}
+	c.subs = nil
+}
+
 // A topicIndex knows which routines have subscribers of a topic, so that a message wakes no others.
 type topicIndex struct {
 	mu sync.RWMutex

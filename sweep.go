@@ -1,0 +1,53 @@
+package gpoll
+
+import "time"
+
+// sweep looks for what time has ended: polls, heartbeats, grants, clients that stay away.
+func (r *routine) sweep(now moment) {
+	b := r.b
+	b.messages.expireSometimes(time.Now())
+	var gone []*Client
+	var asked []*attach
+	r.mu.Lock()
+	for i := range r.hot {
+		if due := r.hot[i].due; due == 0 || now < due {
+			continue
+		}
+		c := r.clients[i]
+		a := c.attach
+		if a == nil {
+			gone = append(gone, c)
+			continue
+		}
+		if a.due != 0 && now >= a.due {
+			r.dueLocked(a)
+		}
+		if a.expires != 0 && now >= a.expires {
+			a.expires = 0
+			asked = append(asked, a)
+		}
+		c.scheduleLocked()
+	}
+	r.mu.Unlock()
+	for _, a := range r.beats {
+		a.socket.beat(r)
+	}
+	r.beats = emptied(r.beats)
+	for _, c := range gone {
+		b.expire(c, now)
+	}
+	for _, a := range asked {
+		b.spawn(a.reauthorize)
+	}
+}
+
+// dueLocked tells the goroutine of an attach that its time has come. A WebSocket's heartbeat needs no goroutine.
+func (r *routine) dueLocked(a *attach) {
+	a.due = 0
+	if a.socket != nil {
+		r.beats = append(r.beats, a)
+		return
+	}
+	a.isDue = true
+	a.wake()
+}
