@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -339,5 +340,25 @@ func TestTopicForbidden(t *testing.T) {
 	v := s.get(t, "/poll"+query("client-id", id, "after", after, "topic", "a", "format", "json")).batch(t)
 	if got := strings.Join(v.payloads(t), ","); got != "granted,asked" {
 		t.Errorf("replay: %s", got)
+	}
+}
+
+// A client that registered with topics keeps them when it is attached inside the process.
+func TestGetChannelKeepsTopics(t *testing.T) {
+	s := start(t, setup{memory: true})
+	id := idOf(t, s.get(t, "/poll?client-id=0&topic=news").body)
+	routine, uuid, _ := strings.Cut(id, "$")
+	n, err := strconv.Atoi(routine)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pipe, err := s.GetChannel(uuid, n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.mustPublish(t, "sport", "no")
+	s.mustPublish(t, "news", "yes")
+	if got := <-pipe; got != "yes" {
+		t.Errorf("got %q", got)
 	}
 }

@@ -102,7 +102,9 @@ func (c *Client) open(o attachOptions) (*attach, error) {
 	if c.attach != nil {
 		r.endLocked(c.attach, endSuperseded)
 	}
-	c.setTopicsLocked(o.named, o.grantee.given())
+	if o.transport != channel { // which has no request that could name any
+		c.setTopicsLocked(o.named, o.grantee.given())
+	}
 	if o.cursor.IsZero() {
 		a.implicit = o.transport == longPoll
 		if c.kept == nil {

@@ -140,6 +140,11 @@ func (l *messageLog) admit(ctx context.Context) error {
 			l.room = make(chan struct{})
 		}
 		room := l.room
+		for r := range l.readers {
+			if l.hi-r.taken >= uint64(l.lag) {
+				r.hurryUp()
+			}
+		}
 		l.mu.Unlock()
 		select {
 		case <-room:
@@ -331,6 +336,13 @@ func (l *messageLog) expireSometimes(now time.Time) {
 	if elapsed-last >= int64(time.Second) && l.expired.CompareAndSwap(last, elapsed) {
 		l.expire(now)
 	}
+}
+
+// full reports whether a routine is so far behind that publishers wait for it.
+func (l *messageLog) full(r *routine) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.hi-r.taken >= uint64(l.lag)
 }
 
 // take hands a routine all records that it has not taken yet, appended to dst. It returns the epoch and the Seq

@@ -117,6 +117,14 @@ func (r *routine) run() {
 func (r *routine) gather(d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
+	// A token from before is of no use: nobody can be waiting for more than there is.
+	select {
+	case <-r.hurry:
+	default:
+	}
+	if r.b.messages.full(r) {
+		return true
+	}
 	select {
 	case <-timer.C:
 	case <-r.hurry:
@@ -130,6 +138,14 @@ func (r *routine) gather(d time.Duration) bool {
 func (r *routine) notify() {
 	select {
 	case r.signal <- struct{}{}:
+	default:
+	}
+}
+
+// hurryUp ends gather: a publisher waits. It does not wait.
+func (r *routine) hurryUp() {
+	select {
+	case r.hurry <- struct{}{}:
 	default:
 	}
 }

@@ -247,6 +247,27 @@ func TestSyncDelay(t *testing.T) {
 	})
 }
 
+// A publisher that waits for room ends the gathering: SyncDelayMs does not bound the rate.
+func TestSyncDelayGivesWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t, setup{memory: true, broadcaster: func(b *gpoll.Broadcaster) { b.SyncDelayMs, b.RoutineBufferSize = 1000, 10 }})
+		pipe, err := s.GetChannel(s.AddClient())
+		if err != nil {
+			t.Fatal(err)
+		}
+		begun := time.Now()
+		for i := range 50 {
+			s.Send(fmt.Sprint(i))
+		}
+		within(t, "50 messages were taken", time.Since(begun), 0, 10*time.Millisecond)
+		for i := range 50 {
+			if got := <-pipe; got != fmt.Sprint(i) {
+				t.Fatalf("message %d is %q", i, got)
+			}
+		}
+	})
+}
+
 // The first hello of gpoll.v1 must come within 5 s.
 func TestHelloTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
