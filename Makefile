@@ -1,6 +1,7 @@
 # make test    everything that has to pass, with what it needs installed where that can be done
 # make lint    gofmt, go vet, staticcheck, go fix
-# make bench   the benchmarks, ten times each, in a form for benchstat
+# make bench   everything measured, beside other libraries, as docs/benchmarks.md: half an hour, on a machine that does nothing else
+# make bench-quick  a look, in two minutes; writes nothing
 # make fuzz    each fuzz target for FUZZTIME (default 30s)
 # make long    the soak for 60 s
 # make vuln    known vulnerabilities in what is reachable
@@ -9,9 +10,8 @@
 
 GO       ?= go
 FUZZTIME ?= 30s
-BENCH    ?= .
 
-.PHONY: test setup lint bench fuzz long vuln
+.PHONY: test setup lint bench bench-quick fuzz long vuln
 
 test: setup lint
 	$(GO) test -race -timeout 15m work
@@ -23,10 +23,13 @@ setup:
 lint:
 	sh tools/lint.sh
 
+# BENCH_ARGS are flags of peers/cmd/bench: BENCH_ARGS="-cells ws -systems gpoll,bare,batch", BENCH_ARGS="-cells none", …
 bench:
-	mkdir -p bench
-	$(GO) test -run '^$$' -bench '$(BENCH)' -count 10 . | tee bench/new.txt
-	@if [ -f bench/old.txt ]; then $(GO) tool benchstat bench/old.txt bench/new.txt; else $(GO) tool benchstat bench/new.txt; fi
+	cd peers && $(GO) run ./cmd/bench -paced 3s -saturated 2s -burst 1500ms -wait 3s $(BENCH_ARGS) -o ../docs/benchmarks.md
+
+bench-quick:
+	cd peers && $(GO) run ./cmd/bench -cells ws-1000,sse-1000,lp-1000 -systems gpoll,bare,batch -rounds 1 \
+		-paced 1s -saturated 1s -burst 500ms -wait 1s -benchtime 100ms $(BENCH_ARGS)
 
 fuzz:
 	sh tools/fuzz.sh $(FUZZTIME)

@@ -221,6 +221,30 @@ func TestTuneInterrupted(t *testing.T) {
 	}
 }
 
+func TestTunePlots(t *testing.T) {
+	dir := t.TempDir()
+	code, out, errs := bench(t, t.Context(), "tune", "-plots", dir, "-time", "20ms", "-repeat", "1", "-json")
+	if code != exitOK {
+		t.Fatalf("exit code %d: %s", code, errs)
+	}
+	var f effects
+	if err := json.Unmarshal([]byte(out), &f); err != nil {
+		t.Fatal(err)
+	}
+	if len(f.Effects) != len(fields) {
+		t.Fatalf("%d effects of %d sizes", len(f.Effects), len(fields))
+	}
+	for _, field := range fields {
+		b, err := os.ReadFile(filepath.Join(dir, "tuning-"+field.flag+".svg"))
+		if err != nil || !bytes.Contains(b, []byte("<svg")) || !bytes.Contains(b, []byte(field.name)) {
+			t.Errorf("the plot of %s: %v, %d bytes", field.name, err, len(b))
+		}
+	}
+	if code, _, errs := bench(t, t.Context(), "tune", "-plots", filepath.Join(dir, "no"), "-time", "20ms", "-repeat", "1"); code != exitFailed || !strings.Contains(errs, "no such file") {
+		t.Errorf("a folder that is not there: exit code %d: %s", code, errs)
+	}
+}
+
 func TestPlan(t *testing.T) {
 	n := &need{Clients: 1000, Latency: 100 * time.Millisecond, Seed: 7, Repeat: 2}
 	first := n.plan()

@@ -70,7 +70,43 @@ func (p *page) plot(c chart) {
 	}
 }
 
+// draw returns the chart as SVG for HTML, "" when it has no point.
 func (c chart) draw() (template.HTML, error) {
+	svg, err := drawSVG([]chart{c})
+	if i := bytes.Index(svg, []byte("<svg")); i > 0 {
+		svg = svg[i:] // without the XML declaration, which has no place inside HTML
+	}
+	return template.HTML(svg), err
+}
+
+// drawSVG returns charts below each other as one SVG file, nil when none of them has a point.
+func drawSVG(charts []chart) ([]byte, error) {
+	var plots []*plot.Plot
+	for _, c := range charts {
+		pl, err := c.plot()
+		if err != nil {
+			return nil, err
+		}
+		if pl != nil {
+			plots = append(plots, pl)
+		}
+	}
+	if plots == nil {
+		return nil, nil
+	}
+	const width, height = 18 * vg.Centimeter, 9 * vg.Centimeter
+	canvas := vgsvg.New(width, height*vg.Length(len(plots)))
+	for i, pl := range plots {
+		above := vg.Length(len(plots)-1-i) * height
+		pl.Draw(draw.Crop(draw.New(canvas), 0, 0, above, above+height-height*vg.Length(len(plots))))
+	}
+	var b bytes.Buffer
+	_, err := canvas.WriteTo(&b)
+	return b.Bytes(), err
+}
+
+// plot returns nil for a chart without a point.
+func (c chart) plot() (*plot.Plot, error) {
 	pl := plot.New()
 	pl.Title.Text, pl.X.Label.Text, pl.Y.Label.Text = c.title, c.x, c.y
 	pl.Add(plotter.NewGrid())
@@ -89,7 +125,7 @@ func (c chart) draw() (template.HTML, error) {
 		slices.SortStableFunc(xys, func(a, b plotter.XY) int { return int(math.Copysign(1, a.X-b.X)) })
 		curve, dots, err := plotter.NewLinePoints(xys)
 		if err != nil {
-			return "", err
+			return nil, err
 		}
 		curve.Color, dots.Color = plotutil.Color(i), plotutil.Color(i)
 		curve.Width = vg.Points(1.5)
@@ -104,7 +140,7 @@ func (c chart) draw() (template.HTML, error) {
 		}
 	}
 	if drawn == 0 {
-		return "", nil
+		return nil, nil
 	}
 	pl.Legend.Top, pl.Legend.Left = true, true
 	if c.names != nil {
@@ -119,17 +155,7 @@ func (c chart) draw() (template.HTML, error) {
 	if pl.X.Max <= pl.X.Min {
 		pl.X.Max = pl.X.Min + 1
 	}
-	canvas := vgsvg.New(18*vg.Centimeter, 9*vg.Centimeter)
-	pl.Draw(draw.New(canvas))
-	var b bytes.Buffer
-	if _, err := canvas.WriteTo(&b); err != nil {
-		return "", err
-	}
-	svg := b.Bytes()
-	if i := bytes.Index(svg, []byte("<svg")); i > 0 {
-		svg = svg[i:] // without the XML declaration, which has no place inside HTML
-	}
-	return template.HTML(svg), nil
+	return pl, nil
 }
 
 var pageTemplate = template.Must(template.New("report").Parse(`<!doctype html>

@@ -19,6 +19,9 @@ const tuneRun = 2
 // burstAhead is how far a publisher that does not pause may be ahead of the slowest client.
 const burstAhead = 16
 
+// floodAhead is the same where the server itself is to hold the publisher back: less than the log's window, or slow clients get gaps.
+const floodAhead = 8000
+
 // try measures one setting: at the rate that is needed, then back to back.
 func (n *need) try(ctx context.Context, s sizes) (trial, error) {
 	r := trial{Sizes: s, Tries: 1}
@@ -69,6 +72,7 @@ func (n *need) try(ctx context.Context, s sizes) (trial, error) {
 	}
 	r.note(t)
 	r.Most = t.Rate()
+	r.FloodP50, r.FloodP99 = t.Quantile(50).Seconds()*1000, t.Quantile(99).Seconds()*1000
 	return r, nil
 }
 
@@ -79,6 +83,9 @@ func (r *trial) note(t *load.Tally) {
 
 // window is how many messages may be on their way: with polls among the transports, which take one at a time, only one.
 func (n *need) window() uint64 {
+	if n.flood {
+		return floodAhead
+	}
 	if slices.ContainsFunc(n.Transports, func(s string) bool { return strings.Contains(s, "long-poll") }) {
 		return 1
 	}

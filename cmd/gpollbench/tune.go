@@ -26,6 +26,8 @@ type need struct {
 	Time       time.Duration `json:"time_per_trial_ns"`
 	Repeat     int           `json:"repeat"`
 	addr       string
+	plots      string // folder; empty: tune
+	flood      bool   // floodAhead in place of burstAhead
 	tried      func() // called after each trial, by a test
 }
 
@@ -44,11 +46,15 @@ func tuneCommand(out *output) *cli.Command {
 			&cli.Uint64Flag{Name: "seed", Value: 1, Usage: "`NUMBER` that the order of the trials follows from", Destination: &n.Seed},
 			&cli.DurationFlag{Name: "time", Value: 2 * time.Second, Usage: "`TIME` for each trial, half at the rate, half back to back", Destination: &n.Time},
 			&cli.IntFlag{Name: "repeat", Value: 2, Usage: "`NUMBER` of times that each trial is made", Destination: &n.Repeat},
+			&cli.StringFlag{Name: "plots", Usage: "write a plot of each size's effect to this `FOLDER` as SVG, at values that suit the size; of the other flags only -seed, -size, -time, -repeat and -addr count", Destination: &n.plots},
 			&cli.StringFlag{Name: "addr", Value: "127.0.0.1:0", Usage: "`ADDRESS` that the measured servers listen on", Destination: &n.addr},
 		},
 		Action: func(ctx context.Context, cmd *cli.Command) error {
 			if cmd.Args().Len() > 0 {
 				return usagef("tune takes flags only, not %q", cmd.Args().First())
+			}
+			if n.plots != "" {
+				return n.showEffects(ctx, out)
 			}
 			return n.run(ctx, out)
 		},
@@ -135,6 +141,8 @@ type trial struct {
 	Lost   uint64  `json:"lost"`
 	Closed int     `json:"closed"`
 	Tries  int     `json:"tries"`
+
+	FloodP50, FloodP99 float64 `json:"-"` // ms, back to back
 }
 
 // tuning is the finding of tune.

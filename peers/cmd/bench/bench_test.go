@@ -49,7 +49,7 @@ func TestEverySystem(t *testing.T) {
 }
 
 func TestChoose(t *testing.T) {
-	for list, want := range map[string]int{"all": len(cells), "ws": 2, "ws-1000,lp-5000": 2, "ws-77": 1} {
+	for list, want := range map[string]int{"all": len(cells), "none": 0, "ws": 2, "ws-1000,lp-5000": 2, "ws-77": 1} {
 		got, err := chooseCells(list)
 		if err != nil || len(got) != want {
 			t.Errorf("cells %q: %v, %v", list, got, err)
@@ -96,6 +96,18 @@ func TestReport(t *testing.T) {
 			}
 		}
 	}
+	lines := `goos: linux
+BenchmarkFanOut/clients=1000-2   100  20000 ns/op  16.00 bare-ns/delivery  20.00 ns/delivery  1.250 x-bare
+BenchmarkTwoCores/clients=100000-2   1  2000000 ns/op  1.36 x-one-core
+BenchmarkTopic/clients=10000/topics=1000-2   9  2000 ns/op
+BenchmarkTopic/clients=100000/topics=10000-2   9  70000 ns/op
+PASS
+`
+	for range 2 {
+		if err := r.inProcess.parse(strings.NewReader(lines)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	file := filepath.Join(t.TempDir(), "docs", "benchmarks.md")
 	if err := r.markdownFile(file); err != nil {
 		t.Fatal(err)
@@ -111,6 +123,10 @@ func TestReport(t *testing.T) {
 		"- melody, ws-1000, round 2:  lost 7, wrong 0, closed 1 (slow)",
 		"cd peers && go run ./cmd/bench",
 		"GOMAXPROCS=1",
+		"| 1000 clients with channels, × bare channel sends | ≤ 1.3 | 1.25 ±0% | reached |\n",
+		"| 100000 clients, two processors × one | ≥ 1.7 | 1.36 ±0% | missed by 20 % |\n",
+		"(10 subscribers each) | ≤ 2 | 35.00 ±0% | missed by 1650 % |\n",
+		"| ws-1000 | deliveries/s × the best peer (gws) | ≥ 1 | 3.00 | reached |\n",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("there is no %q in\n%s", want, text)
@@ -118,6 +134,27 @@ func TestReport(t *testing.T) {
 	}
 	if strings.Contains(text, b.bin) {
 		t.Errorf("the report names the folder %q", b.bin)
+	}
+}
+
+func TestInProcess(t *testing.T) {
+	b := newBench(t, nil)
+	b.inProcess, b.benchTime, b.serverCPU, b.clientCPU = "LogReadQuiet", time.Millisecond, 0, 1
+	if err := b.buildInProcess(); err != nil {
+		t.Fatal(err)
+	}
+	f := inProcess{}
+	for range 2 {
+		if err := b.runInProcess(f, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if rows := f.table(); len(rows) != 2 || len(f["LogReadQuiet/others=10000 ns/op"]) != 2 {
+		t.Errorf("%v from %v", rows, f)
+	}
+	b.inProcess = "NoSuchBenchmark"
+	if err := b.runInProcess(f, nil); err == nil {
+		t.Error("no benchmark ran, and there is no error")
 	}
 }
 

@@ -39,6 +39,8 @@ type bench struct {
 	serverCPU int
 	clientCPU int
 	gpollArgs []string
+	inProcess string // which benchmarks of the package; empty: none
+	benchTime time.Duration
 	profiles  string
 	bin       string // folder of the built servers
 	module    string // folder of this module
@@ -54,7 +56,7 @@ func main() {
 
 func mainErr() error {
 	b := &bench{settle: time.Second}
-	cellList := flag.String("cells", "all", "`cells` to measure, by comma: ws-1000, ws-10000, sse-1000, …, a transport (ws), or ws-200")
+	cellList := flag.String("cells", "all", "`cells` to measure, by comma: ws-1000, ws-10000, sse-1000, …, a transport (ws), or ws-200; none: only -inprocess")
 	systemList := flag.String("systems", "all", "`systems` to measure, by comma; -list shows them")
 	list := flag.Bool("list", false, "list cells and systems")
 	out := flag.String("o", "", "write the table to this `file` in Markdown")
@@ -70,6 +72,8 @@ func mainErr() error {
 	flag.IntVar(&b.procs, "procs", 1, "GOMAXPROCS and processors of the server")
 	flag.IntVar(&b.serverCPU, "server-cpu", 0, "the `processor` of the server")
 	flag.IntVar(&b.clientCPU, "client-cpu", 1, "the `processor` of the generator")
+	flag.StringVar(&b.inProcess, "inprocess", ".", "`pattern` of the package's own benchmarks to run in every round; empty: none")
+	flag.DurationVar(&b.benchTime, "benchtime", benchTimeDefault, "`time` for each of them")
 	flag.StringVar(&b.profiles, "profile", "", "`folder` for CPU profiles of the servers in Go while saturated")
 	flag.StringVar(&b.bin, "bin", "", "`folder` of servers built before; empty: build them now")
 	flag.Parse()
@@ -157,8 +161,11 @@ func printList() error {
 }
 
 func chooseCells(list string) ([]cell, error) {
-	if list == "all" {
+	switch list {
+	case "all":
 		return cells, nil
+	case "none":
+		return nil, nil
 	}
 	var out []cell
 	for name := range strings.SplitSeq(list, ",") {
@@ -258,12 +265,27 @@ func (b *bench) build(picked []system) error {
 			return fmt.Errorf("building %s: %w\n%s", s.binary, err, out)
 		}
 	}
+	if b.inProcess != "" {
+		return b.buildInProcess()
+	}
 	return nil
 }
+
+// errInterrupted is the error of a run that was stopped.
+var errInterrupted = errors.New("interrupted; the table shows what there is")
 
 // run measures round by round; a failure of one system is noted and does not stop the others.
 func (b *bench) run(r *report, stop <-chan os.Signal) (failed error) {
 	for round := range b.rounds {
+		if b.inProcess != "" {
+			awaitQuiet(b.wait)
+			fmt.Fprintf(os.Stderr, "%d/%d the benchmarks of the package\n", round+1, b.rounds)
+			if err := b.runInProcess(r.inProcess, stop); errors.Is(err, errInterrupted) {
+				return err
+			} else if err != nil {
+				failed = errors.Join(failed, err)
+			}
+		}
 		for _, c := range r.cells {
 			for i := range r.systems {
 				// Every round begins with another system, so that none always follows the same one.
@@ -273,7 +295,7 @@ func (b *bench) run(r *report, stop <-chan os.Signal) (failed error) {
 				}
 				select {
 				case <-stop:
-					return errors.New("interrupted; the table shows what there is")
+					return errInterrupted
 				default:
 				}
 				b.current = strings.ReplaceAll(s.name, "/", "-")

@@ -26,10 +26,12 @@ type report struct {
 	samples map[string]map[string][]sample
 	errs    map[string]map[string]error
 	command string
+
+	inProcess inProcess
 }
 
 func newReport(b *bench, cells []cell, systems []system, command string) *report {
-	r := &report{bench: b, cells: cells, systems: systems, command: command, samples: map[string]map[string][]sample{}, errs: map[string]map[string]error{}}
+	r := &report{bench: b, cells: cells, systems: systems, command: command, samples: map[string]map[string][]sample{}, errs: map[string]map[string]error{}, inProcess: inProcess{}}
 	for _, s := range systems {
 		if !slices.Contains(r.names, s.name) {
 			r.names = append(r.names, s.name)
@@ -51,7 +53,7 @@ func (r *report) add(c cell, s system, out sample, err error) {
 }
 
 func (r *report) export() any {
-	return map[string]any{"command": r.command, "machine": machine(), "samples": r.samples}
+	return map[string]any{"command": r.command, "machine": machine(), "samples": r.samples, "in_process": r.inProcess}
 }
 
 // figure is a line of the table within a cell.
@@ -219,13 +221,27 @@ func (r *report) disturbed() (n, all int) {
 
 func (r *report) text(w io.Writer) error {
 	head, rows := r.rows()
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, strings.Join(head, "\t"))
-	for _, row := range rows {
-		fmt.Fprintln(t, strings.Join(row, "\t"))
+	tables := [][][]string{append([][]string{head}, rows...)}
+	if len(rows) == 0 {
+		tables = nil
 	}
-	if err := t.Flush(); err != nil {
-		return err
+	if rows := r.inProcess.table(); len(rows) > 0 {
+		tables = append(tables, append([][]string{inProcessHead}, rows...))
+	}
+	if rows := r.aimRows(); len(rows) > 0 {
+		tables = append(tables, append([][]string{aimHead}, rows...))
+	}
+	for i, table := range tables {
+		if i > 0 {
+			fmt.Fprintln(w)
+		}
+		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+		for _, row := range table {
+			fmt.Fprintln(t, strings.Join(row, "\t"))
+		}
+		if err := t.Flush(); err != nil {
+			return err
+		}
 	}
 	for _, l := range r.losses() {
 		fmt.Fprintln(w, "!", l)
@@ -258,10 +274,18 @@ func (r *report) markdownFile(name string) error {
 	fmt.Fprintf(&b, "```\n%s\n```\n\n", r.command)
 	seen := map[string]bool{}
 	for _, s := range r.systems {
-		if !seen[s.name] {
+		if !seen[s.name] && len(r.cells) > 0 {
 			fmt.Fprintf(&b, "- **%s**: %s\n", s.name, s.about)
 		}
 		seen[s.name] = true
+	}
+	if rows := r.aimRows(); len(rows) > 0 {
+		b.WriteString("\n## Asked and reached\n\n")
+		markdownTable(&b, aimHead, rows)
+	}
+	if rows := r.inProcess.table(); len(rows) > 0 {
+		fmt.Fprintf(&b, inProcessIntroduction, "`", r.bench.inProcess, r.bench.benchTime)
+		markdownTable(&b, inProcessHead, rows)
 	}
 	head, rows := r.rows()
 	for _, c := range r.cells {
@@ -303,6 +327,28 @@ func (r *report) markdownFile(name string) error {
 		return err
 	}
 	return os.WriteFile(name, b.Bytes(), 0o644)
+}
+
+var (
+	aimHead       = []string{"cell", "figure", "asked", "reached", ""}
+	inProcessHead = []string{"inside one process", "asked", "reached", ""}
+)
+
+const inProcessIntroduction = `
+## Inside one process
+
+The package's own benchmarks, in every round: %[1]sgo test -run '^$' -bench '%[2]s' -benchtime %[3]s .%[1]s with GOMAXPROCS=1 but for "two processors". What is
+compared takes turns within one benchmark.
+
+`
+
+func markdownTable(b *bytes.Buffer, head []string, rows [][]string) {
+	for i, row := range append([][]string{head}, rows...) {
+		fmt.Fprintf(b, "| %s |\n", strings.Join(row, " | "))
+		if i == 0 {
+			b.WriteString("|" + strings.Repeat("---|", len(head)) + "\n")
+		}
+	}
 }
 
 func (r *report) took(c cell, name string) bool {
