@@ -351,7 +351,7 @@ func (a *attach) post(op operation) {
 	switch {
 	case c.attach != a:
 	case c.hot().mode == inline:
-		r.pullOutLocked(c, r.inlineCursorLocked(c))
+		r.pullOutLocked(c)
 	default:
 		a.wake()
 	}

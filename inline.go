@@ -34,7 +34,8 @@ func (r *routine) offerInline(c *Client, recs []*record) {
 	}
 	for _, rec := range recs {
 		if rec.hole != nil {
-			r.pullOutLocked(c, maxPosition(r.before, h.from))
+			h.collected = r.round // nothing of this round is written
+			r.pullOutLocked(c)
 			return
 		}
 	}
@@ -101,37 +102,21 @@ func (r *routine) beatInline(a *attach) {
 func (r *routine) writeOne(w *inlineWrite, p []byte) bool {
 	s := &w.session.stream
 	if !s.mu.TryLock() {
-		a := w.session.attach
-		c := a.client
-		// Whoever writes is not this routine: let a goroutine wait for its turn.
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		if s.turn == w.turn && c.attach == a && c.hot().mode == inline {
-			r.pullOutLocked(c, maxPosition(r.before, c.hot().from))
-		}
+		r.leaveInline(w) // whoever writes is not this routine: a goroutine waits for its turn
 		return false
 	}
 	if s.turn != w.turn || s.closing.Load() {
 		s.mu.Unlock()
 		return false // a goroutine has taken over, and reads this from the log
 	}
-	if s.stalled.Load() {
-		a := w.session.attach
-		c := a.client
-		r.mu.Lock()
-		if c.attach == a && c.hot().mode == inline {
-			r.pullOutLocked(c, maxPosition(r.before, c.hot().from))
-		}
-		r.mu.Unlock()
-		s.mu.Unlock()
-		return false
+	var err error
+	if !s.stalled.Load() {
+		err = s.tryWriteLocked(p)
+		s.wrote.Store(r.round)
 	}
-	err := s.tryWriteLocked(p)
-	s.wrote.Store(r.round)
-	if s.stalled.Load() {
-		r.mu.Lock()
-		r.lagInlineLocked(w.session.attach)
-		r.mu.Unlock()
+	written := s.wrote.Load() == r.round
+	if s.stalled.Load() { // what is left counts as written
+		r.leaveInline(w)
 	}
 	s.mu.Unlock()
 	if err != nil {
@@ -141,25 +126,29 @@ func (r *routine) writeOne(w *inlineWrite, p []byte) bool {
 	if s.controls.Load() {
 		w.session.flush()
 	}
-	return true
+	return written
 }
 
-// lagInlineLocked takes a client whose socket took only a part off the inline path. What is left counts as written.
-func (r *routine) lagInlineLocked(a *attach) {
+// leaveInline takes a client that could not be written to off the inline path, or ends its attach where the settings say so for a
+// client that is slow.
+func (r *routine) leaveInline(w *inlineWrite) {
+	a := w.session.attach
 	c := a.client
-	if c.attach != a || c.hot().mode != inline {
-		return
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case c.attach != a || c.hot().mode != inline || w.session.stream.turn != w.turn:
+	case r.b.DisconnectSlow && w.session.stream.stalled.Load():
+		r.endLocked(a, endSlow)
+	default:
+		r.pullOutLocked(c)
 	}
-	if r.b.DisconnectSlow {
-		r.endLocked(c.attach, endSlow)
-		return
-	}
-	r.pullOutLocked(c, maxPosition(r.at, c.hot().from))
 }
 
-// pullOutLocked lets a goroutine carry the client on from that cursor, until it has caught up.
-func (r *routine) pullOutLocked(c *Client, cursor Position) {
+// pullOutLocked lets a goroutine carry the client on from where it has been written to, until it has caught up.
+func (r *routine) pullOutLocked(c *Client) {
 	a := c.attach
+	cursor := r.inlineCursorLocked(c)
 	a.socket.stream.turn++
 	a.cursor, a.verified = cursor, true
 	c.hot().mode = reading

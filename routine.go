@@ -161,10 +161,10 @@ func (r *routine) fanOut() {
 	r.mu.Lock()
 	switch {
 	case at.Epoch != r.at.Epoch:
-		r.before, r.at = r.at, at
 		for _, c := range r.clients {
 			r.restartLocked(c)
 		}
+		r.before, r.at = r.at, at
 	case len(batch) > 0:
 		r.before, r.at = r.at, at
 		r.offerLocked(batch)
@@ -195,9 +195,9 @@ func (r *routine) restartLocked(c *Client) {
 	case queued:
 		c.lagLocked()
 	case direct:
-		c.attach.channel.lagLocked(c, r.before)
+		c.attach.channel.lagLocked(c, r.at)
 	case inline:
-		r.pullOutLocked(c, r.before)
+		r.pullOutLocked(c)
 	}
 }
 

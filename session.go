@@ -234,7 +234,7 @@ func (s *session) flush() {
 			c := s.attach.client
 			c.routine.mu.Lock()
 			if c.attach == s.attach && c.hot().mode == inline {
-				c.routine.pullOutLocked(c, c.routine.inlineCursorLocked(c))
+				c.routine.pullOutLocked(c)
 			}
 			c.routine.mu.Unlock()
 		}
