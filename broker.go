@@ -5,7 +5,7 @@ import "context"
 // A Broker puts messages in one total order and hands them to every Broadcaster that subscribes. The MemoryBroker does so
 // within a process; others let many servers share one log.
 //
-// All methods may be called concurrently. gpolltest has the checks that every Broker passes.
+// All methods may be called concurrently. gpolltest.CheckBroker holds what a broker carries against what it accepted.
 type Broker interface {
 	// Publish adds m to the order and returns the Position that it was given, once it is as safe as the broker is
 	// configured to make it. An error that wraps ErrUnknown says that m may have been added, once; any other, that it
@@ -15,8 +15,7 @@ type Broker interface {
 
 	// Subscribe calls deliver with every message after that Position, in order and one call at a time, until Close. It
 	// returns once that is under way. A message may be delivered again, and a lost one may be left out: the reader
-	// tells by the Position. deliver may wait, must not be called from inside Publish's caller's locks other than the
-	// broker's own, and keeps what it is given.
+	// tells by the Position. deliver keeps what it is given and does not change it. It does not wait for clients.
 	Subscribe(after Position, deliver func(Message)) error
 
 	// History returns up to limit messages after that Position, oldest first, as far as the broker still has them. They
