@@ -5,7 +5,7 @@ import "context"
 // A Broker puts messages in one total order and hands them to every Broadcaster that subscribes. The MemoryBroker does so
 // within a process; others let many servers share one log.
 //
-// All methods may be called concurrently. gpolltest.CheckBroker holds what a broker carries against what it accepted.
+// All methods may be called concurrently. CheckBroker of gpolltest.Checker holds what a broker carries against what it accepted.
 type Broker interface {
 	// Publish adds m to the order and returns the Position that it was given, once it is as safe as the broker is
 	// configured to make it. An error that wraps ErrUnknown says that m may have been added, once; any other, that it
