@@ -89,7 +89,7 @@ type Broadcaster struct {
 
 	// Authorize says who makes a request and what they may read. It is called for every request of every transport, and again for
 	// an attach whose Grant.Expires has come, then with a request that has the first one's method, URL, Host, RemoteAddr and
-	// AuthHeaders. Its error is the client's 401. nil lets everybody in, as nobody.
+	// AuthHeaders. Its error is the client's 401, a panic in it a 500. It may be called concurrently. nil lets everybody in, as nobody.
 	Authorize func(*http.Request) (Grant, error)
 
 	// AuthHeaders are the headers that Authorize sees when it is called again. Default Cookie and Authorization.

@@ -5,6 +5,7 @@ import (
 	"log"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -37,13 +38,12 @@ func TestPanicInCallback(t *testing.T) {
 	})
 	inBubble(t, "Authorize of an expired grant", func(t *testing.T) {
 		s := start(t, setup{memory: true, broadcaster: func(b *gpoll.Broadcaster) {
-			asked := map[string]bool{}
-			b.Authorize = func(r *http.Request) (gpoll.Grant, error) { // one request at a time here
+			var asked sync.Map
+			b.Authorize = func(r *http.Request) (gpoll.Grant, error) {
 				who := r.URL.Path + r.Header.Get("Authorization")
-				if asked[who] && r.Header.Get("Authorization") == "panic" {
+				if _, again := asked.LoadOrStore(who, true); again && r.Header.Get("Authorization") == "panic" {
 					panic("in Authorize")
 				}
-				asked[who] = true
 				return gpoll.Grant{Expires: time.Now().Add(time.Minute)}, nil
 			}
 		}})
