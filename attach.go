@@ -23,8 +23,8 @@ func (t transport) String() string {
 
 // An attach is one poll, SSE response, WebSocket or GetChannel of a client. A client has one at most: the newest.
 //
-// Who carries the client on is Client.mode. A goroutine that serves the attach calls next, which reads the log until it has caught
-// up with the routine and from then on takes what the routine queues; when the queue overflows it reads the log again.
+// Who carries the client on is hotClient.mode. A goroutine that serves the attach calls ready or next, which read the log until it has caught
+// up with the routine and from then on take what the routine queues; when the queue overflows they read the log again.
 type attach struct {
 	client    *Client
 	transport transport
@@ -389,12 +389,5 @@ func without(s, minus []string) []string {
 	if len(minus) == 0 {
 		return s
 	}
-	var left []string
-	for _, v := range s {
-		found := slices.Contains(minus, v)
-		if !found {
-			left = append(left, v)
-		}
-	}
-	return left
+	return slices.DeleteFunc(slices.Clone(s), func(v string) bool { return slices.Contains(minus, v) })
 }

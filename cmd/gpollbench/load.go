@@ -12,7 +12,6 @@ import (
 	"net/url"
 	"strings"
 	"sync/atomic"
-	"text/tabwriter"
 	"time"
 
 	"github.com/urfave/cli/v3"
@@ -402,13 +401,8 @@ func (f *loadFinding) verdict() error {
 func (f *loadFinding) Text(w io.Writer) {
 	fmt.Fprintln(w, f.Machine)
 	fmt.Fprintf(w, "%d clients by %s, ready after %.2f s; messages of %d bytes\n", f.Clients, f.Transport, f.Connect, f.Size)
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	head, rows := f.table()
-	fmt.Fprintln(t, strings.Join(head, "\t")+"\t")
-	for _, row := range rows {
-		fmt.Fprintln(t, strings.Join(row, "\t")+"\t")
-	}
-	_ = t.Flush() // what cannot be printed has been said by nobody
+	printTable(w, head, rows)
 	for _, r := range f.Reasons {
 		fmt.Fprintln(w, "closed:", r)
 	}

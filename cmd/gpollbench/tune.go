@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/urfave/cli/v3"
@@ -366,13 +365,8 @@ func (t *tuning) Text(w io.Writer) {
 	fmt.Fprint(w, t.goCode())
 	fmt.Fprintln(w, "//", t.summary())
 	fmt.Fprintln(w)
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	head, rows := t.table()
-	fmt.Fprintln(tw, strings.Join(head, "\t")+"\t")
-	for _, row := range rows {
-		fmt.Fprintln(tw, strings.Join(row, "\t")+"\t")
-	}
-	_ = tw.Flush() // what cannot be printed has been said by nobody
+	printTable(w, head, rows)
 }
 
 // short names what differs from the defaults.
