@@ -53,28 +53,30 @@ func (e *refusal) body() []byte {
 	return body
 }
 
-// write answers a request with e.
-func (e *refusal) write(w http.ResponseWriter) {
-	h := w.Header()
-	h.Set("Content-Type", "application/json")
-	h.Set("Gpoll-Error", e.code)
+// answer is e as an answer to a request.
+func (e *refusal) answer() answer {
+	a := answer{status: e.status, fields: []field{{"Content-Type", "application/json"}, {"Gpoll-Error", e.code}}, body: string(e.body())}
+	add := func(name, value string) { a.fields = append(a.fields, field{name, value}) }
 	if e.retry > 0 {
-		h.Set("Retry-After", strconv.FormatInt(int64((e.retry+time.Second-1)/time.Second), 10))
+		add("Retry-After", strconv.FormatInt(int64((e.retry+time.Second-1)/time.Second), 10))
 	}
 	if e.allow != "" {
-		h.Set("Allow", e.allow)
+		add("Allow", e.allow)
 	}
 	if e.upgrade {
-		h.Set("Upgrade", "websocket")
-		h.Set("Connection", "Upgrade")
+		add("Upgrade", "websocket")
+		add("Connection", "Upgrade")
 	}
 	if e.closes {
-		h.Set("Connection", "close")
+		add("Connection", "close")
 	}
-	body := e.body()
-	h.Set("Content-Length", strconv.Itoa(len(body)))
-	w.WriteHeader(e.status)
-	_, _ = w.Write(body) // the peer may be gone; there is nothing left to tell it
+	return a
+}
+
+// write answers a request with e.
+func (e *refusal) write(w http.ResponseWriter) {
+	a := e.answer()
+	_ = a.write(w) // the peer may be gone; there is nothing left to tell it
 }
 
 // Refusals without variable parts. What a client id looks like, whether it existed and why it is gone make no difference

@@ -3,7 +3,6 @@ package gpoll
 import (
 	"errors"
 	"net/http"
-	"strconv"
 	"time"
 )
 
@@ -108,18 +107,22 @@ func (p *poll) ready() bool {
 	}
 }
 
-// answer writes one message in the plain form, a batch in JSON.
+// form makes of items one message in the plain form, a batch in JSON.
+func (p *poll) form() answer {
+	if p.json {
+		return batchAnswer(p.attach.client, p.items, p.attach.cursor, p.more)
+	}
+	return plainAnswer(p.items, p.attach.cursor)
+}
+
+// answer writes it.
 func (p *poll) answer() {
 	a := p.attach
 	b := a.client.routine.b
 	// A wrapper without Unwrap leaves the server's own time-out in force, and does not say whether the write went out.
 	_ = p.rc.SetWriteDeadline(time.Now().Add(b.set.writeTimeout))
-	var err error
-	if p.json {
-		err = b.writeBatch(p.w, a.client, p.items, a.cursor, p.more)
-	} else {
-		err = a.writePlain(p.w, p.items)
-	}
+	out := p.form()
+	err := out.write(p.w)
 	if err == nil {
 		if err = p.rc.Flush(); errors.Is(err, http.ErrNotSupported) {
 			err = nil
@@ -156,82 +159,15 @@ func (b *Broadcaster) answerRegistration(w http.ResponseWriter, req *request, g 
 		c.kept = nil
 	}
 	r0.mu.Unlock()
-	w.Header().Set("Gpoll-Position", cursor.String())
+	out := jsonAnswer(registrationJSON(c), cursor)
 	if req.json {
-		b.writeBatch(w, c, items, cursor, false)
-		return nil
+		out = batchAnswer(c, items, cursor, false)
 	}
-	writeWhole(w, "application/json", registrationJSON(c))
+	_ = out.write(w) // a client that does not hear its id expires
 	return nil
 }
 
 // registrationJSON is {"client-id":"…"}, the seed's answer.
 func registrationJSON(c *Client) []byte {
 	return append(append([]byte(`{"client-id":"`), c.ID()...), `"}`...)
-}
-
-// writePlain writes the message of items, which may have gaps before it, or 204 when there is none.
-func (a *attach) writePlain(w http.ResponseWriter, items []item) error {
-	h := w.Header()
-	pos := a.cursor
-	var rec *record
-	for _, it := range items {
-		if it.gap != nil {
-			h.Add("Gpoll-Gap", it.gap.String())
-		} else {
-			rec, pos = it.rec, it.pos
-		}
-	}
-	h.Set("Gpoll-Position", pos.String())
-	if rec == nil {
-		w.WriteHeader(http.StatusNoContent)
-		return nil
-	}
-	contentType := "text/plain; charset=utf-8"
-	if rec.binary {
-		contentType = "application/octet-stream"
-	}
-	return writeWhole(w, contentType, []byte(rec.data))
-}
-
-// writeBatch writes the JSON form of an answer.
-func (b *Broadcaster) writeBatch(w http.ResponseWriter, c *Client, items []item, scanned Position, more bool) error {
-	w.Header().Set("Gpoll-Position", scanned.String())
-	size := 128
-	for i := range items {
-		if items[i].rec != nil {
-			size += len(items[i].rec.in(formElement)) + 1
-		} else {
-			size += 160
-		}
-	}
-	body := make([]byte, 0, size)
-	body = append(body, `{"client-id":"`...)
-	body = append(body, c.ID()...)
-	body = append(body, `","position":"`...)
-	body = scanned.append(body)
-	body = append(body, `","messages":[`...)
-	for i := range items {
-		if i > 0 {
-			body = append(body, ',')
-		}
-		if rec := items[i].rec; rec != nil {
-			body = append(body, rec.in(formElement)...)
-		} else {
-			body = append(body, gapElement(items[i].gap)...)
-		}
-	}
-	body = append(body, `],"more":`...)
-	body = strconv.AppendBool(body, more)
-	body = append(body, '}')
-	return writeWhole(w, "application/json", body)
-}
-
-// writeWhole writes a 200 whose length is known.
-func writeWhole(w http.ResponseWriter, contentType string, body []byte) error {
-	h := w.Header()
-	h.Set("Content-Type", contentType)
-	h.Set("Content-Length", strconv.Itoa(len(body)))
-	_, err := w.Write(body)
-	return err
 }

@@ -1,0 +1,125 @@
+package gpoll
+
+import (
+	"io"
+	"net/http"
+	"strconv"
+	"unsafe"
+)
+
+// An answer is what a poll is answered with, before it is written: through a ResponseWriter, or by gpoll itself on a connection of
+// Broadcaster.Listener.
+type answer struct {
+	status int
+	fields []field // Content-Length is added
+	body   string
+}
+
+// A field is a line of a response's head.
+type field struct{ name, value string }
+
+// plainAnswer carries the message of items, which may have gaps before it; 204 when there is none. scanned is then the Position.
+func plainAnswer(items []item, scanned Position) answer {
+	a := answer{status: http.StatusNoContent, fields: make([]field, 0, 2)}
+	for _, it := range items {
+		if it.gap != nil {
+			a.fields = append(a.fields, field{"Gpoll-Gap", it.gap.String()})
+			continue
+		}
+		a.status, a.body, scanned = http.StatusOK, it.rec.data, it.pos
+		contentType := "text/plain; charset=utf-8"
+		if it.rec.binary {
+			contentType = "application/octet-stream"
+		}
+		a.fields = append(a.fields, field{"Content-Type", contentType})
+	}
+	a.fields = append(a.fields, field{"Gpoll-Position", scanned.String()})
+	return a
+}
+
+// batchAnswer is the JSON form.
+func batchAnswer(c *Client, items []item, scanned Position, more bool) answer {
+	size := 128
+	for i := range items {
+		if items[i].rec != nil {
+			size += len(items[i].rec.in(formElement)) + 1
+		} else {
+			size += 160
+		}
+	}
+	body := make([]byte, 0, size)
+	body = append(body, `{"client-id":"`...)
+	body = append(body, c.ID()...)
+	body = append(body, `","position":"`...)
+	body = scanned.append(body)
+	body = append(body, `","messages":[`...)
+	for i := range items {
+		if i > 0 {
+			body = append(body, ',')
+		}
+		if rec := items[i].rec; rec != nil {
+			body = append(body, rec.in(formElement)...)
+		} else {
+			body = append(body, gapElement(items[i].gap)...)
+		}
+	}
+	body = append(body, `],"more":`...)
+	body = strconv.AppendBool(body, more)
+	body = append(body, '}')
+	return jsonAnswer(body, scanned)
+}
+
+// jsonAnswer carries a JSON value, which nobody changes any more.
+func jsonAnswer(body []byte, at Position) answer {
+	return answer{
+		status: http.StatusOK,
+		fields: []field{{"Content-Type", "application/json"}, {"Gpoll-Position", at.String()}},
+		body:   unsafe.String(unsafe.SliceData(body), len(body)),
+	}
+}
+
+// write writes a through w.
+func (a *answer) write(w http.ResponseWriter) error {
+	h := w.Header()
+	for i, f := range a.fields {
+		if i > 0 && a.fields[i-1].name == f.name {
+			h.Add(f.name, f.value)
+		} else {
+			h.Set(f.name, f.value)
+		}
+	}
+	if a.status == http.StatusNoContent {
+		w.WriteHeader(a.status)
+		return nil
+	}
+	h.Set("Content-Length", strconv.Itoa(len(a.body)))
+	if a.status != http.StatusOK {
+		w.WriteHeader(a.status)
+	}
+	_, err := io.WriteString(w, a.body)
+	return err
+}
+
+// append appends a as net/http would write it. fixed are the lines that every answer to this poll has, and date is the Date line.
+func (a *answer) append(b []byte, fixed string, date []byte) []byte {
+	b = append(b, "HTTP/1.1 "...)
+	b = strconv.AppendInt(b, int64(a.status), 10)
+	b = append(b, ' ')
+	b = append(b, http.StatusText(a.status)...)
+	b = append(b, "\r\n"...)
+	b = append(b, fixed...)
+	for _, f := range a.fields {
+		b = append(b, f.name...)
+		b = append(b, ": "...)
+		b = append(b, f.value...)
+		b = append(b, "\r\n"...)
+	}
+	if a.status != http.StatusNoContent {
+		b = append(b, "Content-Length: "...)
+		b = strconv.AppendInt(b, int64(len(a.body)), 10)
+		b = append(b, "\r\n"...)
+	}
+	b = append(b, date...)
+	b = append(b, "\r\n"...)
+	return append(b, a.body...)
+}
