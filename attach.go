@@ -48,9 +48,10 @@ type attach struct {
 	ops     []operation
 	expires moment // when Authorize is asked again; 0: never
 
-	// What carries the messages: one of them, or neither for a poll and an SSE response.
+	// What carries the messages: one of them, or none where a handler waits and answers.
 	channel *channelSink
 	socket  *session
+	poll    *pollConn
 
 	grantee *grantee // nil without Authorize; replaced when it is renewed
 }
@@ -78,6 +79,7 @@ type attachOptions struct {
 	grantee   *grantee
 	channel   *channelSink
 	socket    *session
+	poll      *pollConn
 }
 
 // open attaches to c. The older attach, if any, ends with superseded. It returns ErrUnknownClient when c has been removed.
@@ -85,7 +87,10 @@ func (c *Client) open(o attachOptions) (*attach, error) {
 	r := c.routine
 	b := r.b
 	a := &attach{client: c, transport: o.transport, cursor: o.cursor, grantee: o.grantee,
-		back: queued, channel: o.channel, socket: o.socket}
+		back: queued, channel: o.channel, socket: o.socket, poll: o.poll}
+	if o.poll != nil {
+		a.back = parked
+	}
 	if o.due > 0 {
 		a.due = b.now() + moment(o.due)
 	}
@@ -151,13 +156,19 @@ func (b *Broadcaster) backfillLocked(c *Client, topics []string, last int) []ite
 	return items
 }
 
-// close ends the attach from its own side. cursor is how far its reader certainly got, and sent how far the response went that
-// the next poll without cursor acknowledges (zero: none did). When the attach has ended already it does nothing and reports false.
+// close ends the attach from its own side. See closeLocked.
 func (a *attach) close(cursor, sent Position, backSent int) bool {
-	c := a.client
-	r := c.routine
+	r := a.client.routine
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	return a.closeLocked(cursor, sent, backSent)
+}
+
+// closeLocked ends the attach from its own side. cursor is how far its reader certainly got, and sent how far the response went that
+// the next poll without cursor acknowledges (zero: none did). When the attach has ended already it does nothing and reports false.
+func (a *attach) closeLocked(cursor, sent Position, backSent int) bool {
+	c := a.client
+	r := c.routine
 	if c.attach != a {
 		return false
 	}

@@ -124,6 +124,8 @@ type Broadcaster struct {
 
 	goroutines  group
 	turns       chan *scratch // taken by the routines that hand out
+	conns       pollConns
+	date        atomic.Pointer[dateLine]
 	published   atomic.Uint64
 	delivered   atomic.Uint64
 	attachCount [transportCount]atomic.Int64

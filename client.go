@@ -88,6 +88,7 @@ const (
 	queued               // the routine queues for the attach's goroutine
 	direct               // the routine sends on the channel that GetChannel returned
 	inline               // the routine writes to the attach's socket
+	parked               // the routine answers the poll on the attach's connection of Listener
 )
 
 // ID returns the whole client id, `<routine>$<uuid>`. It is the client's secret: do not log it or show it to others.

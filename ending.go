@@ -72,6 +72,8 @@ func (r *routine) endLocked(a *attach, why *ending) {
 		a.channel.endLocked(was == direct)
 	case a.socket != nil:
 		r.b.spawn(a.socket.finish)
+	case a.poll != nil:
+		r.b.spawn(a.finish)
 	}
 }
 

@@ -9,9 +9,6 @@ import (
 // A poll is one request that waits for what its client is owed.
 type poll struct {
 	attach *attach
-	w      http.ResponseWriter
-	r      *http.Request
-	rc     *http.ResponseController
 	json   bool
 	after  Position // of an explicit cursor
 
@@ -21,8 +18,84 @@ type poll struct {
 	more    bool
 }
 
+// beginPoll attaches a client by a poll. socket is nil where its handler waits and answers.
+func (b *Broadcaster) beginPoll(p *poll, req *request, c *Client, g *grantee, on *pollConn) *refusal {
+	if b.state.Load() != stateOpen {
+		return b.refuseShutdown()
+	}
+	named, refused := b.topicsOf(req, c, g)
+	if refused != nil {
+		return refused
+	}
+	o := attachOptions{transport: longPoll, cursor: req.after, named: named, last: req.last, grantee: g, due: jitter(b.set.pollWait), poll: on}
+	if g != nil && !g.grant.Expires.IsZero() {
+		o.due = max(min(o.due, time.Until(g.grant.Expires)), time.Millisecond) // the next poll asks Authorize
+	}
+	a, err := c.open(o)
+	if err != nil {
+		return refuseUnknownClient
+	}
+	*p = poll{attach: a, json: req.json, after: req.after, started: a.cursor, owed: len(a.backfill), items: p.items}
+	return nil
+}
+
+// ready reports gotItems when there is something to answer with, gotDue for an empty answer, and else what attach.ready does.
+func (p *poll) ready() event {
+	a := p.attach
+	b := a.client.routine.b
+	limit := replay{count: 1, bytes: b.set.replayBytes}
+	if p.json {
+		limit.count = b.set.replayCount
+	}
+	for {
+		var ev event
+		p.items, p.more, ev = a.ready(limit, p.items)
+		if ev == gotItems && !p.json && p.items[len(p.items)-1].gap != nil {
+			continue // in the plain form a gap waits for the message that it stands before
+		}
+		return ev
+	}
+}
+
+// answer is one message in the plain form, a batch in JSON.
+func (p *poll) answer() answer {
+	if p.json {
+		return batchAnswer(p.attach.client, p.items, p.attach.cursor, p.more)
+	}
+	return plainAnswer(p.items, p.attach.cursor)
+}
+
+// endLocked ends the attach of a poll. written says that its answer went out, as far as can be known.
+func (p *poll) endLocked(written bool) bool {
+	a := p.attach
+	switch {
+	case !a.implicit:
+		return a.closeLocked(p.after, Position{}, 0)
+	case !written:
+		return a.closeLocked(p.started, Position{}, 0) // the same again for the next poll
+	default:
+		return a.closeLocked(p.started, a.cursor, p.owed-len(a.backfill))
+	}
+}
+
+func (p *poll) end(written bool) bool {
+	r := p.attach.client.routine
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return p.endLocked(written)
+}
+
+// A waitingPoll is a poll whose handler waits and answers.
+type waitingPoll struct {
+	poll
+	w     http.ResponseWriter
+	r     *http.Request
+	rc    *http.ResponseController
+	claim claim // on the connection, if it is one of Listener
+}
+
 // admitPoll answers a registration or a refusal itself, and returns the poll that has to wait, or nil.
-func (b *Broadcaster) admitPoll(w http.ResponseWriter, r *http.Request) (p *poll) {
+func (b *Broadcaster) admitPoll(w http.ResponseWriter, r *http.Request) (p *waitingPoll) {
 	b.handle(w, r, func(w http.ResponseWriter, r *http.Request, req *request) (refused *refusal) {
 		p, refused = b.openPoll(w, r, req)
 		return refused
@@ -30,7 +103,7 @@ func (b *Broadcaster) admitPoll(w http.ResponseWriter, r *http.Request) (p *poll
 	return p
 }
 
-func (b *Broadcaster) openPoll(w http.ResponseWriter, r *http.Request, req *request) (*poll, *refusal) {
+func (b *Broadcaster) openPoll(w http.ResponseWriter, r *http.Request, req *request) (*waitingPoll, *refusal) {
 	g, refused := b.authorize(r)
 	if refused != nil {
 		return nil, refused
@@ -42,23 +115,11 @@ func (b *Broadcaster) openPoll(w http.ResponseWriter, r *http.Request, req *requ
 	if refused != nil {
 		return nil, refused
 	}
-	if b.state.Load() != stateOpen {
-		return nil, b.refuseShutdown()
-	}
-	named, refused := b.topicsOf(req, c, g)
-	if refused != nil {
+	p := &waitingPoll{w: w, r: r, rc: http.NewResponseController(w), claim: b.claim(r, req)}
+	p.items = make([]item, 0, 1)
+	if refused := b.beginPoll(&p.poll, req, c, g, nil); refused != nil {
 		return nil, refused
 	}
-	o := attachOptions{transport: longPoll, cursor: req.after, named: named, last: req.last, grantee: g, due: jitter(b.set.pollWait)}
-	if g != nil && !g.grant.Expires.IsZero() {
-		o.due = max(min(o.due, time.Until(g.grant.Expires)), time.Millisecond) // the next poll asks Authorize
-	}
-	a, err := c.open(o)
-	if err != nil {
-		return nil, refuseUnknownClient
-	}
-	p := &poll{attach: a, w: w, r: r, rc: http.NewResponseController(w), json: req.json, after: req.after,
-		started: a.cursor, owed: len(a.backfill), items: make([]item, 0, 1)}
 	// The server's own time-outs are for requests that do not wait. A wrapper without Unwrap leaves them in force.
 	_ = p.rc.SetReadDeadline(time.Time{})
 	_ = p.rc.SetWriteDeadline(time.Time{})
@@ -67,76 +128,49 @@ func (b *Broadcaster) openPoll(w http.ResponseWriter, r *http.Request, req *requ
 
 // serve waits for what the client is owed, and answers. It waits here, on a small stack: what else it does is in functions of
 // their own.
-func (p *poll) serve() {
+func (p *waitingPoll) serve() {
 	done := p.r.Context().Done()
-	for !p.ready() {
+	for !p.proceed() {
 		select {
 		case rec := <-p.attach.queue:
 			p.attach.head = rec
 		case <-done:
-			p.attach.close(p.started, Position{}, 0) // nobody is there to be answered
+			p.end(false) // nobody is there to be answered
 			return
 		}
 	}
 }
 
-// ready answers if there is something to answer, and reports whether that is over with.
-func (p *poll) ready() bool {
-	a := p.attach
-	b := a.client.routine.b
-	limit := replay{count: 1, bytes: b.set.replayBytes}
-	if p.json {
-		limit.count = b.set.replayCount
+// proceed answers if there is something to answer, and reports whether that is over with.
+func (p *waitingPoll) proceed() bool {
+	switch p.ready() {
+	case gotNothing:
+		return false
+	case gotEnd:
+		p.attach.client.routine.b.refuse(p.w, p.attach.ending.Load().refusal)
+	default:
+		p.write()
 	}
-	for {
-		var ev event
-		p.items, p.more, ev = a.ready(limit, p.items)
-		switch ev {
-		case gotNothing:
-			return false
-		case gotEnd:
-			b.refuse(p.w, a.ending.Load().refusal)
-			return true
-		case gotItems:
-			if !p.json && p.items[len(p.items)-1].gap != nil {
-				continue // in the plain form a gap waits for the message that it stands before
-			}
-		}
-		p.answer()
-		return true
-	}
+	return true
 }
 
-// form makes of items one message in the plain form, a batch in JSON.
-func (p *poll) form() answer {
-	if p.json {
-		return batchAnswer(p.attach.client, p.items, p.attach.cursor, p.more)
-	}
-	return plainAnswer(p.items, p.attach.cursor)
-}
-
-// answer writes it.
-func (p *poll) answer() {
-	a := p.attach
-	b := a.client.routine.b
+// write answers.
+func (p *waitingPoll) write() {
+	b := p.attach.client.routine.b
 	// A wrapper without Unwrap leaves the server's own time-out in force, and does not say whether the write went out.
 	_ = p.rc.SetWriteDeadline(time.Now().Add(b.set.writeTimeout))
-	out := p.form()
+	out := p.answer()
+	p.claim.watch()
 	err := out.write(p.w)
 	if err == nil {
 		if err = p.rc.Flush(); errors.Is(err, http.ErrNotSupported) {
 			err = nil
 		}
 	}
-	switch {
-	case !a.implicit:
-		a.close(p.after, Position{}, 0)
-	case err != nil || p.r.Context().Err() != nil:
-		a.close(p.started, Position{}, 0) // the same again for the next poll
-	default:
-		a.close(p.started, a.cursor, p.owed-len(a.backfill))
-	}
+	written := err == nil && p.r.Context().Err() == nil
+	p.end(written)
 	b.countItems(p.items)
+	p.claim.settle(p, &out, written)
 }
 
 // answerRegistration makes a client and tells it its id.

@@ -61,8 +61,8 @@ func ParsePosition(s string) (Position, error) {
 
 // parseDecimal reads an unsigned decimal number without sign or leading zero. It refuses what strconv
 // would accept beyond that and what does not fit 64 bits.
-func parseDecimal(s string) (uint64, bool) {
-	if s == "" || s[0] == '0' && len(s) > 1 {
+func parseDecimal[T string | []byte](s T) (uint64, bool) {
+	if len(s) == 0 || s[0] == '0' && len(s) > 1 {
 		return 0, false
 	}
 	var n uint64

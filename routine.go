@@ -51,6 +51,11 @@ type scratch struct {
 	pieces []piece
 	made   [formCount]int32 // 1 + index of the piece that is everyone in a form; 0: not made yet
 	arena  []byte           // what is joined in this round
+
+	// For parked polls.
+	answers []pollAnswer
+	items   []item
+	plain   plainBytes
 }
 
 // reset forgets the round, for a quiet broadcaster holds on to no message beyond the log's window, and keeps the memory.
@@ -65,6 +70,8 @@ func (t *scratch) reset() {
 		writes:   emptied(t.writes),
 		pieces:   emptied(t.pieces),
 		arena:    t.arena[:0],
+		answers:  emptied(t.answers),
+		items:    emptied(t.items),
 	}
 	if cap(t.arena) > 1<<20 {
 		t.arena = nil // a burst does not keep its memory
@@ -172,6 +179,7 @@ func (r *routine) fanOut() {
 	r.mu.Unlock()
 
 	r.writeInline()
+	r.writeAnswers()
 	for _, c := range r.overfull {
 		r.b.remove(c, endBufferFull)
 	}
@@ -198,6 +206,8 @@ func (r *routine) restartLocked(c *Client) {
 		c.attach.channel.lagLocked(c, r.at)
 	case inline:
 		r.pullOutLocked(c)
+	case parked:
+		r.kickLocked(c)
 	}
 }
 
@@ -348,6 +358,8 @@ func (r *routine) offerTo(c *Client, recs []*record) {
 		r.sent += c.attach.channel.offer(c, recs)
 	case inline:
 		r.offerInline(c, recs)
+	case parked:
+		r.answerParked(c, recs)
 	}
 }
 

@@ -34,6 +34,7 @@ type settings struct {
 	maxMessage, maxTopics, maxClients, maxPerUser         int
 	registerRate, registerBurst, replayCount, replayBytes int
 	history                                               Limits
+	repeatFor                                             time.Duration
 	authHeaders                                           []string
 	origins                                               map[string]bool
 	tick                                                  time.Duration // between two sweeps of a routine
@@ -74,6 +75,7 @@ func (s *settings) fill(b *Broadcaster) error {
 		maxPerUser:        number("MaxClientsPerUser", b.MaxClientsPerUser, 16, 1, many),
 		registerRate:      number("RegisterRate", b.RegisterRate, 1000, -1, many),
 		registerBurst:     number("RegisterBurst", b.RegisterBurst, 2000, 1, many),
+		repeatFor:         repeatFor,
 		replayCount:       replayCount,
 		replayBytes:       replayBytes,
 		history: Limits{

@@ -7,7 +7,7 @@ func (r *routine) sweep(now moment) {
 	b := r.b
 	b.messages.expireSometimes(time.Now())
 	var gone []*Client
-	var asked []*attach
+	var asked, polls []*attach
 	r.mu.Lock()
 	for i := range r.hot {
 		if due := r.hot[i].due; due == 0 || now < due {
@@ -20,7 +20,11 @@ func (r *routine) sweep(now moment) {
 			continue
 		}
 		if a.due != 0 && now >= a.due {
-			r.dueLocked(a)
+			if a.poll == nil {
+				r.dueLocked(a)
+			} else if r.hot[i].mode == parked { // else its reader is at it
+				polls = append(polls, a)
+			}
 		}
 		if a.expires != 0 && now >= a.expires {
 			a.expires = 0
@@ -33,6 +37,7 @@ func (r *routine) sweep(now moment) {
 		a.socket.beat(r)
 	}
 	r.beats = emptied(r.beats)
+	r.expireParked(polls)
 	for _, c := range gone {
 		b.expire(c, now)
 	}

@@ -61,6 +61,9 @@ func (s *session) hijack(w http.ResponseWriter) error {
 	if err != nil {
 		return err
 	}
+	if c, ok := conn.(*pollConn); ok {
+		conn = c.release()
+	}
 	if err := conn.SetDeadline(time.Time{}); err != nil { // the http.Server's are over
 		return err
 	}

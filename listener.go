@@ -1,0 +1,234 @@
+package gpoll
+
+import (
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Listener wraps ln so that a poll which repeats the one before it on its connection is answered without net/http, at a third of the
+// processor time: srv.Serve(b.Listener(ln)). Nothing else changes. Everything that is not such a repeat reaches the server as if ln had
+// not been wrapped, and the connections stay the server's.
+//
+// A connection remembers a poll that has passed through net/http, the middleware and Authorize. While the server waits for the
+// connection's next request, one that repeats those bytes exactly, but for the digits of its cursor, is answered here:
+//
+//   - Authorize is asked for each, with the remembered request (its URL has the old cursor). When it refuses, the server gets the request.
+//   - Middleware around the mount sees one poll in 30 s of each client. What it added to the head of the answer is added to
+//     the others, but for cookies; an answer whose body it changed is never repeated.
+//   - To the server the connection is idle: its IdleTimeout runs between two polls, not during one, and its Shutdown and Close answer a
+//     poll that waits with 503 and "shutdown", as the Broadcaster's Shutdown does. Either may come first.
+//
+// A connection that a proxy shares between clients remembers a few polls. TLS, HTTP/2, and listeners whose connections
+// are neither TCP nor Unix sockets, gain nothing and lose nothing. The connections have a method NetConn() net.Conn that returns
+// what ln accepted.
+//
+// Listener panics when a setting is bad.
+func (b *Broadcaster) Listener(ln net.Listener) net.Listener {
+	if err := b.start(); err != nil {
+		panic(err)
+	}
+	return &pollListener{ln, b}
+}
+
+type pollListener struct {
+	net.Listener
+	b *Broadcaster
+}
+
+func (l *pollListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	switch conn.(type) {
+	case *net.TCPConn, *net.UnixConn:
+		return l.b.wrap(conn), nil
+	}
+	return conn, nil
+}
+
+// wrap returns conn itself where its socket cannot be written to without waiting.
+func (b *Broadcaster) wrap(conn net.Conn) net.Conn {
+	c := &pollConn{b: b, fresh: true}
+	c.init(conn, nil, b.set.writeTimeout)
+	if c.fd < 0 {
+		return conn
+	}
+	b.conns.add(c)
+	return c
+}
+
+// A pollConn is a connection of Listener, between net/http and the socket. Its life as a connection is here, what it remembers
+// in repeat.go, and what it does with a poll in parked.go.
+//
+// net/http reads from one goroutine at a time and waits in Read while the connection is idle: that goroutine is the reader. stream.mu is
+// the right to write, and guards the fields below it.
+type pollConn struct {
+	stream
+	b        *Broadcaster
+	deadline atomic.Int64 // of reading, as net/http has set it last: a moment, or 0
+
+	// What was handed to net/http.
+	fresh bool   // all of it belongs to requests that are over: what comes next begins a request
+	whole bool   // its end is the end of a request's head
+	lost  bool   // seen is not all of it
+	seen  []byte // since fresh
+	reads uint32 // counts
+
+	repeats []*repeat // least recently remembered first
+
+	// The poll that is answered here. Its reader begins it; the routine answers it while its mode is parked.
+	parked  *attach // until it is answered; guarded by stream.mu
+	kicked  bool    // the reader hands the parked request up; guarded by stream.mu
+	poll    poll
+	current *repeat
+	idle    time.Duration // the server's time-out between two requests; 0: none
+
+	// Touched only by the handler's goroutine.
+	watching bool
+	watched  []byte // written to net/http's client while watching
+}
+
+// NetConn returns the connection that was accepted.
+func (c *pollConn) NetConn() net.Conn { return c.Conn }
+
+// SetDeadline is net.Conn's.
+func (c *pollConn) SetDeadline(t time.Time) error {
+	if err := c.SetReadDeadline(t); err != nil {
+		return err
+	}
+	return c.Conn.SetWriteDeadline(t)
+}
+
+// SetReadDeadline is net.Conn's.
+func (c *pollConn) SetReadDeadline(t time.Time) error {
+	c.deadline.Store(int64(c.b.momentOf(t)))
+	return c.Conn.SetReadDeadline(t)
+}
+
+// Read is net.Conn's.
+func (c *pollConn) Read(p []byte) (int, error) {
+	c.mu.Lock()
+	answers := c.fresh && len(c.repeats) > 0
+	if answers {
+		c.idle = 0
+		if at := moment(c.deadline.Load()); at != 0 {
+			c.idle = time.Duration(max(at-c.b.now(), 1))
+		}
+	}
+	c.mu.Unlock()
+	if answers {
+		return c.readOn(p)
+	}
+	n, err := c.Conn.Read(p)
+	c.handUp(p[:n])
+	return n, err
+}
+
+// readOn reads while the server waits for the next request, and answers repeats meanwhile.
+func (c *pollConn) readOn(p []byte) (n int, err error) {
+	held := 0 // bytes of a request that waits for its answer, at the beginning of p
+	for {
+		n, err = c.Conn.Read(p[held:])
+		if held > 0 {
+			if back, kicked := c.takeBack(); kicked {
+				n, err = held+n, nil
+				break
+			} else if back {
+				if n == 0 {
+					break // the client has gone
+				}
+				n += held
+				break
+			}
+			copy(p, p[held:held+n])
+			held = 0
+		}
+		if err != nil {
+			break
+		}
+		rep, after := c.match(p[:n])
+		if rep == nil || n == len(p) || !c.begin(rep, after) {
+			break
+		}
+		held = n
+	}
+	c.handUp(p[:n])
+	if c.stalled.Load() { // an answer goes out whole before net/http writes
+		if failed := c.writeWaiting(nil); failed != nil {
+			return 0, failed
+		}
+	}
+	return n, err
+}
+
+// Write is net.Conn's.
+func (c *pollConn) Write(p []byte) (int, error) {
+	if c.watching && len(c.watched) <= maxRepeat {
+		c.watched = append(c.watched, p...)
+	}
+	return c.Conn.Write(p)
+}
+
+// Close is net.Conn's. A poll that waits is told that the server goes down: nobody else closes a connection meanwhile.
+func (c *pollConn) Close() error {
+	_ = c.Conn.SetDeadline(time.Unix(1, 0)) // whoever writes and waits gives way; the connection may be closed already
+	c.mu.Lock()
+	c.dismissLocked()
+	c.fd = -1
+	c.mu.Unlock()
+	c.b.conns.remove(c)
+	return c.Conn.Close()
+}
+
+// CloseWrite is net.TCPConn's; net/http looks for it.
+func (c *pollConn) CloseWrite() error {
+	return c.Conn.(interface{ CloseWrite() error }).CloseWrite()
+}
+
+// release returns the connection that was accepted, for whoever has taken it from net/http.
+func (c *pollConn) release() net.Conn {
+	c.b.conns.remove(c)
+	return c.Conn
+}
+
+// pollConns finds the connection of a request. net/http tells a handler the LocalAddr of its connection, which is a pointer of its
+// own for each.
+type pollConns struct {
+	mu     sync.RWMutex
+	byAddr map[net.Addr]*pollConn
+}
+
+func (s *pollConns) add(c *pollConn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.byAddr == nil {
+		s.byAddr = map[net.Addr]*pollConn{}
+	}
+	s.byAddr[c.LocalAddr()] = c
+}
+
+func (s *pollConns) remove(c *pollConn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.byAddr, c.LocalAddr())
+}
+
+// of returns the connection of r, or nil when it is none of Listener's.
+func (s *pollConns) of(r *http.Request) *pollConn {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if len(s.byAddr) == 0 {
+		return nil
+	}
+	switch addr := r.Context().Value(http.LocalAddrContextKey).(type) {
+	case *net.TCPAddr:
+		return s.byAddr[addr]
+	case *net.UnixAddr:
+		return s.byAddr[addr]
+	}
+	return nil
+}

@@ -1,0 +1,289 @@
+package gpoll
+
+import (
+	"net/http"
+	"time"
+	"unique"
+)
+
+// A poll on a connection of Listener is parked: it has no goroutine that waits for messages. The routine answers it, and the connection's
+// reader, which waits for the next request, takes it back when the client sends more or goes away.
+
+// begin takes a repeat of a poll on: it is answered at once or parked. It reports false when the server has to see the request.
+func (c *pollConn) begin(rep *repeat, after Position) bool {
+	b := c.b
+	if b.now()-rep.passed > moment(b.set.repeatFor) {
+		return false
+	}
+	var g *grantee
+	if b.Authorize != nil {
+		var refused *refusal
+		if g, refused = b.authorize(rep.asker.Clone(rep.asker.Context())); refused != nil || g.user() != rep.client.user {
+			return false
+		}
+	}
+	if c.idle > 0 { // the connection is not idle while its poll waits
+		_ = c.Conn.SetReadDeadline(time.Time{}) // Read reports a closed connection
+	}
+	req := rep.req
+	req.after = after
+	p := &c.poll
+	p.items = nil
+	if b.beginPoll(p, &req, rep.client, g, c) != nil {
+		c.idleAgain()
+		return false
+	}
+	c.mu.Lock()
+	c.parked, c.current = p.attach, rep
+	c.mu.Unlock()
+	ev := p.ready()
+	if ev == gotHandedOver {
+		return true // the routine may have answered already
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.parked == nil {
+		return true // it ended, and finish has said why
+	}
+	if ev == gotEnd {
+		c.refuseLocked(p.attach.ending.Load().refusal)
+		return true
+	}
+	b.countItems(p.items)
+	out := p.answer()
+	written := c.putLocked(out.append(nil, rep.fixed.Value(), b.dateLine())) == nil
+	p.end(written)
+	return true
+}
+
+// idleAgain begins the server's time-out between two requests.
+func (c *pollConn) idleAgain() {
+	if c.idle > 0 {
+		_ = c.Conn.SetReadDeadline(time.Now().Add(c.idle)) // Read reports a closed connection
+	}
+}
+
+// putLocked writes the answer of the parked poll, without waiting. What the socket refuses goes out by a goroutine.
+func (c *pollConn) putLocked(p []byte) error {
+	c.parked = nil
+	c.poll.items = nil
+	c.idleAgain()
+	if c.stalled.Load() {
+		c.stream.rest = append(c.stream.rest, p...)
+		return nil
+	}
+	if err := c.tryWriteLocked(p); err != nil {
+		return err
+	}
+	if c.stalled.Load() {
+		c.b.spawn(func() {
+			if c.writeWaiting(nil) != nil {
+				_ = c.Close() // the reader ends with it
+			}
+		})
+	}
+	return nil
+}
+
+// refuseLocked answers the parked poll, whose attach has ended, with why.
+func (c *pollConn) refuseLocked(why *refusal, more ...field) {
+	c.b.counts.refused.add(why.code)
+	out := why.answer()
+	out.fields = append(out.fields, more...)
+	_ = c.putLocked(out.append(nil, c.current.fixed.Value(), c.b.dateLine())) // the reader sees a failure too
+}
+
+// takeBack is called by the reader when something has arrived while a poll was parked, or the end. It waits for a write that is under way, and
+// reports whether the poll is still without an answer, and whether the server shall give it: then it has no attach any more.
+func (c *pollConn) takeBack() (back, kicked bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.parked == nil {
+		return false, false
+	}
+	a := c.parked
+	if c.kicked {
+		c.parked, c.kicked = nil, false
+		_ = c.Conn.SetReadDeadline(time.Time{}) // Read reports a closed connection
+		return true, true
+	}
+	if c.poll.end(false) {
+		c.parked = nil
+		return true, false
+	}
+	c.refuseLocked(a.ending.Load().refusal)
+	return false, false
+}
+
+// finish tells the client why its parked poll has ended.
+func (a *attach) finish() {
+	c := a.poll
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.parked == a {
+		c.refuseLocked(a.ending.Load().refusal)
+	}
+}
+
+// dismissLocked answers a parked poll before its connection is closed.
+func (c *pollConn) dismissLocked() {
+	if c.parked == nil {
+		return
+	}
+	why := c.b.refuseShutdown()
+	if a := c.parked; !c.poll.end(false) && a.ending.Load() != nil {
+		why = a.ending.Load().refusal
+	}
+	c.refuseLocked(why, field{"Connection", "close"})
+}
+
+// A pollAnswer is what one parked poll gets in a round. Its connection's stream.mu is held until it is written.
+type pollAnswer struct {
+	conn     *pollConn
+	bytes    []byte
+	messages int
+}
+
+// answerParked collects the answer to c's parked poll.
+func (r *routine) answerParked(c *Client, recs []*record) {
+	a, from := c.attach, c.hot().from
+	for len(recs) > 0 && recs[0].pos.Seq <= from {
+		recs = recs[1:]
+	}
+	if len(recs) == 0 {
+		return
+	}
+	for _, rec := range recs {
+		if rec.hole != nil {
+			r.kickLocked(c)
+			return
+		}
+	}
+	conn := a.poll
+	if !conn.mu.TryLock() {
+		return // its reader takes it back, or Close does: nothing counts as delivered
+	}
+	p := &conn.poll
+	limit := 1
+	if p.json {
+		limit = r.b.set.replayCount
+	}
+	bytes := 0
+	for i, rec := range recs {
+		if i == limit || i > 0 && bytes+rec.size() > r.b.set.replayBytes {
+			p.more = true
+			break
+		}
+		bytes += rec.size()
+		r.items = append(r.items, item{rec: rec, pos: rec.pos})
+		a.cursor = rec.pos
+	}
+	p.items = r.items
+	if !p.more && p.json {
+		a.cursor = r.at
+	}
+	r.putParked(p, conn)
+}
+
+// putParked collects the answer that p's items make. conn.mu is held.
+func (r *routine) putParked(p *poll, conn *pollConn) {
+	fixed := conn.current.fixed
+	var bytes []byte
+	if last := &r.plain; !p.json && len(p.items) == 1 && last.rec == p.items[0].rec && last.fixed == fixed {
+		bytes = last.bytes
+	} else {
+		start := len(r.arena)
+		out := p.answer()
+		r.arena = out.append(r.arena, fixed.Value(), r.b.dateLine())
+		bytes = r.arena[start:len(r.arena):len(r.arena)]
+		if !p.json && len(p.items) == 1 {
+			*last = plainBytes{p.items[0].rec, fixed, bytes}
+		}
+	}
+	r.answers = append(r.answers, pollAnswer{conn, bytes, len(p.items)})
+	p.endLocked(true)
+	r.items, p.items = emptied(r.items), nil
+}
+
+// writeAnswers writes what answerParked collected. It waits for nobody.
+func (r *routine) writeAnswers() {
+	delivered := 0
+	for _, out := range r.answers {
+		c := out.conn
+		err := c.putLocked(out.bytes)
+		a := c.poll.attach
+		c.mu.Unlock()
+		if err == nil {
+			delivered += out.messages
+		} else if a.implicit {
+			r.unsend(a.client)
+		}
+	}
+	if delivered > 0 {
+		r.b.delivered.Add(uint64(delivered))
+	}
+}
+
+// unsend forgets a response that did not go out: the next poll without cursor gets it again.
+func (r *routine) unsend(c *Client) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if c.attach == nil && c.kept != nil {
+		c.kept.sent, c.kept.backSent = Position{}, 0
+	}
+}
+
+// expireParked answers parked polls whose time is over with nothing.
+func (r *routine) expireParked(due []*attach) {
+	if len(due) == 0 {
+		return
+	}
+	r.scratch = <-r.b.turns
+	r.mu.Lock()
+	for _, a := range due {
+		if conn := a.poll; a.client.attach == a && conn.mu.TryLock() { // else its reader takes it back, or Close does
+			a.cursor = maxPosition(r.at, a.cursor.Seq)
+			r.putParked(&conn.poll, conn)
+		}
+	}
+	r.mu.Unlock()
+	r.writeAnswers()
+	r.reset()
+	r.b.turns <- r.scratch
+	r.scratch = nil
+}
+
+// kickLocked lets the server answer a parked poll.
+func (r *routine) kickLocked(c *Client) {
+	conn := c.attach.poll
+	if !conn.mu.TryLock() {
+		return // its reader takes it back, or Close does
+	}
+	defer conn.mu.Unlock()
+	conn.kicked = true
+	conn.poll.endLocked(false)
+	_ = conn.Conn.SetReadDeadline(time.Unix(1, 0)) // a closed connection has no reader
+}
+
+// dateLine is the Date line of an answer at this second.
+func (b *Broadcaster) dateLine() []byte {
+	now := time.Now().UTC()
+	if d := b.date.Load(); d != nil && d.second == now.Unix() {
+		return d.line
+	}
+	line := append(now.AppendFormat([]byte("Date: "), http.TimeFormat), "\r\n"...)
+	b.date.Store(&dateLine{now.Unix(), line})
+	return line
+}
+
+type dateLine struct {
+	second int64
+	line   []byte
+}
+
+// plainBytes is an answer that many polls get: the plain form of one message.
+type plainBytes struct {
+	rec   *record
+	fixed unique.Handle[string]
+	bytes []byte
+}

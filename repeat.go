@@ -1,0 +1,232 @@
+package gpoll
+
+import (
+	"bytes"
+	"context"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+	"unique"
+)
+
+const (
+	maxRepeat  = 4000             // bytes of a request that is remembered; less than net/http reads at a time
+	maxRepeats = 4                // of one connection
+	repeatFor  = 30 * time.Second // a remembered poll counts
+)
+
+// A repeat is a poll that has passed through net/http, the middleware and Authorize. The same bytes again, with another seq in the
+// cursor, are the same poll again.
+type repeat struct {
+	head, tail string // of the request, before and after the digits of its cursor; without a cursor tail is empty
+	req        request
+	client     *Client
+	fixed      unique.Handle[string] // the lines of the answer's head that are not gpoll's to say
+	asker      *http.Request         // for Authorize; nil without one
+	passed     moment
+}
+
+// match reports whether p is the poll again, and its cursor.
+func (rep *repeat) match(p []byte) (after Position, ok bool) {
+	rest, ok := bytes.CutPrefix(p, []byte(rep.head))
+	if !ok {
+		return Position{}, false
+	}
+	digits, ok := bytes.CutSuffix(rest, []byte(rep.tail))
+	if !ok || rep.req.after.IsZero() {
+		return Position{}, ok && len(digits) == 0
+	}
+	seq, ok := parseDecimal(digits)
+	return Position{rep.req.after.Epoch, seq}, ok
+}
+
+// match returns the poll that p repeats, or nil.
+func (c *pollConn) match(p []byte) (*repeat, Position) {
+	for _, rep := range c.repeats {
+		if after, ok := rep.match(p); ok {
+			return rep, after
+		}
+	}
+	return nil, Position{}
+}
+
+// handUp notes what net/http gets.
+func (c *pollConn) handUp(p []byte) {
+	if len(p) == 0 {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.fresh = false
+	c.reads++
+	switch {
+	case c.lost:
+	case c.whole || len(c.seen)+len(p) > maxRepeat: // the request before it was no poll, or this is too much for one
+		c.lost, c.seen = true, nil
+	default:
+		c.seen = append(c.seen, p...)
+	}
+	c.whole = endsHead(p)
+}
+
+// endsHead reports whether p ends where a request's head does, and no other does in it. To net/http a line ends with LF.
+func endsHead(p []byte) bool {
+	p, ok := bytes.CutSuffix(p, []byte("\r\n\r\n"))
+	return ok && !bytes.Contains(p, []byte("\n\n")) && !bytes.Contains(p, []byte("\n\r\n"))
+}
+
+// A claim is what the handler of a poll knows of its connection.
+type claim struct {
+	conn  *pollConn // nil: it is none of Listener's, or answers nothing by itself
+	req   *request
+	reads uint32
+}
+
+// claim is made before the poll waits.
+func (b *Broadcaster) claim(r *http.Request, req *request) claim {
+	if r.TLS != nil || r.ProtoMajor != 1 {
+		return claim{}
+	}
+	c := b.conns.of(r)
+	if c == nil {
+		return claim{}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return claim{c, req, c.reads}
+}
+
+// watch lets the connection keep what is written, until settle.
+func (k *claim) watch() {
+	if k.conn != nil {
+		k.conn.watching = true
+	}
+}
+
+// settle is called when the answer has been written and flushed. It remembers the poll, if the bytes that came and those that went are a poll and its answer
+// and nothing else.
+func (k *claim) settle(p *waitingPoll, out *answer, written bool) {
+	c := k.conn
+	if c == nil {
+		return
+	}
+	wrote := c.watched
+	c.watching, c.watched = false, nil
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	seen := c.seen
+	complete := !c.lost
+	c.seen = nil
+	// net/http reads no further than it must: if the last bytes it got end a head, that is the head of this request. What came since then is
+	// of the next one.
+	if c.fresh = written && c.whole && c.reads == k.reads; !c.fresh {
+		c.lost = true
+		return
+	}
+	c.lost, c.whole = false, false
+	if !complete {
+		return
+	}
+	rep, ok := newRepeat(seen, p.r, k.req)
+	if !ok {
+		return
+	}
+	fixed, ok := out.rest(wrote)
+	if !ok {
+		return
+	}
+	rep.fixed = unique.Make(fixed)
+	rep.client = p.attach.client
+	rep.passed = c.b.now()
+	if c.b.Authorize != nil {
+		rep.asker = p.r.WithContext(context.WithoutCancel(p.r.Context()))
+	}
+	c.remember(rep)
+}
+
+// remember keeps rep in the place of the one with the same bytes, or of the oldest.
+func (c *pollConn) remember(rep *repeat) {
+	for i, old := range c.repeats {
+		if old.head == rep.head && old.tail == rep.tail {
+			c.repeats = append(c.repeats[:i], c.repeats[i+1:]...)
+			break
+		}
+	}
+	if len(c.repeats) == maxRepeats {
+		c.repeats = append(c.repeats[:0], c.repeats[1:]...)
+	}
+	c.repeats = append(c.repeats, rep)
+}
+
+// newRepeat makes a repeat of a request and the bytes that it came in. It reports whether they are that request and nothing more.
+func newRepeat(seen []byte, r *http.Request, req *request) (*repeat, bool) {
+	text := string(seen)
+	line := r.Method + " " + r.RequestURI + " HTTP/1.1\r\n"
+	if r.Method != http.MethodGet || !strings.HasPrefix(text, line) || !endsHead(seen) || r.Close || req.last != 0 {
+		return nil, false
+	}
+	for _, name := range [...]string{"Content-Length", "Transfer-Encoding", "Connection", "Expect", "Upgrade", "Last-Event-Id"} {
+		if values, there := r.Header[name]; there && !(name == "Connection" && strings.EqualFold(values[0], "keep-alive") && len(values) == 1) {
+			return nil, false
+		}
+	}
+	rep := &repeat{head: text, req: *req}
+	if !req.after.IsZero() {
+		cursor := req.after.String()
+		digits := strconv.FormatUint(req.after.Seq, 10)
+		path, query, _ := strings.Cut(line, "?")
+		at := strings.Index(query, "after="+cursor)
+		if at < 0 || at > 0 && query[at-1] != '&' {
+			return nil, false // spelled otherwise, with escapes
+		}
+		end := len(path) + 1 + at + len("after=") + len(cursor)
+		rep.head, rep.tail = text[:end-len(digits)], text[end:]
+	}
+	return rep, true
+}
+
+// rest compares a with the bytes that net/http wrote for it, and returns the lines of the head that are not a's own. It reports whether
+// another answer may be written with the same lines.
+func (a *answer) rest(wrote []byte) (fixed string, ok bool) {
+	head, body, ok := strings.Cut(string(wrote), "\r\n\r\n")
+	if !ok || body != a.body {
+		return "", false
+	}
+	status, head, _ := strings.Cut(head, "\r\n")
+	if status != "HTTP/1.1 "+strconv.Itoa(a.status)+" "+http.StatusText(a.status) {
+		return "", false
+	}
+	own := a.fields
+	if a.status != http.StatusNoContent {
+		own = append(own[:len(own):len(own)], field{"Content-Length", strconv.Itoa(len(a.body))})
+	}
+	found := 0
+	var lines strings.Builder
+	for line := range strings.SplitSeq(head, "\r\n") {
+		name, value, _ := strings.Cut(line, ": ")
+		switch name {
+		case "Date":
+		case "Connection", "Transfer-Encoding", "Content-Encoding", "Trailer", "Set-Cookie":
+			return "", false
+		case "Content-Type", "Content-Length", "Gpoll-Position", "Gpoll-Gap":
+			if found == len(own) || !hasField(own, field{name, value}) {
+				return "", false
+			}
+			found++
+		default:
+			lines.WriteString(line)
+			lines.WriteString("\r\n")
+		}
+	}
+	return lines.String(), found == len(own)
+}
+
+func hasField(fields []field, f field) bool {
+	for _, have := range fields {
+		if have == f {
+			return true
+		}
+	}
+	return false
+}
