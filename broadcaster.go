@@ -128,6 +128,7 @@ type Broadcaster struct {
 	date        atomic.Pointer[dateLine]
 	published   atomic.Uint64
 	delivered   atomic.Uint64
+	repeats     atomic.Uint64
 	attachCount [transportCount]atomic.Int64
 	counts      counters
 	state       atomic.Int32 // open, draining, closed

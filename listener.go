@@ -54,7 +54,7 @@ func (l *pollListener) Accept() (net.Conn, error) {
 func (b *Broadcaster) wrap(conn net.Conn) net.Conn {
 	c := &pollConn{b: b, fresh: true}
 	c.init(conn, nil, b.set.writeTimeout)
-	if c.fd < 0 {
+	if c.raw == nil {
 		return conn
 	}
 	b.conns.add(c)
@@ -178,7 +178,6 @@ func (c *pollConn) Close() error {
 	_ = c.Conn.SetDeadline(time.Unix(1, 0)) // whoever writes and waits gives way; the connection may be closed already
 	c.mu.Lock()
 	c.dismissLocked()
-	c.fd = -1
 	c.mu.Unlock()
 	c.b.conns.remove(c)
 	return c.Conn.Close()

@@ -48,8 +48,11 @@ func (p *poll) ready() event {
 		limit.count = b.set.replayCount
 	}
 	for {
-		var ev event
-		p.items, p.more, ev = a.ready(limit, p.items)
+		items, more, ev := a.ready(limit, p.items)
+		if ev == gotHandedOver {
+			return ev // the poll is the routine's from here on
+		}
+		p.items, p.more = items, more
 		if ev == gotItems && !p.json && p.items[len(p.items)-1].gap != nil {
 			continue // in the plain form a gap waits for the message that it stands before
 		}

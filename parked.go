@@ -33,6 +33,7 @@ func (c *pollConn) begin(rep *repeat, after Position) bool {
 		c.idleAgain()
 		return false
 	}
+	b.repeats.Add(1)
 	c.mu.Lock()
 	c.parked, c.current = p.attach, rep
 	c.mu.Unlock()
@@ -42,17 +43,16 @@ func (c *pollConn) begin(rep *repeat, after Position) bool {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.parked == nil {
-		return true // it ended, and finish has said why
-	}
-	if ev == gotEnd {
+	switch {
+	case c.parked == nil: // it ended, and finish has said why
+	case ev == gotEnd:
 		c.refuseLocked(p.attach.ending.Load().refusal)
-		return true
+	default:
+		b.countItems(p.items)
+		out := p.answer()
+		p.end(c.putLocked(out.append(nil, rep.fixed.Value(), b.dateLine())) == nil)
 	}
-	b.countItems(p.items)
-	out := p.answer()
-	written := c.putLocked(out.append(nil, rep.fixed.Value(), b.dateLine())) == nil
-	p.end(written)
+	p.items = nil
 	return true
 }
 
@@ -66,7 +66,6 @@ func (c *pollConn) idleAgain() {
 // putLocked writes the answer of the parked poll, without waiting. What the socket refuses goes out by a goroutine.
 func (c *pollConn) putLocked(p []byte) error {
 	c.parked = nil
-	c.poll.items = nil
 	c.idleAgain()
 	if c.stalled.Load() {
 		c.stream.rest = append(c.stream.rest, p...)
@@ -168,6 +167,7 @@ func (r *routine) answerParked(c *Client, recs []*record) {
 	if p.json {
 		limit = r.b.set.replayCount
 	}
+	r.items = append(r.items, p.items...) // a gap that waits for its message
 	bytes := 0
 	for i, rec := range recs {
 		if i == limit || i > 0 && bytes+rec.size() > r.b.set.replayBytes {
@@ -187,20 +187,24 @@ func (r *routine) answerParked(c *Client, recs []*record) {
 
 // putParked collects the answer that p's items make. conn.mu is held.
 func (r *routine) putParked(p *poll, conn *pollConn) {
-	fixed := conn.current.fixed
-	var bytes []byte
-	if last := &r.plain; !p.json && len(p.items) == 1 && last.rec == p.items[0].rec && last.fixed == fixed {
-		bytes = last.bytes
-	} else {
+	same := plainAnswerKey{fixed: conn.current.fixed} // what one message makes of the plain form is the same for many
+	if !p.json && len(p.items) == 1 {
+		same.rec = p.items[0].rec
+	}
+	if same.rec == nil || same != r.plain {
 		start := len(r.arena)
 		out := p.answer()
-		r.arena = out.append(r.arena, fixed.Value(), r.b.dateLine())
-		bytes = r.arena[start:len(r.arena):len(r.arena)]
-		if !p.json && len(p.items) == 1 {
-			*last = plainBytes{p.items[0].rec, fixed, bytes}
+		r.arena = out.append(r.arena, same.fixed.Value(), r.b.dateLine())
+		r.plain, r.plainBytes = same, r.arena[start:len(r.arena):len(r.arena)]
+	}
+	messages := len(p.items)
+	for _, it := range p.items {
+		if it.gap != nil {
+			r.b.countGap(it.gap)
+			messages--
 		}
 	}
-	r.answers = append(r.answers, pollAnswer{conn, bytes, len(p.items)})
+	r.answers = append(r.answers, pollAnswer{conn, r.plainBytes, messages})
 	p.endLocked(true)
 	r.items, p.items = emptied(r.items), nil
 }
@@ -281,9 +285,8 @@ type dateLine struct {
 	line   []byte
 }
 
-// plainBytes is an answer that many polls get: the plain form of one message.
-type plainBytes struct {
+// A plainAnswerKey names an answer in the plain form that many polls get.
+type plainAnswerKey struct {
 	rec   *record
 	fixed unique.Handle[string]
-	bytes []byte
 }

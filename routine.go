@@ -53,9 +53,10 @@ type scratch struct {
 	arena  []byte           // what is joined in this round
 
 	// For parked polls.
-	answers []pollAnswer
-	items   []item
-	plain   plainBytes
+	answers    []pollAnswer
+	items      []item
+	plain      plainAnswerKey // of the answer that was made last
+	plainBytes []byte
 }
 
 // reset forgets the round, for a quiet broadcaster holds on to no message beyond the log's window, and keeps the memory.

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -41,6 +42,7 @@ type setup struct {
 	tls         bool // TLS with HTTP/2
 	http1       bool // with tls: HTTP/1.1 only
 	memory      bool // the in-memory listener, for fake time
+	listener    bool // Broadcaster.Listener around the loopback listener; GPOLL_TEST_LISTENER=1 sets it for every test
 }
 
 // start runs a server until the test ends. At its end the server must shut down and leave nobody attached.
@@ -82,6 +84,9 @@ func (s *server) serveLoopback(handler http.Handler, how setup) (stop func()) {
 	ts := httptest.NewUnstartedServer(handler)
 	if how.server != nil {
 		how.server(ts.Config)
+	}
+	if how.listener || os.Getenv("GPOLL_TEST_LISTENER") != "" {
+		ts.Listener = s.Listener(ts.Listener)
 	}
 	if how.tls {
 		ts.EnableHTTP2 = !how.http1

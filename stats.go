@@ -19,6 +19,7 @@ type Stats struct {
 
 	Published uint64 // messages accepted from this Broadcaster's Send and Publish
 	Delivered uint64 // messages written to a client or its channel
+	Repeats   uint64 // polls that a connection of Listener took on without net/http
 
 	Dropped map[string]uint64 // attaches and clients that the server ended, by reason
 	Refused map[string]uint64 // requests and publishes, by code
@@ -40,7 +41,7 @@ func (b *Broadcaster) Stats() Stats {
 	epoch, lo, hi, messages, bytes := b.messages.windowStats()
 	s.Epoch = Position{Epoch: epoch}.String()[:16]
 	s.WindowLow, s.WindowHigh, s.WindowMessages, s.WindowBytes = lo, hi, messages, bytes
-	s.Published, s.Delivered = b.published.Load(), b.delivered.Load()
+	s.Published, s.Delivered, s.Repeats = b.published.Load(), b.delivered.Load(), b.repeats.Load()
 	s.Dropped, s.Refused, s.Gaps = b.counts.dropped.copy(), b.counts.refused.copy(), b.counts.gaps.copy()
 	return s
 }

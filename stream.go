@@ -14,19 +14,18 @@ import (
 // partly written one is continued before anything else, and nothing follows a close frame.
 type stream struct {
 	// What a routine touches comes first, in one line of memory.
-	mu       sync.Mutex    // the right to write; a routine only tries it
-	wrote    atomic.Uint64 // the routine's last round that went out
-	fd       int32         // for tryWriteLocked, guarded by mu; -1 when closed, or when it cannot be written to without waiting
-	turn     uint32        // counts how often a goroutine took over from the routine; guarded by routine.mu
-	stalled  atomic.Bool   // rest is not empty
-	controls atomic.Bool   // control is not empty
-	closing  atomic.Bool   // a close frame was queued: no data from here on
+	mu       sync.Mutex      // the right to write; a routine only tries it
+	wrote    atomic.Uint64   // the routine's last round that went out
+	turn     uint32          // counts how often a goroutine took over from the routine; guarded by routine.mu
+	stalled  atomic.Bool     // rest is not empty
+	controls atomic.Bool     // control is not empty
+	closing  atomic.Bool     // a close frame was queued: no data from here on
+	raw      syscall.RawConn // nil where the socket cannot be watched: TLS, other systems
 
 	net.Conn
-	raw     syscall.RawConn // nil where the socket cannot be watched: TLS, other systems
-	prefix  []byte          // was read but not yet handled
-	timeout time.Duration   // of one write that waits
-	rest    []byte          // what the socket refused; guarded by mu
+	prefix  []byte        // was read but not yet handled
+	timeout time.Duration // of one write that waits
+	rest    []byte        // what the socket refused; guarded by mu
 
 	controlMu sync.Mutex
 	control   [][]byte // frames that wait for the right to write: one of each kind
@@ -35,16 +34,7 @@ type stream struct {
 // init takes over a connection. prefix has been read from it already.
 func (s *stream) init(conn net.Conn, prefix []byte, timeout time.Duration) {
 	s.Conn, s.prefix, s.timeout = conn, prefix, timeout
-	s.raw, s.fd = rawConn(conn)
-}
-
-// Close closes the connection. Whoever waits for the socket is told so first: nobody writes to a descriptor that may be another's.
-func (s *stream) Close() error {
-	_ = s.SetDeadline(time.Unix(1, 0)) // it may be closed already
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.fd = -1
-	return s.Conn.Close()
+	s.raw = rawConn(conn)
 }
 
 // Read reads what has arrived already first.
@@ -135,10 +125,9 @@ func (s *stream) writeWaiting(p []byte) error {
 
 // tryWriteLocked writes p as far as the socket takes it at once, and keeps the rest. The caller holds mu, and rest is empty.
 func (s *stream) tryWriteLocked(p []byte) error {
-	if s.fd < 0 {
-		return net.ErrClosed
-	}
-	n, err := writeOnce(int(s.fd), p)
+	w := onceWriters.Get().(*onceWriter)
+	n, err := w.write(s.raw, p)
+	onceWriters.Put(w)
 	if err != nil {
 		return err
 	}
@@ -147,4 +136,30 @@ func (s *stream) tryWriteLocked(p []byte) error {
 		s.stalled.Store(true)
 	}
 	return nil
+}
+
+// A onceWriter writes to a socket without waiting. The socket's descriptor is held meanwhile: it is not given to another connection when
+// somebody closes this one.
+type onceWriter struct {
+	p   []byte
+	n   int
+	err error
+	try func(fd uintptr) // made once, since it would be allocated at every write
+}
+
+var onceWriters = sync.Pool{New: func() any {
+	w := &onceWriter{}
+	w.try = func(fd uintptr) { w.n, w.err = writeOnce(int(fd), w.p) }
+	return w
+}}
+
+// write tries write(2) once. It returns 0 bytes when the socket is full.
+func (w *onceWriter) write(raw syscall.RawConn, p []byte) (int, error) {
+	w.p = p
+	err := raw.Control(w.try)
+	w.p = nil
+	if err != nil {
+		return 0, err
+	}
+	return w.n, w.err
 }

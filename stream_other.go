@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// rawConn returns nil and -1: on this system every stream is written by a goroutine.
-func rawConn(net.Conn) (syscall.RawConn, int32) { return nil, -1 }
+// rawConn returns nil: on this system every stream is written by a goroutine.
+func rawConn(net.Conn) syscall.RawConn { return nil }
 
 func readSome(syscall.RawConn, func() []byte, func([]byte)) ([]byte, error) {
 	return nil, errors.ErrUnsupported

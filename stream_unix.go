@@ -8,20 +8,17 @@ import (
 	"syscall"
 )
 
-// rawConn returns what watches conn's socket, and its descriptor; nil and -1 where there is none.
-func rawConn(conn net.Conn) (raw syscall.RawConn, fd int32) {
+// rawConn returns what watches conn's socket, or nil where there is none.
+func rawConn(conn net.Conn) syscall.RawConn {
 	sc, ok := conn.(syscall.Conn)
 	if !ok {
-		return nil, -1
+		return nil
 	}
 	raw, err := sc.SyscallConn()
-	if err == nil {
-		err = raw.Control(func(s uintptr) { fd = int32(s) })
-	}
 	if err != nil {
-		return nil, -1
+		return nil
 	}
-	return raw, fd
+	return raw
 }
 
 // readSome waits until there is something to read and reads up to len(buf) of it. While it waits it holds no buffer and little

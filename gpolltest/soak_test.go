@@ -27,6 +27,12 @@ func TestSoak(t *testing.T) {
 		run(t, Checker{NoGaps: true})
 }
 
+// TestSoakListener is TestSoak with polls that are answered without net/http.
+func TestSoakListener(t *testing.T) {
+	soak{clients: 1000, every: 20 * time.Millisecond, burst: 1, topics: 30, duration: soakTime(t, 5*time.Second), listener: true}.
+		run(t, Checker{NoGaps: true})
+}
+
 // TestSoakSmallWindow has a window that holds less than a tenth of a second: clients that were away for longer get gaps, and the
 // checker verifies each.
 func TestSoakSmallWindow(t *testing.T) {
@@ -60,6 +66,7 @@ type soak struct {
 	burst     int
 	topics    int
 	duration  time.Duration
+	listener  bool // serve on Broadcaster.Listener
 	configure func(*gpoll.Broadcaster)
 
 	late *latest // between two looks of a publisher at its ticker
@@ -108,22 +115,35 @@ func (k soak) run(t *testing.T, c Checker) (gaps int) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	addr := ln.Addr().String()
+	if k.listener {
+		ln = b.Listener(ln)
+	}
 	network := network{conns: map[*net.TCPConn]struct{}{}}
 	srv := &http.Server{Handler: mux, ConnState: network.watch}
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(ln) }() // ends with srv.Close
-	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 2 * k.clients, DisableCompression: true}}
+	pool := func() *http.Client {
+		return &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 2 * k.clients, DisableCompression: true}}
+	}
+	shared := pool()
+	pools := []*http.Client{shared}
 
 	var h History
 	clients := make([]*soaker, k.clients)
 	for i := range clients {
+		client := shared
+		if k.listener && i%2 == 0 { // as a browser has connections of its own, and as a proxy shares them
+			client = pool()
+			pools = append(pools, client)
+		}
 		clients[i] = &soaker{
 			soak: k,
 			t:    t,
 			rnd:  rand.New(rand.NewPCG(seed, uint64(i))),
 			home: Transport(i%3) * 2,
 			session: &Session{
-				URL: "http://" + ln.Addr().String() + "/poll", Client: client, Trace: h.Trace(fmt.Sprintf("client %d", i)),
+				URL: "http://" + addr + "/poll", Client: client, Trace: h.Trace(fmt.Sprintf("client %d", i)),
 			},
 		}
 	}
@@ -158,7 +178,7 @@ func (k soak) run(t *testing.T, c Checker) (gaps int) {
 	running.Wait()
 	t.Logf("drained in %v", time.Since(began).Round(time.Millisecond))
 
-	k.leave(t, b, client, srv, served, baseline)
+	k.leave(t, b, pools, srv, served, baseline)
 	began = time.Now()
 	violations := c.Check(&h)
 	t.Logf("checked in %v", time.Since(began).Round(time.Millisecond))
@@ -169,13 +189,15 @@ func (k soak) run(t *testing.T, c Checker) (gaps int) {
 }
 
 // leave shuts everything down and verifies that it is gone (I12).
-func (k soak) leave(t *testing.T, b *gpoll.Broadcaster, client *http.Client, srv *http.Server, served <-chan error, baseline Resources) {
+func (k soak) leave(t *testing.T, b *gpoll.Broadcaster, pools []*http.Client, srv *http.Server, served <-chan error, baseline Resources) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := b.Shutdown(ctx); err != nil {
 		t.Errorf("Shutdown: %v", err)
 	}
-	client.CloseIdleConnections()
+	for _, client := range pools {
+		client.CloseIdleConnections()
+	}
 	srv.Close()
 	if err := <-served; err != http.ErrServerClosed {
 		t.Errorf("Serve: %v", err)
@@ -203,6 +225,13 @@ func (k soak) sum(t *testing.T, h *History, b *gpoll.Broadcaster, clients []*soa
 		h.Published(), time.Duration(k.late.Load()).Round(time.Millisecond), total.delivered, gaps, total.repeats)
 	t.Logf("attaches %v, live switches %d, cut by the client %d, broken by the network %d, changes of topics %d, answers of the server %v",
 		total.attaches, total.switches, total.cuts, total.broken, total.changes, total.answers)
+	if k.listener {
+		n := b.Stats().Repeats
+		t.Logf("%d polls answered without net/http", n)
+		if n == 0 {
+			t.Error("no poll was answered without net/http: the test shows nothing")
+		}
+	}
 	if st := b.Stats(); len(st.Dropped) > 0 || len(st.Refused) > 0 {
 		t.Logf("server: dropped %v, refused %v, gaps %v", st.Dropped, st.Refused, st.Gaps)
 	}

@@ -216,6 +216,9 @@ type network struct {
 func (n *network) watch(c net.Conn, state http.ConnState) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if wrapped, ok := c.(interface{ NetConn() net.Conn }); ok {
+		c = wrapped.NetConn()
+	}
 	switch conn := c.(*net.TCPConn); state {
 	case http.StateNew:
 		n.conns[conn] = struct{}{}
