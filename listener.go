@@ -3,6 +3,7 @@ package gpoll
 import (
 	"net"
 	"net/http"
+	"reflect"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -43,18 +44,20 @@ func (l *pollListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	switch conn.(type) {
-	case *net.TCPConn, *net.UnixConn:
-		return l.b.wrap(conn), nil
-	}
-	return conn, nil
+	return l.b.wrap(conn), nil
 }
 
-// wrap returns conn itself where its socket cannot be written to without waiting.
+// wrap returns conn itself where it cannot be written to without waiting.
 func (b *Broadcaster) wrap(conn net.Conn) net.Conn {
 	c := &pollConn{b: b, fresh: true}
-	c.init(conn, nil, b.set.writeTimeout)
-	if c.raw == nil {
+	switch conn.(type) {
+	case *net.TCPConn, *net.UnixConn:
+		if c.init(conn, nil, b.set.writeTimeout); c.raw == nil {
+			return conn
+		}
+	case tryWriter:
+		c.init(conn, nil, b.set.writeTimeout)
+	default:
 		return conn
 	}
 	b.conns.add(c)
@@ -223,11 +226,9 @@ func (s *pollConns) of(r *http.Request) *pollConn {
 	if len(s.byAddr) == 0 {
 		return nil
 	}
-	switch addr := r.Context().Value(http.LocalAddrContextKey).(type) {
-	case *net.TCPAddr:
-		return s.byAddr[addr]
-	case *net.UnixAddr:
-		return s.byAddr[addr]
+	addr, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	if !ok || reflect.TypeOf(addr).Kind() != reflect.Pointer { // what is no key of the map may be none of any
+		return nil
 	}
-	return nil
+	return s.byAddr[addr]
 }

@@ -42,8 +42,10 @@ type setup struct {
 	tls         bool // TLS with HTTP/2
 	http1       bool // with tls: HTTP/1.1 only
 	memory      bool // the in-memory listener, for fake time
-	listener    bool // Broadcaster.Listener around the loopback listener; GPOLL_TEST_LISTENER=1 sets it for every test
+	listener    bool // on Broadcaster.Listener; GPOLL_TEST_LISTENER=1 sets it for every test
 }
+
+func (how setup) wrapped() bool { return how.listener || os.Getenv("GPOLL_TEST_LISTENER") != "" }
 
 // start runs a server until the test ends. At its end the server must shut down and leave nobody attached.
 func start(t testing.TB, how setup) *server {
@@ -85,7 +87,7 @@ func (s *server) serveLoopback(handler http.Handler, how setup) (stop func()) {
 	if how.server != nil {
 		how.server(ts.Config)
 	}
-	if how.listener || os.Getenv("GPOLL_TEST_LISTENER") != "" {
+	if how.wrapped() {
 		ts.Listener = s.Listener(ts.Listener)
 	}
 	if how.tls {
@@ -104,12 +106,16 @@ func (s *server) serveLoopback(handler http.Handler, how setup) (stop func()) {
 
 func (s *server) serveMemory(t testing.TB, handler http.Handler, how setup) (stop func()) {
 	ln := gpolltest.NewListener()
+	var accepts net.Listener = ln
+	if how.wrapped() {
+		accepts = s.Listener(ln)
+	}
 	hs := &http.Server{Handler: handler}
 	if how.server != nil {
 		how.server(hs)
 	}
 	served := make(chan error, 1)
-	go func() { served <- hs.Serve(ln) }() // ends with hs.Close in stop
+	go func() { served <- hs.Serve(accepts) }() // ends with hs.Close in stop
 	s.url = "http://gpoll.test"
 	s.dial = func(ctx context.Context) (net.Conn, error) { return ln.DialContext(ctx, "tcp", "gpoll.test:80") }
 	s.client = &http.Client{Transport: &http.Transport{

@@ -125,9 +125,7 @@ func (s *stream) writeWaiting(p []byte) error {
 
 // tryWriteLocked writes p as far as the socket takes it at once, and keeps the rest. The caller holds mu, and rest is empty.
 func (s *stream) tryWriteLocked(p []byte) error {
-	w := onceWriters.Get().(*onceWriter)
-	n, err := w.write(s.raw, p)
-	onceWriters.Put(w)
+	n, err := s.try(p)
 	if err != nil {
 		return err
 	}
@@ -136,6 +134,21 @@ func (s *stream) tryWriteLocked(p []byte) error {
 		s.stalled.Store(true)
 	}
 	return nil
+}
+
+func (s *stream) try(p []byte) (int, error) {
+	if s.raw == nil {
+		return s.Conn.(tryWriter).TryWrite(p)
+	}
+	w := onceWriters.Get().(*onceWriter)
+	defer onceWriters.Put(w)
+	return w.write(s.raw, p)
+}
+
+// A tryWriter is a connection of Listener that is no socket: in memory, for tests. Its LocalAddr is a pointer of its own.
+type tryWriter interface {
+	// TryWrite writes what the connection takes without waiting.
+	TryWrite(p []byte) (int, error)
 }
 
 // A onceWriter writes to a socket without waiting. The socket's descriptor is held meanwhile: it is not given to another connection when

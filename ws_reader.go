@@ -64,9 +64,7 @@ func (s *session) hijack(w http.ResponseWriter) error {
 	if c, ok := conn.(*pollConn); ok {
 		conn = c.release()
 	}
-	if err := conn.SetDeadline(time.Time{}); err != nil { // the http.Server's are over
-		return err
-	}
+	_ = conn.SetDeadline(time.Time{}) // the http.Server's are over; the reader sees a closed connection
 	read, err := rw.Reader.Peek(rw.Reader.Buffered())
 	if err != nil {
 		return err

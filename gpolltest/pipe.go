@@ -53,6 +53,16 @@ func (c *Conn) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// TryWrite copies what fits of p into the buffer, without waiting, and returns how many bytes. With it, and with a LocalAddr that is a
+// pointer of its own, a Conn is a connection that gpoll.Broadcaster.Listener can answer on.
+func (c *Conn) TryWrite(p []byte) (int, error) {
+	n, err := c.out.try(p)
+	if err != nil {
+		err = c.opError("write", err)
+	}
+	return n, err
+}
+
 // CloseWrite ends the stream to the peer, which reads io.EOF after what was written; reading goes on.
 func (c *Conn) CloseWrite() error {
 	c.out.end(syscall.EPIPE)
@@ -83,10 +93,10 @@ func (c *Conn) forget() {
 }
 
 // LocalAddr returns an address of network "memory".
-func (c *Conn) LocalAddr() net.Addr { return c.local }
+func (c *Conn) LocalAddr() net.Addr { return &c.local }
 
 // RemoteAddr returns an address of network "memory".
-func (c *Conn) RemoteAddr() net.Addr { return c.remote }
+func (c *Conn) RemoteAddr() net.Addr { return &c.remote }
 
 // SetDeadline sets both deadlines. The zero time means none.
 func (c *Conn) SetDeadline(t time.Time) error {
@@ -108,7 +118,7 @@ func (c *Conn) SetWriteDeadline(t time.Time) error {
 }
 
 func (c *Conn) opError(op string, err error) error {
-	return &net.OpError{Op: op, Net: c.local.Network(), Source: c.local, Addr: c.remote, Err: err}
+	return &net.OpError{Op: op, Net: c.local.Network(), Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: err}
 }
 
 type memoryAddr string
@@ -179,11 +189,9 @@ func (f *flow) write(p []byte, by *deadline) (written int, err error) {
 			f.mu.Unlock()
 			return written, os.ErrDeadlineExceeded
 		}
-		if n := f.putLocked(p); n > 0 {
-			written += n
-			p = p[n:]
-			f.wakeLocked()
-		}
+		n := f.putLocked(p)
+		written += n
+		p = p[n:]
 		if len(p) == 0 {
 			f.mu.Unlock()
 			return written, nil
@@ -197,7 +205,16 @@ func (f *flow) write(p []byte, by *deadline) (written int, err error) {
 	}
 }
 
-// putLocked appends what fits of p.
+func (f *flow) try(p []byte) (int, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.writeErr != nil {
+		return 0, f.writeErr
+	}
+	return f.putLocked(p), nil
+}
+
+// putLocked appends what fits of p and wakes the reader.
 func (f *flow) putLocked(p []byte) int {
 	p = p[:min(len(p), f.size-f.n)]
 	if need := f.n + len(p); need > len(f.buf) {
@@ -211,6 +228,7 @@ func (f *flow) putLocked(p []byte) int {
 		n := copy(f.buf[end:], p)
 		copy(f.buf, p[n:])
 		f.n += len(p)
+		f.wakeLocked()
 	}
 	return len(p)
 }

@@ -20,6 +20,7 @@ type soaker struct {
 	t       *testing.T
 	rnd     *rand.Rand
 	home    Transport
+	polls   bool // and nothing else
 	session *Session
 	public  atomic.Pointer[string] // for those who publish
 	tally
@@ -99,7 +100,7 @@ func (s *soaker) pause(stop <-chan struct{}, d time.Duration) {
 
 // attach attaches by the client's transport of the moment, one in five times in plain form.
 func (s *soaker) attach(ctx context.Context) bool {
-	if s.rnd.IntN(4) == 0 {
+	if s.rnd.IntN(4) == 0 && !s.polls {
 		s.home = Transport(s.rnd.IntN(3)) * 2
 	}
 	transport := s.home
@@ -159,6 +160,18 @@ func (s *soaker) receive(ctx context.Context, stop <-chan struct{}) why {
 	if s.rnd.IntN(2) == 0 {
 		defer time.AfterFunc(life, s.session.Cut).Stop()
 		switchAt = switchAt.Add(time.Hour)
+	}
+	if s.session.Cursor().IsZero() {
+		// A plain WebSocket does not say where it begins, and nothing more may come.
+		over := make(chan struct{})
+		defer close(over)
+		go func() { // ends with receive
+			select {
+			case <-stop:
+				s.session.Cut()
+			case <-over:
+			}
+		}()
 	}
 	for {
 		got, err := s.session.Receive(ctx)
