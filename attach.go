@@ -135,6 +135,9 @@ func (c *Client) open(o attachOptions) (*attach, error) {
 		c.kept = nil
 	}
 	a.want = c.interestLocked()
+	if was := c.queue; was != nil && (cap(was) == 1) != (o.transport == longPoll) && b.set.clientBuffer > 1 {
+		c.queue = nil // it was made for another transport
+	}
 	a.queue = c.queue
 	if o.socket != nil {
 		o.socket.attach = a
@@ -270,7 +273,11 @@ func (a *attach) step() (ev event, read bool) {
 			return gotHandedOver, false
 		}
 		if a.queue == nil {
-			a.queue = make(chan *record, r.b.set.clientBuffer)
+			size := r.b.set.clientBuffer
+			if a.transport == longPoll {
+				size = 1 // it is answered once; what comes at the same time is read from the log
+			}
+			a.queue = make(chan *record, size)
 			c.queue = a.queue
 		}
 	default:

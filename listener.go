@@ -84,11 +84,12 @@ type pollConn struct {
 	repeats []*repeat // least recently remembered first
 
 	// The poll that is answered here. Its reader begins it; the routine answers it while its mode is parked.
-	parked  *attach // until it is answered; guarded by stream.mu
-	kicked  bool    // the reader hands the parked request up; guarded by stream.mu
-	poll    poll
-	current *repeat
-	idle    time.Duration // the server's time-out between two requests; 0: none
+	parked   *attach // until it is answered; guarded by stream.mu
+	kicked   bool    // the reader hands the parked request up; guarded by stream.mu
+	poll     poll
+	current  *repeat
+	draining chan struct{} // closed when what the socket refused has gone out; nil: it never did
+	idle     time.Duration // the server's time-out between two requests; 0: none
 
 	// Touched only by the handler's goroutine.
 	watching bool
@@ -160,11 +161,7 @@ func (c *pollConn) readOn(p []byte) (n int, err error) {
 		held = n
 	}
 	c.handUp(p[:n])
-	if c.stalled.Load() { // an answer goes out whole before net/http writes
-		if failed := c.writeWaiting(nil); failed != nil {
-			return 0, failed
-		}
-	}
+	c.drained() // an answer goes out whole before net/http writes
 	return n, err
 }
 

@@ -107,19 +107,21 @@ func (b *Broadcaster) admitPoll(w http.ResponseWriter, r *http.Request) (p *wait
 }
 
 func (b *Broadcaster) openPoll(w http.ResponseWriter, r *http.Request, req *request) (*waitingPoll, *refusal) {
+	k := b.claim(r, req)
 	g, refused := b.authorize(r)
 	if refused != nil {
 		return nil, refused
 	}
 	if req.id == "" {
-		return nil, b.answerRegistration(w, req, g)
+		refused := b.answerRegistration(w, req, g)
+		k.over(refused == nil && http.NewResponseController(w).Flush() == nil)
+		return nil, refused
 	}
 	c, refused := b.find(req.id, g.user())
 	if refused != nil {
 		return nil, refused
 	}
-	p := &waitingPoll{w: w, r: r, rc: http.NewResponseController(w), claim: b.claim(r, req)}
-	p.items = make([]item, 0, 1)
+	p := &waitingPoll{w: w, r: r, rc: http.NewResponseController(w), claim: k}
 	if refused := b.beginPoll(&p.poll, req, c, g, nil); refused != nil {
 		return nil, refused
 	}

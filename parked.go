@@ -68,20 +68,50 @@ func (c *pollConn) putLocked(p []byte) error {
 	c.parked = nil
 	c.idleAgain()
 	if c.stalled.Load() {
-		c.stream.rest = append(c.stream.rest, p...)
+		c.rest = append(c.rest, p...)
 		return nil
 	}
 	if err := c.tryWriteLocked(p); err != nil {
 		return err
 	}
 	if c.stalled.Load() {
-		c.b.spawn(func() {
-			if c.writeWaiting(nil) != nil {
-				_ = c.Close() // the reader ends with it
-			}
-		})
+		c.draining = make(chan struct{})
+		c.b.spawn(c.drain)
 	}
 	return nil
+}
+
+// drain writes what the socket did not take at once. It ends with that, or closes the connection when it takes longer than WriteTimeout.
+func (c *pollConn) drain() {
+	c.mu.Lock()
+	for {
+		p := c.rest
+		if c.rest = nil; len(p) == 0 {
+			break
+		}
+		c.mu.Unlock()
+		_ = c.Conn.SetWriteDeadline(time.Now().Add(c.timeout)) // Write reports a closed connection
+		if _, err := c.Conn.Write(p); err != nil {
+			_ = c.Close() // the reader ends with it
+			c.mu.Lock()
+			break
+		}
+		_ = c.Conn.SetWriteDeadline(time.Time{})
+		c.mu.Lock()
+	}
+	c.stalled.Store(false)
+	close(c.draining)
+	c.mu.Unlock()
+}
+
+// drained waits until no answer is under way.
+func (c *pollConn) drained() {
+	c.mu.Lock()
+	over := c.draining
+	c.mu.Unlock()
+	if over != nil {
+		<-over
+	}
 }
 
 // refuseLocked answers the parked poll, whose attach has ended, with why.

@@ -81,9 +81,10 @@ type claim struct {
 	conn  *pollConn // nil: it is none of Listener's, or answers nothing by itself
 	req   *request
 	reads uint32
+	asker *http.Request // of repeat
 }
 
-// claim is made before the poll waits.
+// claim is made before Authorize sees r, and may change it.
 func (b *Broadcaster) claim(r *http.Request, req *request) claim {
 	if r.TLS != nil || r.ProtoMajor != 1 {
 		return claim{}
@@ -92,9 +93,14 @@ func (b *Broadcaster) claim(r *http.Request, req *request) claim {
 	if c == nil {
 		return claim{}
 	}
+	k := claim{conn: c, req: req}
+	if b.Authorize != nil {
+		k.asker = r.Clone(context.WithoutCancel(r.Context()))
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return claim{c, req, c.reads}
+	k.reads = c.reads
+	return k
 }
 
 // watch lets the connection keep what is written, until settle.
@@ -104,8 +110,26 @@ func (k *claim) watch() {
 	}
 }
 
-// settle is called when the answer has been written and flushed. It remembers the poll, if the bytes that came and those that went are a poll and its answer
-// and nothing else.
+// over is called when the answer has been written and flushed, or could not be. It returns the bytes of the request, if they are known: then the
+// next bytes begin a request.
+func (k *claim) over(written bool) (seen []byte) {
+	c := k.conn
+	if c == nil {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	// net/http reads no further than it must: if the last bytes it got end a head, that is the head of this request. What came since
+	// the claim is of the next one.
+	c.fresh = written && c.whole && c.reads == k.reads
+	if c.fresh && !c.lost {
+		seen = c.seen
+	}
+	c.seen, c.whole, c.lost = nil, false, !c.fresh
+	return seen
+}
+
+// settle is over for a poll. It remembers the poll, if the bytes that came and those that went are a poll and its answer and nothing else.
 func (k *claim) settle(p *waitingPoll, out *answer, written bool) {
 	c := k.conn
 	if c == nil {
@@ -113,22 +137,7 @@ func (k *claim) settle(p *waitingPoll, out *answer, written bool) {
 	}
 	wrote := c.watched
 	c.watching, c.watched = false, nil
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	seen := c.seen
-	complete := !c.lost
-	c.seen = nil
-	// net/http reads no further than it must: if the last bytes it got end a head, that is the head of this request. What came since then is
-	// of the next one.
-	if c.fresh = written && c.whole && c.reads == k.reads; !c.fresh {
-		c.lost = true
-		return
-	}
-	c.lost, c.whole = false, false
-	if !complete {
-		return
-	}
-	rep, ok := newRepeat(seen, p.r, k.req)
+	rep, ok := newRepeat(k.over(written), p.r, k.req)
 	if !ok {
 		return
 	}
@@ -139,14 +148,14 @@ func (k *claim) settle(p *waitingPoll, out *answer, written bool) {
 	rep.fixed = unique.Make(fixed)
 	rep.client = p.attach.client
 	rep.passed = c.b.now()
-	if c.b.Authorize != nil {
-		rep.asker = p.r.WithContext(context.WithoutCancel(p.r.Context()))
-	}
+	rep.asker = k.asker
 	c.remember(rep)
 }
 
 // remember keeps rep in the place of the one with the same bytes, or of the oldest.
 func (c *pollConn) remember(rep *repeat) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	for i, old := range c.repeats {
 		if old.head == rep.head && old.tail == rep.tail {
 			c.repeats = append(c.repeats[:i], c.repeats[i+1:]...)

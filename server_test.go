@@ -42,6 +42,7 @@ type setup struct {
 	tls         bool // TLS with HTTP/2
 	http1       bool // with tls: HTTP/1.1 only
 	memory      bool // the in-memory listener, for fake time
+	buffer      int  // with memory: bytes that a connection holds; 0: the ordinary size
 	listener    bool // on Broadcaster.Listener; GPOLL_TEST_LISTENER=1 sets it for every test
 }
 
@@ -106,6 +107,7 @@ func (s *server) serveLoopback(handler http.Handler, how setup) (stop func()) {
 
 func (s *server) serveMemory(t testing.TB, handler http.Handler, how setup) (stop func()) {
 	ln := gpolltest.NewListener()
+	ln.Buffer = how.buffer
 	var accepts net.Listener = ln
 	if how.wrapped() {
 		accepts = s.Listener(ln)
