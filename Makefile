@@ -29,7 +29,7 @@ bench:
 
 bench-quick:
 	cd peers && $(GO) run ./cmd/bench -cells ws-1000,sse-1000,lp-1000 -systems gpoll,bare,batch -rounds 1 \
-		-paced 1s -saturated 1s -burst 500ms -wait 1s -benchtime 100ms $(BENCH_ARGS)
+		-paced 1s -saturated 1s -burst 500ms -silent 2s -wait 1s -benchtime 100ms $(BENCH_ARGS)
 
 fuzz:
 	sh tools/fuzz.sh $(FUZZTIME)

@@ -124,3 +124,20 @@ func BenchmarkLogReadQuiet(b *testing.B) {
 		})
 	}
 }
+
+// A percentile is the smallest value that so many percent do not exceed.
+func TestBenchmarkPercentiles(t *testing.T) {
+	for _, tt := range []struct {
+		n             int
+		p50, p90, p99 time.Duration
+	}{{1, 1, 1, 1}, {2, 1, 2, 2}, {5, 3, 5, 5}, {100, 50, 90, 99}, {101, 51, 91, 100}} {
+		r := BenchmarkResult{Clients: 1}
+		for i := range tt.n {
+			r.Broadcasts = append(r.Broadcasts, TestStruct{Ns: int64(tt.n - i)})
+		}
+		r.summarize()
+		if r.P50 != tt.p50 || r.P90 != tt.p90 || r.P99 != tt.p99 || r.Min != 1 || r.Max != time.Duration(tt.n) {
+			t.Errorf("of 1 to %d ns: min %d, p50 %d, p90 %d, p99 %d, max %d", tt.n, r.Min, r.P50, r.P90, r.P99, r.Max)
+		}
+	}
+}

@@ -115,7 +115,9 @@ func heapInUse() int {
 func (res *BenchmarkResult) summarize() {
 	sorted := slices.SortedFunc(slices.Values(res.Broadcasts), func(a, b TestStruct) int { return cmp.Compare(a.Ns, b.Ns) })
 	n := len(sorted)
-	at := func(percent int) time.Duration { return time.Duration(sorted[(n-1)*percent/100].Ns) }
+	at := func(percent int) time.Duration { // the smallest value that so many percent do not exceed
+		return time.Duration(sorted[max((n*percent+99)/100-1, 0)].Ns)
+	}
 	res.Min, res.P50, res.P90, res.P99, res.Max = at(0), at(50), at(90), at(99), at(100)
 	total := int64(0)
 	for _, broadcast := range sorted {

@@ -8,8 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
-	"text/tabwriter"
 )
 
 // An effect shows what one size does, where it does something: the others have their defaults.
@@ -43,9 +41,9 @@ func (n *need) effects() []effect {
 	const inside, channels = 10_000, 1000
 	const clients, often = 1000, 500
 	fanOut := func(clients, messages int, of func(fanOutResult) []float64) func(context.Context, sizes) ([]float64, error) {
-		return func(_ context.Context, s sizes) ([]float64, error) {
-			r, err := s.broadcaster().MeasureFanOut(n.Size, clients, min(messages, s.ClientBufferSize))
-			return of(fanOutOf(r)), err
+		return func(ctx context.Context, s sizes) ([]float64, error) {
+			r, err := broadcasts(ctx, s.broadcaster(), n.Size, clients, min(messages, s.ClientBufferSize))
+			return of(r), err
 		}
 	}
 	served := func(m need, of func(trial) []float64) func(context.Context, sizes) ([]float64, error) {
@@ -121,8 +119,8 @@ func (e *effect) chart(title, unit string, figures ...int) chart {
 
 // showEffects measures the effects, value by value in an order that the seed decides, and writes the plots.
 func (n *need) showEffects(ctx context.Context, out *output) error {
-	if n.Repeat < 1 || n.Time <= 0 {
-		return usagef("time and repeat must be positive")
+	if err := n.check(); err != nil {
+		return err
 	}
 	if _, err := os.Stat(n.plots); err != nil {
 		return err
@@ -132,6 +130,9 @@ func (n *need) showEffects(ctx context.Context, out *output) error {
 	steps := 0
 	for i := range f.Effects {
 		steps += len(f.Effects[i].values) * n.Repeat
+	}
+	if err := out.ready(); err != nil {
+		return err
 	}
 	bar := newBar(out, steps, "measuring effects")
 	defer bar.end()
@@ -215,12 +216,8 @@ func (f *effects) Text(w io.Writer) {
 	for i := range f.Effects {
 		e := &f.Effects[i]
 		fmt.Fprintf(w, "\n%s (%s)\n", e.About, e.file())
-		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 		head, rows := e.table()
-		for _, row := range append([][]string{head}, rows...) {
-			fmt.Fprintln(t, strings.Join(row, "\t")+"\t")
-		}
-		_ = t.Flush() // what cannot be printed has been said by nobody
+		printTable(w, head, rows)
 	}
 }
 

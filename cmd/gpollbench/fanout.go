@@ -4,8 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
-	"text/tabwriter"
 	"time"
 
 	"github.com/urfave/cli/v3"
@@ -18,6 +18,7 @@ type fanOut struct {
 	Machine machine        `json:"machine"`
 	Sizes   sizes          `json:"sizes"`
 	Results []fanOutResult `json:"results"`
+	Stopped bool           `json:"interrupted,omitempty"`
 }
 
 // fanOutResult is gpoll.BenchmarkResult in a form for JSON. Durations are in nanoseconds.
@@ -52,7 +53,7 @@ func fanOutCommand(app *cli.Command, out *output) {
 		// The three numbers of the seed's function may come without names.
 		for i, arg := range cmd.Args().Slice() {
 			n, err := strconv.Atoi(arg)
-			if err != nil || i > 2 {
+			if err != nil {
 				return usagef("there is no command %q; there are tune and load", arg)
 			}
 			switch i {
@@ -62,6 +63,8 @@ func fanOutCommand(app *cli.Command, out *output) {
 				clients = []int{n}
 			case 2:
 				messages = n
+			default:
+				return usagef("%q is a fourth number; message size, clients and messages are all", arg)
 			}
 		}
 		return measureFanOut(ctx, out, s, size, messages, clients)
@@ -73,18 +76,25 @@ func measureFanOut(ctx context.Context, out *output, s *sizes, size, messages in
 	if err := s.check(); err != nil {
 		return err
 	}
+	// The package itself says what is wrong with a number, before the first of several is measured for long.
+	if _, err := b.MeasureFanOut(size, min(slices.Min(clients), 1), messages); err != nil {
+		return usageError{err}
+	}
+	if err := out.ready(); err != nil {
+		return err
+	}
 	f := &fanOut{Machine: thisMachine(), Sizes: *s}
 	bar := newBar(out, len(clients), "broadcasting")
 	for _, n := range clients {
-		if ctx.Err() != nil {
+		r, err := broadcasts(ctx, b, size, n, messages)
+		if f.Stopped = ctx.Err() != nil; f.Stopped {
 			break
 		}
-		r, err := b.MeasureFanOut(size, n, messages)
 		if err != nil {
 			bar.end()
 			return err
 		}
-		f.Results = append(f.Results, fanOutOf(r))
+		f.Results = append(f.Results, r)
 		bar.step()
 	}
 	bar.end()
@@ -92,6 +102,25 @@ func measureFanOut(ctx context.Context, out *output, s *sizes, size, messages in
 		return context.Cause(ctx)
 	}
 	return out.write(f)
+}
+
+// broadcasts is MeasureFanOut until ctx ends.
+func broadcasts(ctx context.Context, b *gpoll.Broadcaster, size, clients, messages int) (fanOutResult, error) {
+	type outcome struct {
+		gpoll.BenchmarkResult
+		err error
+	}
+	done := make(chan outcome, 1)
+	go func() { // ends with the measurement, or with the program when that is interrupted
+		r, err := b.MeasureFanOut(size, clients, messages)
+		done <- outcome{r, err}
+	}()
+	select {
+	case r := <-done:
+		return fanOutOf(r.BenchmarkResult), r.err
+	case <-ctx.Done():
+		return fanOutResult{}, context.Cause(ctx)
+	}
 }
 
 func fanOutOf(r gpoll.BenchmarkResult) fanOutResult {
@@ -110,28 +139,34 @@ func fanOutOf(r gpoll.BenchmarkResult) fanOutResult {
 // Text implements finding.
 func (f *fanOut) Text(w io.Writer) {
 	fmt.Fprintln(w, f.Machine)
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "clients\troutines\tmessages\tbytes\tmin\tavg\tp50\tp90\tp99\tmax\tns/delivery\tbytes/client\t")
-	for _, r := range f.Results {
-		fmt.Fprintf(t, "%d\t%d\t%d\t%d\t%v\t%v\t%v\t%v\t%v\t%v\t%.1f\t%d\t\n", r.Clients, r.Routines, r.Messages, r.MessageSize,
-			round(r.Min), round(r.Avg), round(r.P50), round(r.P90), round(r.P99), round(r.Max), r.PerDelivery, r.BytesPerClient)
+	head, rows := f.table()
+	printTable(w, head, rows)
+	if f.Stopped {
+		fmt.Fprintln(w, "interrupted: not all numbers of clients were measured")
 	}
-	_ = t.Flush() // what cannot be printed has been said by nobody
+}
+
+func (f *fanOut) table() (head []string, rows [][]string) {
+	head = []string{"clients", "routines", "messages", "bytes", "min", "avg", "p50", "p90", "p99", "max", "ns/delivery", "bytes/client"}
+	for _, r := range f.Results {
+		row := []string{strconv.Itoa(r.Clients), strconv.Itoa(r.Routines), strconv.Itoa(r.Messages), strconv.Itoa(r.MessageSize)}
+		for _, d := range []time.Duration{r.Min, r.Avg, r.P50, r.P90, r.P99, r.Max} {
+			row = append(row, round(d).String())
+		}
+		rows = append(rows, append(row, fmt.Sprintf("%.1f", r.PerDelivery), strconv.Itoa(r.BytesPerClient)))
+	}
+	return head, rows
 }
 
 // Page implements finding.
 func (f *fanOut) Page(p *page) {
 	p.paragraph("Broadcasts to clients inside one process, each with its buffered channel. A broadcast is over when the last client has the message.")
-	head := []string{"clients", "routines", "min", "avg", "p50", "p90", "p99", "max", "ns per delivery", "bytes per client"}
-	var rows [][]string
+	p.table(f.table())
 	var cost, memory, broadcasts []point
 	for _, r := range f.Results {
-		rows = append(rows, []string{strconv.Itoa(r.Clients), strconv.Itoa(r.Routines), round(r.Min).String(), round(r.Avg).String(), round(r.P50).String(),
-			round(r.P90).String(), round(r.P99).String(), round(r.Max).String(), fmt.Sprintf("%.1f", r.PerDelivery), strconv.Itoa(r.BytesPerClient)})
 		cost = append(cost, point{float64(r.Clients), r.PerDelivery})
 		memory = append(memory, point{float64(r.Clients), float64(r.BytesPerClient)})
 	}
-	p.table(head, rows)
 	if len(f.Results) > 1 {
 		p.plot(chart{title: "Cost over clients", x: "clients", y: "ns per delivery", logX: true, lines: []line{{"ns per delivery", cost}}})
 		p.plot(chart{title: "Memory over clients", x: "clients", y: "bytes per client", logX: true, lines: []line{{"bytes per client", memory}}})

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -124,12 +126,19 @@ func (p *loadPlan) check() (*url.URL, error) {
 		return nil, usagef("a message size of %d bytes; it must be %d to %d", p.size, load.MinSize, load.MaxSize)
 	case p.duration <= 0:
 		return nil, usagef("a duration of %v; it must be positive", p.duration)
+	case p.patience <= 0:
+		return nil, usagef("a patience of %v; it must be positive", p.patience)
+	case u.RawQuery != "" || u.Fragment != "" || u.User != nil:
+		return nil, usagef("%q: only host, port and path are used; leave out what else there is", p.url)
 	case len(p.topics) > p.clients:
 		return nil, usagef("%d topics for %d clients: some would have no client", len(p.topics), p.clients)
 	}
+	if sorted := slices.Sorted(slices.Values(p.topics)); len(slices.Compact(sorted)) < len(p.topics) {
+		return nil, usagef("a topic is named twice: each must be another one")
+	}
 	for _, rate := range p.rates {
-		if rate <= 0 {
-			return nil, usagef("a rate of %v messages per second; it must be positive", rate)
+		if err := checkRate(rate); err != nil {
+			return nil, err
 		}
 	}
 	if u.Port() == "" {
@@ -139,7 +148,20 @@ func (p *loadPlan) check() (*url.URL, error) {
 	if p.publishURL == "" {
 		p.publishURL = "http://" + u.Host + "/send"
 	}
+	if to, err := url.Parse(p.publishURL); err != nil || to.Host == "" || to.Scheme != "http" && to.Scheme != "https" {
+		return nil, usagef("-publish-url %q is no URL, such as http://127.0.0.1:8080/send", p.publishURL)
+	}
 	return u, nil
+}
+
+// maxRate is more messages per second than any publisher here gets out.
+const maxRate = 1e6
+
+func checkRate(rate float64) error {
+	if !(rate > 0 && rate <= maxRate) { // nor NaN
+		return usagef("a rate of %v messages per second; it must be above 0 and at most %.0f", rate, maxRate)
+	}
+	return nil
 }
 
 func (p *loadPlan) protocol(u *url.URL) (load.Protocol, error) {
@@ -166,6 +188,10 @@ func (p *loadPlan) run(ctx context.Context, out *output) error {
 	if err != nil {
 		return err
 	}
+	if err := out.ready(); err != nil {
+		return err
+	}
+	out.secret = p.token
 	if err := probe(ctx, p.url); err != nil {
 		return err
 	}
@@ -193,25 +219,25 @@ func (p *loadPlan) run(ctx context.Context, out *output) error {
 	f.Connect = time.Since(began).Seconds()
 
 	pub := &publisher{url: p.publishURL, token: p.token, topics: p.topics, run: run, size: p.size, last: make([]uint64, max(len(p.topics), 1))}
+	var failed error
 	for _, rate := range p.rates {
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || failed != nil {
 			break
 		}
-		step, err := p.step(ctx, out, e, pub, rate)
-		if err != nil {
-			return err
+		var step measuredStep
+		if step, failed = p.step(ctx, out, e, pub, rate); step.Published > 0 {
+			f.Steps = append(f.Steps, step.loadStep)
+			f.Reasons = append(f.Reasons, step.reasons...)
 		}
-		f.Steps = append(f.Steps, step.loadStep)
-		f.Reasons = append(f.Reasons, step.reasons...)
 	}
 	f.Stopped = ctx.Err() != nil
 	if len(f.Steps) == 0 {
-		return context.Cause(ctx)
+		return cmp.Or(failed, context.Cause(ctx))
 	}
 	if err := out.write(f); err != nil {
 		return err
 	}
-	return f.verdict()
+	return errors.Join(failed, f.verdict())
 }
 
 type measuredStep struct {
@@ -219,7 +245,8 @@ type measuredStep struct {
 	reasons []string
 }
 
-// step publishes at one rate while the engine, on this goroutine, lets the messages arrive.
+// step publishes at one rate while the engine, on this goroutine, lets the messages arrive. When publishing fails it also returns what
+// had been measured by then.
 func (p *loadPlan) step(ctx context.Context, out *output, e *load.Engine, pub *publisher, rate float64) (measuredStep, error) {
 	var before, after load.Usage
 	if p.pid != 0 {
@@ -234,7 +261,7 @@ func (p *loadPlan) step(ctx context.Context, out *output, e *load.Engine, pub *p
 	first := pub.count.Load()
 	done := make(chan error, 1)
 	began := time.Now()
-	go func() { done <- pub.publish(ctx, rate, total) }() // ends with its last message, by an error or with ctx
+	go func() { done <- pub.publish(ctx, rate, p.duration) }() // ends with the duration, by an error or with ctx
 	var published error
 	err := e.Run(func() bool {
 		select {
@@ -246,20 +273,19 @@ func (p *loadPlan) step(ctx context.Context, out *output, e *load.Engine, pub *p
 		return false
 	})
 	wall := time.Since(began)
-	if err = errors.Join(err, published); err != nil {
+	if err != nil {
 		return measuredStep{}, err
 	}
 	if _, err := e.DrainEach(pub.last, p.patience); err != nil {
 		return measuredStep{}, err
 	}
 	if p.pid != 0 {
-		if after, err = load.ProcessUsage(p.pid); err != nil {
-			return measuredStep{}, err
-		}
+		after, err = load.ProcessUsage(p.pid)
+		published = errors.Join(published, err)
 	}
 	t := e.Take(pub.last)
 	s := stepOf(t, pub.count.Load()-first, rate, wall)
-	if p.pid != 0 {
+	if p.pid != 0 && err == nil {
 		s.CPU = float64((after.CPU - before.CPU).Microseconds()) / float64(max(t.Deliveries, 1))
 		s.RSS = after.RSS
 	}
@@ -267,7 +293,7 @@ func (p *loadPlan) step(ctx context.Context, out *output, e *load.Engine, pub *p
 	for reason, n := range t.Reasons {
 		m.reasons = append(m.reasons, fmt.Sprintf("%d × %s", n, reason))
 	}
-	return m, nil
+	return m, published
 }
 
 func stepOf(t *load.Tally, published uint64, rate float64, wall time.Duration) loadStep {
@@ -321,35 +347,43 @@ type publisher struct {
 	count  atomic.Uint64
 }
 
-// publish posts total messages at a rate; it is late rather than early.
-func (p *publisher) publish(ctx context.Context, rate float64, total int) error {
-	began := time.Now()
+// overtime is how long after the end of a step messages are published that are late.
+const overtime = time.Second
+
+// publish posts messages at a rate for a time. When the server holds it up it makes up for that, and the latency of a message counts
+// from when it was due: a server that stands still delays also the messages that nobody could publish meanwhile.
+func (p *publisher) publish(ctx context.Context, rate float64, d time.Duration) error {
+	began, stamp := time.Now(), load.Now()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	for i := range total {
-		timer.Reset(time.Until(began.Add(time.Duration(float64(i) / rate * float64(time.Second)))))
+	for i := 0; ; i++ {
+		due := min(time.Duration(float64(i)/rate*float64(time.Second)), d)
+		timer.Reset(time.Until(began.Add(due)))
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
 			return nil
 		}
-		if err := p.post(); err != nil {
+		if due == d || time.Since(began) > d+overtime {
+			return nil
+		}
+		if err := p.post(stamp + int64(due)); err != nil {
 			return err
 		}
 	}
-	return nil
 }
 
 // post sends one message. It is not interrupted: a message of which nobody knows whether it was taken cannot be verified.
-func (p *publisher) post() error {
+func (p *publisher) post(stamp int64) error {
 	target, stream := p.url, 0
 	if len(p.topics) > 0 {
 		stream = p.next % len(p.topics)
 		p.next++
 		target += "?topic=" + url.QueryEscape(p.topics[stream])
 	}
-	body := load.Payload(nil, p.run+uint32(stream), p.last[stream]+1, load.Now(), p.size)
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	body := load.Payload(nil, p.run+uint32(stream), p.last[stream]+1, stamp, p.size)
+	const limit = 10 * time.Second
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, target, bytes.NewReader(body))
 	if err != nil {
@@ -360,7 +394,9 @@ func (p *publisher) post() error {
 		req.Header.Set("Authorization", "Bearer "+p.token)
 	}
 	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("the server stopped answering: %s took no message within %v", p.url, limit)
+	} else if err != nil {
 		return fmt.Errorf("publishing: %w", err)
 	}
 	defer resp.Body.Close()
@@ -386,15 +422,17 @@ func (f *loadFinding) verdict() error {
 		all += s.Deliveries + s.Lost
 		closed = s.Closed
 	}
-	switch {
-	case lost > 0:
-		return fmt.Errorf("%d of %d deliveries were lost", lost, all)
-	case wrong > 0:
-		return fmt.Errorf("%d deliveries were repeated, out of order or altered", wrong)
-	case closed > 0:
-		return fmt.Errorf("%d clients were disconnected: %s", closed, strings.Join(f.Reasons, "; "))
+	var errs []error
+	if lost > 0 {
+		errs = append(errs, fmt.Errorf("%d of %d deliveries were lost", lost, all))
 	}
-	return nil
+	if wrong > 0 {
+		errs = append(errs, fmt.Errorf("%d deliveries were repeated, out of order or altered", wrong))
+	}
+	if closed > 0 {
+		errs = append(errs, fmt.Errorf("%d clients were disconnected: %s", closed, strings.Join(f.Reasons, "; ")))
+	}
+	return errors.Join(errs...)
 }
 
 // Text implements finding.
@@ -403,6 +441,14 @@ func (f *loadFinding) Text(w io.Writer) {
 	fmt.Fprintf(w, "%d clients by %s, ready after %.2f s; messages of %d bytes\n", f.Clients, f.Transport, f.Connect, f.Size)
 	head, rows := f.table()
 	printTable(w, head, rows)
+	for _, s := range f.Steps {
+		if s.Reached < 0.95*s.Rate && !f.Stopped {
+			fmt.Fprintf(w, "%g messages/s were not reached: the server did not take them that fast, one after the other\n", s.Rate)
+		}
+		if s.Foreign > 0 {
+			fmt.Fprintf(w, "%d deliveries were of messages that somebody else published\n", s.Foreign)
+		}
+	}
 	for _, r := range f.Reasons {
 		fmt.Fprintln(w, "closed:", r)
 	}
@@ -413,7 +459,7 @@ func (f *loadFinding) Text(w io.Writer) {
 
 func (f *loadFinding) table() (head []string, rows [][]string) {
 	head = []string{"messages/s", "reached", "deliveries", "deliveries/s", "p50 ms", "p90 ms", "p99 ms", "p99.9 ms", "max ms", "lost", "repeated", "disordered", "damaged", "gaps"}
-	cost := len(f.Steps) > 0 && f.Steps[0].RSS > 0
+	cost := f.Steps[0].RSS > 0
 	if cost {
 		head = append(head, "server CPU µs/delivery", "server MB")
 	}

@@ -9,11 +9,13 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"strings"
@@ -34,7 +36,7 @@ func main() {
 		os.Exit(serveMain(os.Args[2:]))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
+	context.AfterFunc(ctx, stop) // a second ^C ends the program at once
 	os.Exit(run(ctx, os.Args, os.Stdout, os.Stderr))
 }
 
@@ -83,6 +85,24 @@ type output struct {
 	args           []string
 	json           bool
 	file           string
+	secret         string // part of args that no report shows
+}
+
+// ready makes sure, before anything is measured, that the report can be written.
+func (o *output) ready() error {
+	if o.file == "" {
+		return nil
+	}
+	f, err := os.OpenFile(o.file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err == nil {
+		return errors.Join(f.Close(), os.Remove(o.file))
+	}
+	if errors.Is(err, fs.ErrExist) {
+		if f, err = os.OpenFile(o.file, os.O_WRONLY, 0); err == nil {
+			return f.Close()
+		}
+	}
+	return fmt.Errorf("the report cannot be written: %w", err)
 }
 
 // finding is what a command has found: Text for people, itself as JSON, Page for the report.
@@ -91,21 +111,34 @@ type finding interface {
 	Page(p *page)
 }
 
-// write prints a finding and writes the report that was asked for.
+// write writes the report that was asked for and prints a finding, in that order: who reads standard output may have gone.
 func (o *output) write(f finding) error {
+	if o.file != "" {
+		p := newPage(o.title(), thisMachine())
+		f.Page(p)
+		if err := p.write(o.file); err != nil {
+			return err
+		}
+	}
+	var b bytes.Buffer
 	if o.json {
-		e := json.NewEncoder(o.stdout)
+		e := json.NewEncoder(&b)
 		e.SetIndent("", "\t")
 		if err := e.Encode(f); err != nil {
 			return err
 		}
 	} else {
-		f.Text(o.stdout)
+		f.Text(&b)
 	}
-	if o.file == "" {
-		return nil
+	_, err := o.stdout.Write(b.Bytes())
+	return err
+}
+
+// title is the command line without what is secret in it.
+func (o *output) title() string {
+	title := "gpollbench " + strings.Join(o.args[1:], " ")
+	if o.secret != "" {
+		title = strings.ReplaceAll(title, o.secret, "…")
 	}
-	p := newPage("gpollbench "+strings.Join(o.args[1:], " "), thisMachine())
-	f.Page(p)
-	return p.write(o.file)
+	return title
 }

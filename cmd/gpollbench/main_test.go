@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -61,6 +62,33 @@ func TestFanOut(t *testing.T) {
 	}
 }
 
+func TestFanOutInterrupted(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(errors.New("interrupted"))
+	if code, out, errs := bench(t, ctx, "-clients", "10"); code != exitFailed || out != "" || errs != "gpollbench: interrupted\n" {
+		t.Errorf("exit code %d, %q, %q", code, out, errs)
+	}
+}
+
+// Who reads standard output may have gone: the report is written all the same, and the exit code tells.
+func TestBrokenOutput(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "report.html")
+	r, w := io.Pipe()
+	r.Close()
+	var errs bytes.Buffer
+	if code := run(t.Context(), []string{"gpollbench", "-clients", "10", "-messages", "5", "-o", file}, w, &errs); code != exitFailed {
+		t.Errorf("exit code %d: %s", code, errs.String())
+	}
+	selfContained(t, file, 1)
+}
+
+func TestTitleWithoutSecret(t *testing.T) {
+	o := &output{args: []string{"gpollbench", "load", "-token=s3cret", "http://localhost/poll"}, secret: "s3cret"}
+	if got, want := o.title(), "gpollbench load -token=… http://localhost/poll"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
 func TestMistakes(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -78,20 +106,34 @@ func TestMistakes(t *testing.T) {
 		code int
 		want string
 	}{
-		{"size", "-size 0", exitFailed, "a message size of 0 bytes; it must be 1 to 65536 (MaxMessage)"},
-		{"clients", "-clients 0", exitFailed, "0 clients; there must be at least one"},
-		{"messages", "-messages 101", exitFailed, "the limit is ClientBufferSize, 100"},
+		{"size", "-size 0", exitUsage, "a message size of 0 bytes; it must be 1 to 65536 (MaxMessage)"},
+		{"clients", "-clients 1000000,0", exitUsage, "0 clients; there must be at least one"},
+		{"messages", "-messages 101", exitUsage, "the limit is ClientBufferSize, 100"},
 		{"setting", "-client-buffer-size -1", exitUsage, "ClientBufferSize is -1"},
 		{"command", "tuning", exitUsage, "there is no command \"tuning\""},
+		{"fourth number", "64 30 5 7", exitUsage, "\"7\" is a fourth number"},
+		{"report", "-o /proc/report.html", exitFailed, "the report cannot be written"},
 		{"flag", "-nothing", exitUsage, "-nothing"},
 		{"tune: clients", "tune -clients 0", exitUsage, "0 clients"},
 		{"tune: transport", "tune -transports telex", exitUsage, "there is no transport \"telex\""},
+		{"tune: rate", "tune -rate NaN", exitUsage, "a rate of NaN"},
+		{"tune: rate above all", "tune -rate 1e10", exitUsage, "a rate of 1e+10"},
+		{"tune: size", "tune -size 65537", exitUsage, "it must be 48 to 65536"},
+		{"tune: size of plots", "tune -plots " + t.TempDir() + " -size 5", exitUsage, "it must be 48 to 65536"},
+		{"tune: time", "tune -time 1us", exitUsage, "it must be at least 20ms"},
+		{"tune: report", "tune -o " + t.TempDir(), exitFailed, "the report cannot be written"},
 		{"tune: port taken", "tune -addr " + taken.Addr().String(), exitFailed, "is taken by another program"},
 		{"tune: descriptors", "tune -clients 1000000000", exitFailed, "too few file descriptors"},
 		{"load: no URL", "load", exitUsage, "load needs one URL"},
 		{"load: bad URL", "load nowhere", exitUsage, "is no URL of a server"},
 		{"load: TLS", "load https://127.0.0.1/poll", exitUsage, "plain HTTP"},
 		{"load: rate", "load -rate 0 " + url, exitUsage, "a rate of 0"},
+		{"load: rate without end", "load -rate Inf " + url, exitUsage, "a rate of +Inf"},
+		{"load: patience", "load -patience 0 " + url, exitUsage, "a patience of 0s"},
+		{"load: query", "load " + url + "?a=b", exitUsage, "only host, port and path are used"},
+		{"load: publish URL", "load -publish-url send " + url, exitUsage, "-publish-url \"send\" is no URL"},
+		{"load: topic twice", "load -topics a,b,a " + url, exitUsage, "a topic is named twice"},
+		{"load: report", "load -o /proc/report.html " + url, exitFailed, "the report cannot be written"},
 		{"load: topics", "load -clients 1 -topics a,b " + url, exitUsage, "2 topics for 1 clients"},
 		{"load: not gpoll", "load " + other.URL + "/poll", exitFailed, "is not a gpoll server: it answered 404"},
 		{"load: nobody", "load " + free.URL + "/poll", exitFailed, "no server answers at"},
@@ -153,6 +195,9 @@ func TestLoad(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &f); err != nil {
 		t.Fatal(err)
 	}
+	if r := f.Steps[0].Reached; r < 50 || r > 101 {
+		t.Errorf("%v messages/s of 100", r)
+	}
 	if len(f.Steps) != 2 || f.Steps[0].Published != 20 || f.Steps[0].Deliveries != 120 || f.Steps[1].Deliveries != 240 || f.Steps[1].Lost != 0 {
 		t.Errorf("%+v", f.Steps)
 	}
@@ -170,6 +215,42 @@ func TestLoadLost(t *testing.T) {
 	}
 	if !strings.Contains(out, "lost") {
 		t.Errorf("the table is missing: %q", out)
+	}
+}
+
+// A server that goes down in the middle: what had been measured is printed, and what happened is said.
+func TestLoadServerGone(t *testing.T) {
+	var b *gpoll.Broadcaster
+	b, url := newServer(t, func(n int64) bool {
+		if n == 10 {
+			_ = b.Shutdown(t.Context()) // what it publishes from now on is refused
+		}
+		return false
+	})
+	code, out, errs := bench(t, t.Context(), "load", "-clients", "3", "-rate", "200", "-duration", "1h", "-patience", "300ms", url)
+	if code != exitFailed || !strings.Contains(errs, "refused a message: 500") || !strings.Contains(errs, "3 clients were disconnected") {
+		t.Errorf("exit code %d: %s", code, errs)
+	}
+	if !strings.Contains(out, " 27 ") || !strings.Contains(out, "closed: 3 × closed by the server: 1001 shutdown\n") {
+		t.Errorf("it printed\n%s", out)
+	}
+}
+
+// A server that stands still delays also what could not be published meanwhile.
+func TestLoadHeldUp(t *testing.T) {
+	_, url := newServer(t, func(n int64) bool {
+		if n == 1 {
+			<-time.After(200 * time.Millisecond)
+		}
+		return false
+	})
+	code, out, errs := bench(t, t.Context(), "load", "-json", "-clients", "2", "-rate", "100", "-duration", "200ms", url)
+	var f loadFinding
+	if err := json.Unmarshal([]byte(out), &f); code != exitOK || err != nil {
+		t.Fatalf("exit code %d, %v: %s", code, err, errs)
+	}
+	if s := f.Steps[0]; s.Published != 20 || s.P50 < 90 || s.Max < 190 {
+		t.Errorf("%d published, p50 %v, max %v ms", s.Published, s.P50, s.Max)
 	}
 }
 
@@ -290,6 +371,57 @@ func TestChoose(t *testing.T) {
 	}
 	if code := tn.goCode(); !strings.Contains(code, "b.RoutineMaxClients = 250 // 7.00 µs") {
 		t.Errorf("code:\n%s", code)
+	}
+}
+
+// What looked better once and is not so again was chance.
+func TestSettle(t *testing.T) {
+	base := defaults()
+	chosen := base
+	chosen.RoutineMaxClients = 250
+	for _, tt := range []struct {
+		cpu  float64 // of the chosen sizes when measured again; 10 with the defaults
+		want sizes
+	}{{7, chosen}, {9.5, base}, {12, base}} {
+		tn := &tuning{Need: need{Clients: 10, Rate: 10, Latency: 100 * time.Millisecond}}
+		tn.add(trial{Sizes: base, CPU: 10, P99: 20, Most: 1000, Tries: 1})
+		tn.add(trial{Sizes: chosen, CPU: 7, P99: 20, Most: 1000, Tries: 1})
+		if tn.choose(); tn.Chosen != chosen {
+			t.Fatalf("chosen %v", tn.Chosen)
+		}
+		again, reference := &trial{Sizes: chosen, CPU: tt.cpu, P99: 20, Most: 1000}, &trial{Sizes: base, CPU: 10, P99: 20, Most: 1000}
+		tn.settle(again, reference)
+		if tn.Chosen != tt.want || tn.Final.Sizes != tt.want || tn.Advice[0].Value != tt.want.RoutineMaxClients {
+			t.Errorf("%v µs: chosen %v, final %v, advice %+v", tt.cpu, tn.Chosen, tn.Final.Sizes, tn.Advice[0])
+		}
+	}
+}
+
+// More than is needed does not count, unless what is needed is hardly there.
+func TestThroughput(t *testing.T) {
+	tn := &tuning{Need: need{Clients: 10, Rate: 10, Latency: 100 * time.Millisecond}}
+	for _, most := range []float64{100, 1000} {
+		a, b := &trial{CPU: 10, Most: 2 * most}, &trial{CPU: 10, Most: most}
+		if got, want := tn.better(a, b), most < ample*100; got != want {
+			t.Errorf("twice %v deliveries/s where 100 are needed is better: %v", most, got)
+		}
+	}
+	if tn.fits(&trial{Missed: 0.2}) {
+		t.Error("a rate that was not reached fits")
+	}
+}
+
+func TestCandidates(t *testing.T) {
+	for clients, want := range map[int][]int{10: nil, 300: {100, 250}, 1000: {100, 250, 500}, 7000: {100, 250, 500, 2000, 5000, 7000}} {
+		var got []int
+		for _, s := range (&need{Clients: clients}).candidates() {
+			if s.RoutineMaxClients != defaults().RoutineMaxClients {
+				got = append(got, s.RoutineMaxClients)
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%d clients: RoutineMaxClients %v, want %v", clients, got, want)
+		}
 	}
 }
 

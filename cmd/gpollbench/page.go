@@ -95,10 +95,11 @@ func drawSVG(charts []chart) ([]byte, error) {
 		return nil, nil
 	}
 	const width, height = 18 * vg.Centimeter, 9 * vg.Centimeter
+	const margin = vg.Centimeter / 2 // or the last number of the x axis is cut off
 	canvas := vgsvg.New(width, height*vg.Length(len(plots)))
 	for i, pl := range plots {
 		above := vg.Length(len(plots)-1-i) * height
-		pl.Draw(draw.Crop(draw.New(canvas), 0, 0, above, above+height-height*vg.Length(len(plots))))
+		pl.Draw(draw.Crop(draw.New(canvas), 0, -margin, above, above+height-height*vg.Length(len(plots))))
 	}
 	var b bytes.Buffer
 	_, err := canvas.WriteTo(&b)
@@ -148,7 +149,7 @@ func (c chart) plot() (*plot.Plot, error) {
 	} else if c.logX {
 		pl.X.Scale, pl.X.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
 	}
-	pl.Y.Min = math.Min(0, pl.Y.Min)
+	pl.Y.Min, pl.Y.Max = math.Min(0, pl.Y.Min), pl.Y.Max*1.1 // with room above for a number on the axis
 	if pl.Y.Max <= pl.Y.Min {
 		pl.Y.Max = pl.Y.Min + 1
 	}
@@ -164,9 +165,10 @@ var pageTemplate = template.Must(template.New("report").Parse(`<!doctype html>
 <meta name="viewport" content="width=device-width">
 <title>{{.Title}}</title>
 <style>
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
-td, th { padding: .2rem .7rem; border-bottom: 1px solid #ccc; text-align: right; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; font-size: .85rem; margin: 1rem 0; font-variant-numeric: tabular-nums; }
+.wide { overflow-x: auto; }
+td, th { padding: .2rem .5rem; border-bottom: 1px solid #ccc; text-align: right; }
 td:first-child, th:first-child { text-align: left; }
 pre { background: #f4f4f4; padding: 1rem; overflow: auto; }
 svg { max-width: 100%; height: auto; background: white; }
@@ -177,9 +179,9 @@ svg { max-width: 100%; height: auto; background: white; }
 {{- with .Heading}}<h2>{{.}}</h2>
 {{end}}{{with .Paragraph}}<p>{{.}}</p>
 {{end}}{{with .Code}}<pre>{{.}}</pre>
-{{end}}{{if .Head}}<table><tr>{{range .Head}}<th>{{.}}</th>{{end}}</tr>
+{{end}}{{if .Head}}<div class="wide"><table><tr>{{range .Head}}<th>{{.}}</th>{{end}}</tr>
 {{range .Rows}}<tr>{{range .}}<td>{{.}}</td>{{end}}</tr>
-{{end}}</table>
+{{end}}</table></div>
 {{end}}{{with .Plot}}<figure>{{.}}</figure>
 {{end}}{{end}}</html>
 `))

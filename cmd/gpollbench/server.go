@@ -39,14 +39,14 @@ func serveMain(args []string) int {
 	}, serveCommand, args)
 }
 
-// startServer starts it with some sizes.
-func (n *need) startServer(s sizes) (*serve.Process, error) {
+// startServer starts it with some sizes. It is killed when ctx ends.
+func (n *need) startServer(ctx context.Context, s sizes) (*serve.Process, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
 	args := append([]string{serveCommand, "-size", strconv.Itoa(n.Size), "-run", strconv.Itoa(tuneRun), "-addr", n.addr}, s.args()...)
-	p, err := serve.Start(exec.Command(self, args...), -1, 0)
+	p, err := serve.Start(exec.CommandContext(ctx, self, args...), -1, 0)
 	if err != nil && strings.Contains(err.Error(), syscall.EADDRINUSE.Error()) {
 		return nil, fmt.Errorf("the address %s is taken by another program; choose another one with -addr, or leave it out", n.addr)
 	}

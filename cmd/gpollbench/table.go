@@ -13,5 +13,5 @@ func printTable(w io.Writer, head []string, rows [][]string) {
 	for _, row := range append([][]string{head}, rows...) {
 		fmt.Fprintln(t, strings.Join(row, "\t")+"\t")
 	}
-	_ = t.Flush() // what cannot be printed has been said by nobody
+	_ = t.Flush() // to a buffer
 }

@@ -16,16 +16,10 @@ import (
 // tuneRun marks the messages of tune's servers.
 const tuneRun = 2
 
-// burstAhead is how far a publisher that does not pause may be ahead of the slowest client.
-const burstAhead = 16
-
-// floodAhead is the same where the server itself is to hold the publisher back: less than the log's window, or slow clients get gaps.
-const floodAhead = 8000
-
 // try measures one setting: at the rate that is needed, then back to back.
 func (n *need) try(ctx context.Context, s sizes) (trial, error) {
 	r := trial{Sizes: s, Tries: 1}
-	p, err := n.startServer(s)
+	p, err := n.startServer(ctx, s)
 	if err != nil {
 		return r, err
 	}
@@ -52,9 +46,18 @@ func (n *need) try(ctx context.Context, s sizes) (trial, error) {
 	}
 	r.Idle = float64(idle.RSS-base.RSS) / 1024 / float64(n.Clients)
 
-	every := time.Duration(float64(time.Second) / n.Rate)
 	half := n.Time / 2
-	t, err := p.Publish(e, serve.Command{Do: "paced", Count: max(int(half/every), 3), Every: every})
+	count := max(int(n.Rate*half.Seconds()), 3)
+	every := half / time.Duration(count) // what is rarer than three in the time comes faster than it was asked for
+	// One that is not counted: buffers and stacks are made at the first delivery.
+	if t, err := p.Publish(e, serve.Command{Do: "paced", Count: 1, Every: every}); t == nil {
+		return r, err
+	}
+	before, err := p.Stats(false)
+	if err != nil {
+		return r, err
+	}
+	t, err := p.Publish(e, serve.Command{Do: "paced", Count: count, Every: every})
 	if t == nil {
 		return r, err
 	}
@@ -63,7 +66,8 @@ func (n *need) try(ctx context.Context, s sizes) (trial, error) {
 		return r, err
 	}
 	r.note(t)
-	r.CPU = float64((after.CPU - idle.CPU).Nanoseconds()) / 1000 / float64(max(t.Deliveries, 1))
+	r.CPU = float64((after.CPU - before.CPU).Nanoseconds()) / 1000 / float64(max(t.Deliveries, 1))
+	r.Missed = max(0, 1-float64(t.Deliveries+t.Lost)/float64(count*n.Clients))
 	r.P50, r.P99 = t.Quantile(50).Seconds()*1000, t.Quantile(99).Seconds()*1000
 
 	t, err = p.Publish(e, serve.Command{Do: "saturated", For: half, Window: n.window(), Greedy: true})

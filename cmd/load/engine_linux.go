@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"regexp"
 	"runtime"
 	"slices"
 	"syscall"
@@ -363,6 +364,9 @@ func (e *Engine) dialAgain(c *Client) {
 }
 
 // fail ends the client for good.
+// retryHint is what gpoll adds to why it ended a connection: another number for each client.
+var retryHint = regexp.MustCompile(`[,;]"?retry_ms"?[:=]\d+`)
+
 func (e *Engine) fail(c *Client, reason string) {
 	if c.state == stateDialing {
 		e.dialing--
@@ -370,7 +374,7 @@ func (e *Engine) fail(c *Client, reason string) {
 	c.hangUp()
 	c.state = stateClosed
 	e.closed++
-	e.tally.Reasons[reason]++
+	e.tally.Reasons[retryHint.ReplaceAllString(reason, "")]++
 	c.stream.leave(c.next)
 }
 

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -324,5 +325,16 @@ func TestConfigErrors(t *testing.T) {
 	}
 	if _, err := load.New(load.Config{Addr: "127.0.0.1:1", Clients: 1 << 30, Protocol: &load.WebSocket{}}); !errors.Is(err, load.ErrDescriptors) {
 		t.Errorf("a thousand million clients: %v, want ErrDescriptors", err)
+	}
+}
+
+// The processor time of a process is exact: a step of 10 ms would be most of what a short run costs.
+func TestProcessUsage(t *testing.T) {
+	u, err := load.ProcessUsage(os.Getpid())
+	if err != nil || u.CPU <= 0 || u.CPU%(10*time.Millisecond) == 0 || u.RSS <= 0 {
+		t.Errorf("%+v, %v", u, err)
+	}
+	if _, err := load.ProcessUsage(-1); err == nil {
+		t.Error("there is a process -1")
 	}
 }

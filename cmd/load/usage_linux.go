@@ -6,16 +6,15 @@ import (
 	"fmt"
 	"os"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Usage is what a process has cost so far.
 type Usage struct {
-	CPU time.Duration // user and system time, to 10 ms
+	CPU time.Duration // user and system time
 	RSS int64         // resident bytes
 }
-
-// ticks per second of the times in /proc, on every architecture that Go runs on.
-const clockTick = 100
 
 // ProcessUsage reads what the kernel says of a process on this machine.
 func ProcessUsage(pid int) (Usage, error) {
@@ -30,7 +29,12 @@ func ProcessUsage(pid int) (Usage, error) {
 	if len(fields) < 22 {
 		return Usage{}, fmt.Errorf("load: process %d cannot be read", pid)
 	}
-	ticks := digits(fields[11]) + digits(fields[12])
 	pages := digits(fields[21])
-	return Usage{time.Duration(ticks) * time.Second / clockTick, int64(pages) * int64(os.Getpagesize())}, nil
+	// The clock of the process, as clock_getcpuclockid(3) makes it; the times in /proc are in steps of 10 ms.
+	const cpuClockSched = 2
+	var t unix.Timespec
+	if err := unix.ClockGettime(int32(^pid<<3|cpuClockSched), &t); err != nil {
+		return Usage{}, fmt.Errorf("load: the processor time of process %d cannot be read: %w", pid, err)
+	}
+	return Usage{time.Duration(t.Nano()), int64(pages) * int64(os.Getpagesize())}, nil
 }

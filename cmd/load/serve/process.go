@@ -23,8 +23,9 @@ import (
 
 // Process is a server that has been started. Its methods are for one goroutine.
 type Process struct {
-	Addr string // where it listens
-	PID  int
+	Addr  string // where it listens
+	PID   int
+	Sends []time.Duration // how long each message of the last Publish took, if its command was Timed
 
 	cmd     *exec.Cmd
 	in      io.WriteCloser
@@ -94,7 +95,9 @@ func startOn(cmd *exec.Cmd, cpu, procs int) error {
 
 func (p *Process) read(out io.Reader) {
 	defer close(p.replies)
-	for lines := bufio.NewScanner(out); lines.Scan(); {
+	lines := bufio.NewScanner(out)
+	lines.Buffer(nil, 16<<20) // there may be very many Sends
+	for lines.Scan() {
 		var r Reply
 		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
 			r.Error = fmt.Sprintf("it printed %q", lines.Text())
@@ -182,7 +185,7 @@ func (p *Process) Publish(e *load.Engine, cmd Command) (*load.Tally, error) {
 	if _, err := e.Drain(reply.Last, quiet); err != nil {
 		return nil, err
 	}
-	p.last = reply.Last
+	p.last, p.Sends = reply.Last, reply.Sends
 	return e.Take([]uint64{reply.Last}), err
 }
 

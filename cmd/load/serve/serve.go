@@ -56,6 +56,7 @@ type Command struct {
 	For     time.Duration `json:"for_ns,omitempty"`
 	Window  uint64        `json:"window,omitempty"` // messages ahead of the slowest client; 0: as far as the server lets a publisher get
 	Greedy  bool          `json:"greedy,omitempty"` // never give way between two messages
+	Timed   bool          `json:"timed,omitempty"`  // reply with Sends
 	Profile string        `json:"profile,omitempty"`
 }
 
@@ -65,7 +66,8 @@ type Reply struct {
 	First uint64 `json:"first,omitempty"` // numbers of the messages published
 	Last  uint64 `json:"last,omitempty"`
 	Stats
-	Error string `json:"error,omitempty"`
+	Sends []time.Duration `json:"sends_ns,omitempty"` // how long each message took to publish
+	Error string          `json:"error,omitempty"`
 }
 
 // AckFD is the descriptor from which a server reads 8 bytes, little-endian, whenever all clients have every message up to that number.
@@ -166,24 +168,37 @@ func (c *control) do(cmd Command) (Reply, error) {
 	return Reply{}, fmt.Errorf("no command %q", cmd.Do)
 }
 
-func (c *control) send() error {
+// send publishes the next message as one that was due at stamp.
+func (c *control) send(stamp int64) error {
 	c.seq++
-	c.buf = load.Payload(c.buf[:0], uint32(c.run), c.seq, load.Now(), c.size)
+	c.buf = load.Payload(c.buf[:0], uint32(c.run), c.seq, stamp, c.size)
 	return c.publish(c.buf)
 }
 
+// overtime is how long after its end paced publishes messages that are late.
+const overtime = 100 * time.Millisecond
+
+// paced publishes at a pace. What is late it makes up for, and its latency counts from when it was due; when it does not get round to all of
+// them, Last says so.
 func (c *control) paced(cmd Command) (Reply, error) {
-	r := Reply{First: c.seq + 1}
+	r := Reply{First: c.seq + 1, Last: c.seq}
 	stop, err := profile(cmd.Profile)
 	if err != nil {
 		return r, err
 	}
 	defer stop()
-	tick := time.NewTicker(cmd.Every)
-	defer tick.Stop()
-	for range cmd.Count {
-		<-tick.C
-		err := c.send()
+	began, stamp := time.Now(), load.Now()
+	end := time.Duration(cmd.Count)*cmd.Every + overtime
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for i := range cmd.Count {
+		due := time.Duration(i+1) * cmd.Every
+		timer.Reset(time.Until(began.Add(due)))
+		<-timer.C
+		if time.Since(began) > end {
+			break
+		}
+		err := c.send(stamp + int64(due))
 		r.Last = c.seq
 		if err != nil {
 			return r, err
@@ -206,7 +221,11 @@ func (c *control) saturated(cmd Command) (Reply, error) {
 		if cmd.Window > 0 && !c.wait(cmd.Window, end.Add(5*time.Second)) {
 			return r, errors.New("messages were lost: the window never opened again")
 		}
-		err := c.send()
+		began := load.Now()
+		err := c.send(began)
+		if cmd.Timed {
+			r.Sends = append(r.Sends, time.Duration(load.Now()-began))
+		}
 		r.Last = c.seq
 		if err != nil {
 			return r, err

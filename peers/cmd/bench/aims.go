@@ -31,6 +31,7 @@ func aims() (list []aim) {
 			aim{"idle connection, KB", c, idle, "gpoll", "", 7.7, false},
 			aim{"idle connection after GC, KB", c, afterGC, "gpoll", "", 6.2, false})
 	}
+	list = append(list, aim{fmt.Sprintf("Send's p99 with %d that never read × without them", silentClients), "ws-10000", silentRatio, "gpoll", "", 1.2, false})
 	for _, c := range []string{"lp-1000", "lp-5000"} {
 		list = append(list,
 			aim{"paced CPU × the plain handler", c, paced, "gpoll", "net/http", 1.1, false},
@@ -51,6 +52,10 @@ func (r *report) aimRows() (rows [][]string) {
 				}
 				m, _, ok := r.value(c, a.system, f)
 				if !ok || m == 0 {
+					if err := r.errs[a.cell][a.system]; err != nil {
+						asked, _ := judge(0, a.limit, a.more)
+						rows = append(rows, []string{a.cell, a.what, asked, "–", err.Error()})
+					}
 					continue
 				}
 				over := a.over

@@ -13,7 +13,7 @@ func newBench(t *testing.T, picked []system) *bench {
 	t.Helper()
 	b := &bench{size: 128, rounds: 1, paced: 20 * time.Millisecond, saturated: 50 * time.Millisecond, bursts: 50 * time.Millisecond, window: 16,
 		settle: 50 * time.Millisecond, procs: 1, serverCPU: -1, clientCPU: -1, bin: t.TempDir(), module: filepath.Join("..", "..")}
-	if err := b.build(picked); err != nil {
+	if err := b.build(t.Context(), picked); err != nil {
 		t.Fatal(err)
 	}
 	return b
@@ -45,6 +45,36 @@ func TestEverySystem(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// Clients that do not read are blocked when Send is measured among them, and stay connected.
+func TestSilent(t *testing.T) {
+	picked, err := chooseSystems("gpoll")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := newBench(t, picked)
+	b.paced, b.saturated, b.bursts, b.silent = 0, 0, 0, 2*silentTurns*50*time.Millisecond
+	out, err := b.measure(picked[0], cell{webSocket, 10 * silentClients, 5 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out.SendUS <= 0 || out.SilentUS <= 0 || !out.clean() {
+		t.Errorf("%+v", out)
+	}
+}
+
+func TestPercentile(t *testing.T) {
+	var d []time.Duration
+	for i := range 200 {
+		d = append(d, time.Duration(200-i)*time.Microsecond)
+	}
+	if got := percentile99(d); got != 198 {
+		t.Errorf("p99 of 1 to 200 µs is %v", got)
+	}
+	if got := percentile99(d[:3]); got != 3 {
+		t.Errorf("p99 of the three fastest is %v", got)
 	}
 }
 
@@ -140,7 +170,7 @@ PASS
 func TestInProcess(t *testing.T) {
 	b := newBench(t, nil)
 	b.inProcess, b.benchTime, b.serverCPU, b.clientCPU = "LogReadQuiet", time.Millisecond, 0, 1
-	if err := b.buildInProcess(); err != nil {
+	if err := b.buildInProcess(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	f := inProcess{}
@@ -170,8 +200,8 @@ func TestMedian(t *testing.T) {
 }
 
 func TestCommandLine(t *testing.T) {
-	got := commandLine([]string{"-cells", "ws", "-o", "/x/y", "--json=/x/z", "-gpoll", "-sync-delay-ms 1", "-rounds=2", "-profile", "/p"})
-	if want := `cd peers && go run ./cmd/bench -cells ws -gpoll "-sync-delay-ms 1" -rounds=2`; got != want {
+	got := commandLine([]string{"-cells", "ws", "-o", "/x/y", "--json=/x/z", "-gpoll", "-sync-delay-ms 1", "-rounds=2", "-profile", "/p", "-systems", ""})
+	if want := `cd peers && go run ./cmd/bench -cells ws -gpoll "-sync-delay-ms 1" -rounds=2 -systems ""`; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 }

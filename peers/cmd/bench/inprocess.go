@@ -25,8 +25,8 @@ type inProcess map[string][]float64
 const testBinary = "gpoll.test"
 
 // buildInProcess compiles the root package's benchmarks.
-func (b *bench) buildInProcess() error {
-	cmd := exec.Command("go", "test", "-c", "-o", filepath.Join(b.bin, testBinary), ".")
+func (b *bench) buildInProcess(ctx context.Context) error {
+	cmd := exec.CommandContext(ctx, "go", "test", "-c", "-o", filepath.Join(b.bin, testBinary), ".")
 	cmd.Dir = filepath.Join(b.module, "..")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("building the benchmarks of the package: %w\n%s", err, out)

@@ -6,6 +6,8 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -32,6 +34,7 @@ type bench struct {
 	paced     time.Duration
 	saturated time.Duration
 	bursts    time.Duration
+	silent    time.Duration
 	settle    time.Duration // after connecting
 	wait      time.Duration // for quiet
 	window    uint64
@@ -39,7 +42,7 @@ type bench struct {
 	serverCPU int
 	clientCPU int
 	gpollArgs []string
-	inProcess string // which benchmarks of the package; empty: none
+	inProcess string // which benchmarks of the package; empty: leave them out
 	benchTime time.Duration
 	profiles  string
 	bin       string // folder of the built servers
@@ -67,12 +70,13 @@ func mainErr() error {
 	flag.DurationVar(&b.paced, "paced", 4*time.Second, "`time` for which messages are published at a pace; 0 leaves that out")
 	flag.DurationVar(&b.saturated, "saturated", 3*time.Second, "`time` for which messages are published back to back; 0 leaves that out")
 	flag.DurationVar(&b.bursts, "burst", 2*time.Second, "`time` for which messages are published back to back by a publisher that does not give way; 0 leaves that out")
+	flag.DurationVar(&b.silent, "silent", 12*time.Second, "`time` to measure the call of Send in, half of it with 100 more WebSockets that never read; 0 leaves that out")
 	flag.Uint64Var(&b.window, "ahead", 16, "`messages` that a publisher without pauses may be ahead of the slowest client; polls: always 1")
 	flag.DurationVar(&b.wait, "wait", 5*time.Second, "`time` to wait at most, before each measurement, for other programs to leave the processors alone")
 	flag.IntVar(&b.procs, "procs", 1, "GOMAXPROCS and processors of the server")
 	flag.IntVar(&b.serverCPU, "server-cpu", 0, "the `processor` of the server")
 	flag.IntVar(&b.clientCPU, "client-cpu", 1, "the `processor` of the generator")
-	flag.StringVar(&b.inProcess, "inprocess", ".", "`pattern` of the package's own benchmarks to run in every round; empty: none")
+	flag.StringVar(&b.inProcess, "inprocess", ".", "`pattern` of the package's own benchmarks to run in every round; none: leave them out")
 	flag.DurationVar(&b.benchTime, "benchtime", benchTimeDefault, "`time` for each of them")
 	flag.StringVar(&b.profiles, "profile", "", "`folder` for CPU profiles of the servers in Go while saturated")
 	flag.StringVar(&b.bin, "bin", "", "`folder` of servers built before; empty: build them now")
@@ -89,14 +93,28 @@ func mainErr() error {
 	if err != nil {
 		return err
 	}
+	if b.inProcess == "none" {
+		b.inProcess = ""
+	}
+	switch {
+	case b.rounds < 1:
+		return fmt.Errorf("%d rounds; there must be at least one", b.rounds)
+	case b.size < load.MinSize || b.size > maxMessage:
+		return fmt.Errorf("a message size of %d bytes; it must be %d to %d", b.size, load.MinSize, maxMessage)
+	}
 	b.gpollArgs = strings.Fields(*gpollFlags)
-	if err := b.prepare(picked); err != nil {
+	if err := b.prepare(chosen, picked); err != nil {
 		return err
 	}
 	if os.Getenv(pinned) != "" {
 		defer os.RemoveAll(b.bin) // made by the process that became this one
 	}
 	r := newReport(b, chosen, picked, commandLine(slices.Clone(os.Args[1:])))
+	for _, name := range []string{*out, *raw} {
+		if err := writable(name); err != nil {
+			return err
+		}
+	}
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, os.Interrupt, syscall.SIGTERM)
 	failed := b.run(r, stop)
@@ -116,6 +134,21 @@ func mainErr() error {
 	return failed
 }
 
+// maxMessage is gpoll's MaxMessage.
+const maxMessage = 64 << 10
+
+// writable makes sure, before half an hour is measured, that a file can be written. "" is no file.
+func writable(name string) error {
+	if name == "" {
+		return nil
+	}
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE, 0o644)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
 // commandLine is what reproduces the table. It leaves out the flags whose values are files, which are this machine's own.
 func commandLine(args []string) string {
 	var out strings.Builder
@@ -128,7 +161,7 @@ func commandLine(args []string) string {
 			}
 			continue
 		}
-		if strings.Contains(args[i], " ") {
+		if args[i] == "" || strings.Contains(args[i], " ") {
 			args[i] = strconv.Quote(args[i])
 		}
 		out.WriteString(" " + args[i])
@@ -212,7 +245,7 @@ func chooseSystems(list string) ([]system, error) {
 const pinned = "GPOLL_BENCH_BIN"
 
 // prepare builds the servers, then replaces this process by itself on the generator's processor with GOMAXPROCS 1.
-func (b *bench) prepare(picked []system) error {
+func (b *bench) prepare(chosen []cell, picked []system) error {
 	if n := runtime.NumCPU(); os.Getenv(pinned) == "" && n < 2 {
 		return errors.New("two processors are needed: one for the server, one for the generator")
 	}
@@ -221,10 +254,12 @@ func (b *bench) prepare(picked []system) error {
 		return errors.New("run it inside the module github.com/corvuscrypto/gpoll/peers")
 	}
 	b.module = strings.TrimSpace(string(dir))
-	if err := load.RaiseDescriptors(20000); err != nil {
-		if err := load.RaiseDescriptors(10200); err != nil {
-			return err
-		}
+	most := 0
+	for _, c := range chosen {
+		most = max(most, c.clients)
+	}
+	if err := load.RaiseDescriptors(most + silentClients + 100); err != nil {
+		return err
 	}
 	if bin := os.Getenv(pinned); bin != "" {
 		b.bin = bin
@@ -235,9 +270,12 @@ func (b *bench) prepare(picked []system) error {
 		if b.bin, err = os.MkdirTemp("", "gpoll-bench"); err != nil {
 			return err
 		}
-		if err := b.build(picked); err != nil {
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		err := b.build(ctx, picked)
+		if err = cmp.Or(context.Cause(ctx), err); err != nil {
 			return errors.Join(err, os.RemoveAll(b.bin))
 		}
+		stop()
 	}
 	runtime.LockOSThread()
 	var set unix.CPUSet
@@ -252,21 +290,21 @@ func (b *bench) prepare(picked []system) error {
 	return syscall.Exec(self, os.Args, append(os.Environ(), pinned+"="+b.bin, "GOMAXPROCS=1"))
 }
 
-func (b *bench) build(picked []system) error {
+func (b *bench) build(ctx context.Context, picked []system) error {
 	done := map[string]bool{}
 	for _, s := range picked {
 		if s.binary == "" || done[s.binary] {
 			continue
 		}
 		done[s.binary] = true
-		cmd := exec.Command("go", "build", "-o", filepath.Join(b.bin, s.binary), "./"+s.binary)
+		cmd := exec.CommandContext(ctx, "go", "build", "-o", filepath.Join(b.bin, s.binary), "./"+s.binary)
 		cmd.Dir = b.module
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("building %s: %w\n%s", s.binary, err, out)
 		}
 	}
 	if b.inProcess != "" {
-		return b.buildInProcess()
+		return b.buildInProcess(ctx)
 	}
 	return nil
 }
@@ -312,8 +350,12 @@ func (b *bench) run(r *report, stop <-chan os.Signal) (failed error) {
 						failed = errors.Join(failed, fmt.Errorf("%s %s: %w", c, s.name, err))
 					}
 				default:
-					fmt.Fprintf(os.Stderr, "%9.0f/s p99 %5.1f ms %5.2f µs   burst %9.0f/s p99 %5.1f ms   paced %5.2f µs p99 %5.1f ms   idle %5.1f (%5.1f) KB%s%s\n",
-						out.Steady.Rate, out.Steady.P99, out.Steady.CPU, out.Burst.Rate, out.Burst.P99, out.PacedUS, out.PacedMS, out.IdleKB, out.AfterKB, out.complaint(), out.disturbance())
+					fmt.Fprintf(os.Stderr, "%9.0f/s p99 %5.1f ms %5.2f µs   burst %9.0f/s p99 %5.1f ms   paced %5.2f µs p99 %5.1f ms   idle %5.1f (%5.1f) KB",
+						out.Steady.Rate, out.Steady.P99, out.Steady.CPU, out.Burst.Rate, out.Burst.P99, out.PacedUS, out.PacedMS, out.IdleKB, out.AfterKB)
+					if out.SendUS > 0 {
+						fmt.Fprintf(os.Stderr, "   Send p99 %.0f µs, with %d that never read %.0f µs", out.SendUS, silentClients, out.SilentUS)
+					}
+					fmt.Fprintln(os.Stderr, out.complaint()+out.disturbance())
 					if s.own && !out.clean() {
 						failed = errors.Join(failed, fmt.Errorf("%s %s:%s", c, s.name, out.complaint()))
 					}

@@ -33,18 +33,21 @@ var cells = []cell{
 
 // sample is what one run of one system in one cell showed.
 type sample struct {
-	IdleKB  float64    `json:"idle_kb"`    // resident memory per idle connection, as it is
-	AfterKB float64    `json:"idle_gc_kb"` // the same after a collection
-	PacedUS float64    `json:"paced_us"`   // processor time per delivery
-	PacedMS float64    `json:"paced_p99_ms"`
-	Steady  saturation `json:"saturated"` // published back to back, giving way after each message
-	Burst   saturation `json:"burst"`     // the same without giving way
-	Others  float64    `json:"others"`    // processors that other programs used meanwhile
-	PauseMS float64    `json:"pause_ms"`  // longest time for which the generator did not run
-	Lost    uint64     `json:"lost"`
-	Wrong   uint64     `json:"wrong"` // repeated, out of order, altered
-	Closed  int        `json:"closed"`
-	Reason  string     `json:"reason,omitempty"`
+	IdleKB   float64    `json:"idle_kb"`    // resident memory per idle connection, as it is
+	AfterKB  float64    `json:"idle_gc_kb"` // the same after a collection
+	PacedUS  float64    `json:"paced_us"`   // processor time per delivery
+	PacedMS  float64    `json:"paced_p99_ms"`
+	Steady   saturation `json:"saturated"`                    // published back to back, giving way after each message
+	Burst    saturation `json:"burst"`                        // the same without giving way
+	SendUS   float64    `json:"send_p99_us,omitempty"`        // p99 of the call that publishes
+	SilentUS float64    `json:"send_silent_p99_us,omitempty"` // the same with clients that never read
+
+	Others  float64 `json:"others"`   // processors that other programs used meanwhile
+	PauseMS float64 `json:"pause_ms"` // longest time for which the generator did not run
+	Lost    uint64  `json:"lost"`
+	Wrong   uint64  `json:"wrong"` // repeated, out of order, altered
+	Closed  int     `json:"closed"`
+	Reason  string  `json:"reason,omitempty"`
 }
 
 // saturation is what a run without pauses showed.
@@ -92,6 +95,11 @@ func (b *bench) measure(s system, c cell) (sample, error) {
 	}
 	if err := m.burst(c); err != nil {
 		return out, fmt.Errorf("burst: %w", err)
+	}
+	if s.name == "gpoll" {
+		if err := m.silent(c); err != nil {
+			return out, fmt.Errorf("with clients that never read: %w", err)
+		}
 	}
 	end, err := p.Stats(false)
 	if err != nil {

@@ -62,28 +62,39 @@ type figure struct {
 	of     func(sample) float64
 	format string
 	more   bool // more is better
+	own    bool // measured of gpoll only
 }
 
 func (r *report) figures() []figure {
 	var out []figure
 	if r.bench.saturated > 0 {
 		out = append(out,
-			figure{"saturated, deliveries/s", func(s sample) float64 { return s.Steady.Rate }, "%.0f", true},
-			figure{"saturated, p99 ms", func(s sample) float64 { return s.Steady.P99 }, "%.1f", false},
-			figure{"saturated, CPU µs", func(s sample) float64 { return s.Steady.CPU }, "%.2f", false})
+			figure{"saturated, deliveries/s", func(s sample) float64 { return s.Steady.Rate }, "%.0f", true, false},
+			figure{"saturated, p99 ms", func(s sample) float64 { return s.Steady.P99 }, "%.1f", false, false},
+			figure{"saturated, CPU µs", func(s sample) float64 { return s.Steady.CPU }, "%.2f", false, false})
 	}
 	if r.bench.bursts > 0 {
 		out = append(out,
-			figure{"burst, deliveries/s", func(s sample) float64 { return s.Burst.Rate }, "%.0f", true},
-			figure{"burst, p99 ms", func(s sample) float64 { return s.Burst.P99 }, "%.1f", false})
+			figure{"burst, deliveries/s", func(s sample) float64 { return s.Burst.Rate }, "%.0f", true, false},
+			figure{"burst, p99 ms", func(s sample) float64 { return s.Burst.P99 }, "%.1f", false, false})
 	}
 	if r.bench.paced > 0 {
-		out = append(out, figure{"paced, CPU µs", func(s sample) float64 { return s.PacedUS }, "%.2f", false})
+		out = append(out, figure{"paced, CPU µs", func(s sample) float64 { return s.PacedUS }, "%.2f", false, false})
 	}
-	return append(out,
-		figure{"idle, KB", func(s sample) float64 { return s.IdleKB }, "%.1f", false},
-		figure{"idle after GC, KB", func(s sample) float64 { return s.AfterKB }, "%.1f", false})
+	out = append(out,
+		figure{"idle, KB", func(s sample) float64 { return s.IdleKB }, "%.1f", false, false},
+		figure{"idle after GC, KB", func(s sample) float64 { return s.AfterKB }, "%.1f", false, false})
+	if r.bench.silent > 0 {
+		out = append(out,
+			figure{"Send, p99 µs", func(s sample) float64 { return s.SendUS }, "%.0f", false, true},
+			figure{fmt.Sprintf("Send with %d that never read, p99 µs", silentClients), func(s sample) float64 { return s.SilentUS }, "%.0f", false, true},
+			figure{silentRatio, func(s sample) float64 { return s.SilentUS / max(s.SendUS, 1e-3) }, "%.2f", false, true})
+	}
+	return out
 }
+
+// silentRatio is the figure that says whether those who do not read hold up those who send.
+const silentRatio = "Send p99, with them × without"
 
 // median and half the distance between the extremes, relative to it.
 func median(v []float64) (m, spread float64) {
@@ -124,6 +135,9 @@ func (r *report) rows() (head []string, rows [][]string) {
 			if c.kind == longPoll && strings.HasPrefix(f.name, "burst") {
 				continue // polls are published to one message at a time
 			}
+			if f.own && !slices.ContainsFunc(r.samples[c.String()]["gpoll"], func(s sample) bool { return f.of(s) > 0 }) {
+				continue
+			}
 			row := []string{c.String(), f.name}
 			for _, name := range r.names {
 				row = append(row, r.field(c, name, f))
@@ -137,7 +151,7 @@ func (r *report) rows() (head []string, rows [][]string) {
 
 func (r *report) field(c cell, name string, f figure) string {
 	m, spread, ok := r.value(c, name, f)
-	if !ok || m == 0 && f.more {
+	if !ok || m == 0 && (f.more || f.own) {
 		if err := r.errs[c.String()][name]; errors.Is(err, errAbsent) {
 			return "absent"
 		} else if err != nil {
@@ -174,7 +188,7 @@ func (r *report) best(c cell, f figure) (best string) {
 	var score float64
 	for _, s := range r.systems {
 		m, _, ok := r.value(c, s.name, f)
-		if !ok || s.own || s.limit || m == 0 {
+		if !ok || f.own || s.own || s.limit || m == 0 {
 			continue
 		}
 		if slices.ContainsFunc(r.samples[c.String()][s.name], func(x sample) bool { return !x.clean() }) {
@@ -262,13 +276,14 @@ second to 10,000, every 500 ms to 5,000 polls. *Saturated*: the server's process
 each message; for long-poll the next message is published when all clients have the last one. *Burst*: it does not give way. In both it
 is at most %d messages ahead of the slowest client. The figures are medians of
 %d interleaved rounds; ± is half the distance between the best and the worst round. CPU is the server's processor time per delivery. Memory is the
-resident memory of the server per idle connection, without what the kernel holds. An exclamation mark: not all messages arrived.
+resident memory of the server per idle connection, without what the kernel holds. *Send* is the time that the publishing call takes while the
+messages are published as in *saturated*, in turns without and with %d more WebSockets that never read. An exclamation mark: not all messages arrived.
 
 `
 
 func (r *report) markdownFile(name string) error {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, introduction, r.bench.size, r.bench.window, r.bench.rounds)
+	fmt.Fprintf(&b, introduction, r.bench.size, r.bench.window, r.bench.rounds, silentClients)
 	m := machine()
 	fmt.Fprintf(&b, "Machine: %s, %d processors, Linux %s, %s, GOMAXPROCS=%d for the server.\n\n", m.CPU, m.Cores, m.Kernel, m.Go, r.bench.procs)
 	fmt.Fprintf(&b, "```\n%s\n```\n\n", r.command)
