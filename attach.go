@@ -112,10 +112,13 @@ func (c *Client) open(o attachOptions) (*attach, error) {
 	}
 	if o.cursor.IsZero() {
 		a.implicit = o.transport == longPoll
-		if c.kept == nil {
+		var k keptCursor
+		switch {
+		case c.kept != nil:
+			k = *c.kept
+		case a.implicit:
 			c.kept = &keptCursor{}
 		}
-		k := c.kept
 		if !k.sent.IsZero() { // the last response arrived: its reader is back
 			c.cursor = k.sent
 			k.backfill = k.backfill[k.backSent:]
@@ -126,7 +129,9 @@ func (c *Client) open(o attachOptions) (*attach, error) {
 		}
 		a.backfill = k.backfill
 		a.verified = true
-		*k = keptCursor{backfill: k.backfill}
+		if a.implicit {
+			*c.kept = keptCursor{backfill: k.backfill}
+		}
 	} else {
 		a.cursor = plantCursor(c, a.cursor)
 		c.cursor = o.cursor

@@ -253,6 +253,8 @@ func (r *routine) offerLocked(batch []*record) {
 	}
 	first, last := r.everyone[0].pos.Seq, r.everyone[len(r.everyone)-1]
 	whole := !slices.ContainsFunc(r.everyone, func(rec *record) bool { return rec.hole != nil })
+	single := whole && len(r.everyone) == 1
+	data, sent := last.data, uint64(0) // in registers: memory would be read again for each client
 	for i := range r.hot {
 		h := &r.hot[i]
 		switch {
@@ -261,10 +263,10 @@ func (r *routine) offerLocked(batch []*record) {
 			r.offerMixed(r.clients[i])
 		case h.mode == inline && whole && h.from < first:
 			r.collect(h, r.pieceForEveryone(h.form))
-		case h.mode == direct && len(r.everyone) == 1 && whole && h.from < first:
+		case h.mode == direct && single && h.from < first:
 			select {
-			case h.direct <- last.data:
-				r.sent++
+			case h.direct <- data:
+				sent++
 			default:
 				r.offerTo(r.clients[i], r.everyone)
 			}
@@ -272,6 +274,7 @@ func (r *routine) offerLocked(batch []*record) {
 			r.offerTo(r.clients[i], r.everyone)
 		}
 	}
+	r.sent += sent
 }
 
 // settled waits until the batch that is being handed out has been, and returns how far that is.

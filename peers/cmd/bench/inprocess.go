@@ -130,6 +130,9 @@ func inProcessRows() (rows []inProcessRow) {
 		add(inProcessRow{what: n + " clients with channels, × bare channel sends", key: "FanOut/clients=" + n + " x-bare", format: "%.2f", aim: 1.3})
 	}
 	for _, n := range each {
+		add(inProcessRow{what: n + " clients with channels, × bare sends on the same channels", key: "FanOut/clients=" + n + " x-bare-same-channels", format: "%.2f"})
+	}
+	for _, n := range each {
 		add(inProcessRow{what: n + " clients with channels, ns per delivery", key: "FanOut/clients=" + n + " ns/delivery", format: "%.1f"})
 		add(inProcessRow{what: "the same, bare channel sends", key: "FanOut/clients=" + n + " bare-ns/delivery", format: "%.1f"})
 	}
