@@ -15,6 +15,9 @@ type Gpoll struct {
 
 	// Topics are what the clients subscribe to: client i to Topics[i % len(Topics)]. Empty: messages to everybody only.
 	Topics []string
+
+	// Fresh registers on a connection of its own, so that a client's polls begin on one that has carried nothing.
+	Fresh bool
 }
 
 // NewProtocol returns the protocol of a transport: websocket, gpoll.v1, sse, sse-json, long-poll, long-poll-json.
@@ -122,9 +125,13 @@ func (g Gpoll) poll(format string) func(*Client, []byte) []byte {
 		extra = "&format=json"
 	}
 	return func(c *Client, dst []byte) []byte {
+		end := tail
 		dst = append(append(dst, "GET "...), g.Path...)
 		if len(c.ID) == 0 {
 			dst = append(dst, "?client-id=0"...)
+			if g.Fresh {
+				end = " HTTP/1.1\r\nConnection: close\r\nHost: " + g.Host + "\r\n\r\n"
+			}
 		} else {
 			dst = append(append(dst, "?client-id="...), c.ID...)
 		}
@@ -132,7 +139,7 @@ func (g Gpoll) poll(format string) func(*Client, []byte) []byte {
 		if len(c.Cursor) > 0 {
 			dst = append(append(dst, "&after="...), c.Cursor...)
 		}
-		return append(dst, tail...)
+		return append(dst, end...)
 	}
 }
 

@@ -20,6 +20,9 @@ type cell struct {
 	every   time.Duration // between two paced broadcasts
 }
 
+// each returns bytes as KB for one client.
+func (c cell) each(bytes int64) float64 { return float64(bytes) / 1024 / float64(c.clients) }
+
 func (c cell) String() string { return fmt.Sprintf("%s-%d", c.kind, c.clients) }
 
 var cells = []cell{
@@ -33,9 +36,10 @@ var cells = []cell{
 
 // sample is what one run of one system in one cell showed.
 type sample struct {
-	IdleKB   float64    `json:"idle_kb"`    // resident memory per idle connection, as it is
-	AfterKB  float64    `json:"idle_gc_kb"` // the same after a collection
-	PacedUS  float64    `json:"paced_us"`   // processor time per delivery
+	IdleKB   float64    `json:"idle_kb"`       // resident memory per idle connection, as it is
+	AfterKB  float64    `json:"idle_gc_kb"`    // the same after a collection
+	LaterKB  float64    `json:"idle_later_kb"` // the same after the paced messages and another collection
+	PacedUS  float64    `json:"paced_us"`      // processor time per delivery
 	PacedMS  float64    `json:"paced_p99_ms"`
 	Steady   saturation `json:"saturated"`                    // published back to back, giving way after each message
 	Burst    saturation `json:"burst"`                        // the same without giving way
@@ -90,6 +94,9 @@ func (b *bench) measure(s system, c cell) (sample, error) {
 	if err := m.paced(c); err != nil {
 		return out, fmt.Errorf("paced: %w", err)
 	}
+	if err := m.idleLater(c, base); err != nil {
+		return out, err
+	}
 	if err := m.steady(c); err != nil {
 		return out, fmt.Errorf("saturated: %w", err)
 	}
@@ -126,17 +133,29 @@ func (m *meter) idle(c cell, base serve.Stats) error {
 	if err := m.settle(m.bench.settle); err != nil {
 		return err
 	}
-	per := func(s serve.Stats) float64 { return float64(s.RSS-base.RSS) / 1024 / float64(c.clients) }
 	s, err := m.process.Stats(false)
 	if err != nil {
 		return err
 	}
-	m.out.IdleKB = per(s)
+	m.out.IdleKB = c.each(s.RSS - base.RSS)
 	if s, err = m.process.Stats(true); err != nil {
 		return err
 	}
-	m.out.AfterKB = per(s)
+	m.out.AfterKB = c.each(s.RSS - base.RSS)
 	return nil
+}
+
+// idleLater measures the same connections when each has carried messages.
+func (m *meter) idleLater(c cell, base serve.Stats) error {
+	if m.bench.paced <= 0 {
+		return nil
+	}
+	if err := m.settle(m.bench.settle); err != nil {
+		return err
+	}
+	s, err := m.process.Stats(true)
+	m.out.LaterKB = c.each(s.RSS - base.RSS)
+	return err
 }
 
 func (m *meter) paced(c cell) error {

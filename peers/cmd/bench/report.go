@@ -83,7 +83,8 @@ func (r *report) figures() []figure {
 	}
 	out = append(out,
 		figure{"idle, KB", func(s sample) float64 { return s.IdleKB }, "%.1f", false, false},
-		figure{"idle after GC, KB", func(s sample) float64 { return s.AfterKB }, "%.1f", false, false})
+		figure{"idle after GC, KB", func(s sample) float64 { return s.AfterKB }, "%.1f", false, false},
+		figure{"idle after messages and GC, KB", func(s sample) float64 { return s.LaterKB }, "%.1f", false, false})
 	if r.bench.silent > 0 {
 		out = append(out,
 			figure{"Send, p99 µs", func(s sample) float64 { return s.SendUS }, "%.0f", false, true},
@@ -276,7 +277,7 @@ second to 10,000, every 500 ms to 5,000 polls. *Saturated*: the server's process
 each message; for long-poll the next message is published when all clients have the last one. *Burst*: it does not give way. In both it
 is at most %d messages ahead of the slowest client. The figures are medians of
 %d interleaved rounds; ± is half the distance between the best and the worst round. CPU is the server's processor time per delivery. Memory is the
-resident memory of the server per idle connection, without what the kernel holds. *Send* is the time that the publishing call takes while the
+resident memory of the server per idle connection, before the first message and after some, without what the kernel holds. *Send* is the time that the publishing call takes while the
 messages are published as in *saturated*, in turns without and with %d more WebSockets that never read. An exclamation mark: not all messages arrived.
 
 `

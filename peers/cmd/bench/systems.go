@@ -43,7 +43,8 @@ func plainEvents(path string) func(string) (load.Protocol, error) {
 
 func gpollTransport(name string) func(string) (load.Protocol, error) {
 	return func(addr string) (load.Protocol, error) {
-		return load.Gpoll{Host: addr, Path: "/poll"}.NewProtocol(name)
+		// Its polls begin on fresh connections, as those of the systems without registration do.
+		return load.Gpoll{Host: addr, Path: "/poll", Fresh: true}.NewProtocol(name)
 	}
 }
 
