@@ -15,6 +15,7 @@ FUZZTIME ?= 30s
 
 test: setup lint
 	$(GO) test -race -timeout 15m work
+	GPOLL_TEST_LISTENER=1 $(GO) test -race -timeout 10m .
 	GOWORK=off $(GO) test -timeout 10m ./...
 
 setup:
