@@ -1,6 +1,7 @@
 package gpoll
 
 import (
+	"io"
 	"net"
 	"net/http"
 	"reflect"
@@ -138,12 +139,12 @@ func (c *pollConn) readOn(p []byte) (n int, err error) {
 	for {
 		n, err = c.Conn.Read(p[held:])
 		if held > 0 {
-			if back, kicked := c.takeBack(); kicked {
+			if back, kicked := c.takeBack(err == io.EOF); kicked {
 				n, err = held+n, nil
 				break
 			} else if back {
 				if n == 0 {
-					break // the client has gone
+					break // the client has gone, or will send no more
 				}
 				n += held
 				break

@@ -740,3 +740,28 @@ func TestListenerHalfRequest(t *testing.T) {
 		}
 	})
 }
+
+// A client that has stopped sending and still reads hears that there was nothing; what comes later it gets with its next poll.
+func TestHalfClosed(t *testing.T) {
+	for _, on := range []bool{false, true} {
+		inBubble(t, fmt.Sprint("Listener ", on), func(t *testing.T) {
+			how := listening(nil)
+			how.listener = on
+			s := start(t, how)
+			w := s.armed(t)
+			synctest.Wait()
+			w.poll()
+			synctest.Wait()
+			w.conn.(*gpolltest.Conn).CloseWrite()
+			at := w.at
+			if a := w.answer(); a.status != 204 || a.position() != at {
+				t.Errorf("%d %q at %s, want 204 at %s", a.status, a.body, a.position(), at)
+			}
+			s.Send("later")
+			back := s.wire(t)
+			back.id, back.at = w.id, w.at
+			back.poll()
+			back.expect("later")
+		})
+	}
+}

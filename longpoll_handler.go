@@ -140,7 +140,7 @@ func (p *waitingPoll) serve() {
 		case rec := <-p.attach.queue:
 			p.attach.head = rec
 		case <-done:
-			p.end(false) // nobody is there to be answered
+			p.write() // who has only stopped sending hears that there was nothing
 			return
 		}
 	}

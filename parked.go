@@ -122,9 +122,9 @@ func (c *pollConn) refuseLocked(why *refusal, more ...field) {
 	_ = c.putLocked(out.append(nil, c.current.fixed.Value(), c.b.dateLine())) // the reader sees a failure too
 }
 
-// takeBack is called by the reader when something has arrived while a poll was parked, or the end. It waits for a write that is under way, and
+// takeBack is called by the reader when something has arrived while a poll was parked, or what arrives has ended. It waits for a write that is under way, and
 // reports whether the poll is still without an answer, and whether the server shall give it: then it has no attach any more.
-func (c *pollConn) takeBack() (back, kicked bool) {
+func (c *pollConn) takeBack(ended bool) (back, kicked bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.parked == nil {
@@ -137,7 +137,10 @@ func (c *pollConn) takeBack() (back, kicked bool) {
 		return true, true
 	}
 	if c.poll.end(false) {
-		c.parked = nil
+		if c.parked = nil; ended {
+			out := c.poll.answer()
+			_ = c.putLocked(out.append(nil, c.current.fixed.Value(), c.b.dateLine())) // nobody may be there to hear that there was nothing
+		}
 		return true, false
 	}
 	c.refuseLocked(a.ending.Load().refusal)

@@ -328,6 +328,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"strings"
 	"time"
@@ -336,6 +337,7 @@ import (
 )
 
 var (
+	_ net.Conn
 	_ = errors.Join
 	_ = fmt.Println
 	_ = strings.HasPrefix
