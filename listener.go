@@ -134,36 +134,56 @@ func (c *pollConn) Read(p []byte) (int, error) {
 }
 
 // readOn reads while the server waits for the next request, and answers repeats meanwhile.
-func (c *pollConn) readOn(p []byte) (n int, err error) {
-	held := 0 // bytes of a request that waits for its answer, at the beginning of p
-	for {
-		n, err = c.Conn.Read(p[held:])
-		if held > 0 {
-			if back, kicked := c.takeBack(err == io.EOF); kicked {
-				n, err = held+n, nil
-				break
-			} else if back {
-				if n == 0 {
-					break // the client has gone, or will send no more
-				}
-				n += held
-				break
-			}
-			copy(p, p[held:held+n])
-			held = 0
+func (c *pollConn) readOn(p []byte) (int, error) {
+	r := repeatReader{c: c, p: p}
+	if c.raw == nil {
+		for more := true; more; {
+			more = r.next(c.Conn.Read(p[r.held:]))
 		}
-		if err != nil {
-			break
-		}
-		rep, after := c.match(p[:n])
-		if rep == nil || n == len(p) || !c.begin(rep, after) {
-			break
-		}
-		held = n
+	} else if err := readEach(c.raw, func() []byte { return p[r.held:] }, func(n int, err error) bool { return r.next(n, err) }); err != nil {
+		r.next(0, err)
 	}
-	c.handUp(p[:n])
+	c.handUp(p[:r.n])
 	c.drained() // an answer goes out whole before net/http writes
-	return n, err
+	return r.n, r.err
+}
+
+// A repeatReader is one Read that answers repeats.
+type repeatReader struct {
+	c    *pollConn
+	p    []byte
+	held int // bytes of a request that waits for its answer, at the beginning of p
+	n    int // what Read returns
+	err  error
+}
+
+// next takes n bytes that have been read behind the held ones, and reports whether to read on.
+func (r *repeatReader) next(n int, err error) (more bool) {
+	c := r.c
+	if r.held > 0 {
+		back, kicked := c.takeBack(err == io.EOF)
+		switch {
+		case kicked:
+			r.n = r.held + n
+			return false
+		case back && n > 0:
+			r.n, r.err = r.held+n, err
+			return false
+		case back: // the client has gone, or will send no more
+			r.err = err
+			return false
+		}
+		copy(r.p, r.p[r.held:r.held+n])
+		r.held = 0
+	}
+	if err == nil && n < len(r.p) {
+		if rep, after := c.match(r.p[:n]); rep != nil && c.begin(rep, after) {
+			r.held = n
+			return true
+		}
+	}
+	r.n, r.err = n, err
+	return false
 }
 
 // Write is net.Conn's.

@@ -181,6 +181,7 @@ func TestListenerAuthorize(t *testing.T) {
 			w := s.wire(t)
 			w.more = "Cookie: session=1\r\n"
 			w.register()
+			synctest.Wait()
 			w.arm()
 			synctest.Wait()
 			before := asked.Load()
@@ -214,7 +215,8 @@ func TestListenerAuthorize(t *testing.T) {
 		mayRead.Store(true)
 		w.register()
 		poll := func() { w.get("/poll?client-id=" + w.id + "&after=" + w.at + "&topic=a") }
-		for range 2 {
+		for range 3 {
+			synctest.Wait()
 			s.mustPublish(t, "a", "m")
 			poll()
 			w.expect("m")
@@ -490,6 +492,7 @@ func TestListenerSharedConnection(t *testing.T) {
 		var clients [6]client
 		for i := range clients {
 			w.id, w.at = "", ""
+			synctest.Wait()
 			w.register()
 			clients[i] = client{w.id, w.at}
 		}
@@ -500,6 +503,7 @@ func TestListenerSharedConnection(t *testing.T) {
 				t.Fatal(err)
 			}
 			w.id, w.at = c.id, c.at
+			synctest.Wait()
 			w.poll()
 			w.expect(fmt.Sprint("for ", i))
 			if c.at = w.at; c.at != pos.String() {
@@ -533,6 +537,7 @@ func TestListenerGaps(t *testing.T) {
 		w.register()
 		next := func(epoch, seq uint64, gap string) {
 			t.Helper()
+			synctest.Wait()
 			w.poll()
 			synctest.Wait()
 			broker.at(epoch, seq)

@@ -21,6 +21,26 @@ func rawConn(conn net.Conn) syscall.RawConn {
 	return raw
 }
 
+// readEach reads what arrives into buffer, and waits for more after next has returned true. A read that is sure to find nothing
+// is left out: the bytes that a next has got were all there were, unless they filled the buffer.
+func readEach(raw syscall.RawConn, buffer func() []byte, next func(n int, err error) (more bool)) error {
+	return raw.Read(func(fd uintptr) (done bool) {
+		for {
+			switch n, err := syscall.Read(int(fd), buffer()); {
+			case err == syscall.EAGAIN:
+				return false
+			case err == syscall.EINTR:
+			case err != nil:
+				return !next(0, &net.OpError{Op: "read", Err: err})
+			case n == 0:
+				return !next(0, io.EOF)
+			default:
+				return !next(n, nil)
+			}
+		}
+	})
+}
+
 // readSome waits until there is something to read and reads up to len(buf) of it. While it waits it holds no buffer and little
 // stack: buffer is asked for one when bytes may be there, and gets it back when there were none.
 func readSome(raw syscall.RawConn, take func() []byte, back func([]byte)) (p []byte, err error) {
