@@ -196,7 +196,6 @@ func (c *pollConn) Write(p []byte) (int, error) {
 
 // Close is net.Conn's. A poll that waits is told that the server goes down: nobody else closes a connection meanwhile.
 func (c *pollConn) Close() error {
-	_ = c.Conn.SetDeadline(time.Unix(1, 0)) // whoever writes and waits gives way; the connection may be closed already
 	c.mu.Lock()
 	c.dismissLocked()
 	c.mu.Unlock()

@@ -71,6 +71,9 @@ func (w *wire) arm() {
 
 func (w *wire) get(path string) {
 	w.t.Helper()
+	if w.s.settle != nil {
+		w.s.settle() // the handler of the last poll has returned
+	}
 	if _, err := io.WriteString(w.conn, "GET "+path+" HTTP/1.1\r\nHost: gpoll.test\r\n"+w.more+"\r\n"); err != nil {
 		w.t.Fatal(err)
 	}
@@ -181,9 +184,7 @@ func TestListenerAuthorize(t *testing.T) {
 			w := s.wire(t)
 			w.more = "Cookie: session=1\r\n"
 			w.register()
-			synctest.Wait()
 			w.arm()
-			synctest.Wait()
 			before := asked.Load()
 			w.parked()
 			if asked.Load() != before+1 {
@@ -216,7 +217,6 @@ func TestListenerAuthorize(t *testing.T) {
 		w.register()
 		poll := func() { w.get("/poll?client-id=" + w.id + "&after=" + w.at + "&topic=a") }
 		for range 3 {
-			synctest.Wait()
 			s.mustPublish(t, "a", "m")
 			poll()
 			w.expect("m")
@@ -492,7 +492,6 @@ func TestListenerSharedConnection(t *testing.T) {
 		var clients [6]client
 		for i := range clients {
 			w.id, w.at = "", ""
-			synctest.Wait()
 			w.register()
 			clients[i] = client{w.id, w.at}
 		}
@@ -503,7 +502,6 @@ func TestListenerSharedConnection(t *testing.T) {
 				t.Fatal(err)
 			}
 			w.id, w.at = c.id, c.at
-			synctest.Wait()
 			w.poll()
 			w.expect(fmt.Sprint("for ", i))
 			if c.at = w.at; c.at != pos.String() {
@@ -537,7 +535,6 @@ func TestListenerGaps(t *testing.T) {
 		w.register()
 		next := func(epoch, seq uint64, gap string) {
 			t.Helper()
-			synctest.Wait()
 			w.poll()
 			synctest.Wait()
 			broker.at(epoch, seq)
@@ -754,7 +751,6 @@ func TestHalfClosed(t *testing.T) {
 			how.listener = on
 			s := start(t, how)
 			w := s.armed(t)
-			synctest.Wait()
 			w.poll()
 			synctest.Wait()
 			w.conn.(*gpolltest.Conn).CloseWrite()

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/coder/websocket"
@@ -32,6 +33,7 @@ type server struct {
 	url    string
 	client *http.Client
 	dial   func(context.Context) (net.Conn, error)
+	settle func() // lets the server come to rest, in a bubble; nil on real time
 }
 
 // A setup says how a server differs from the ordinary one: HTTP/1.1 in clear over loopback, mounted at /poll.
@@ -119,6 +121,7 @@ func (s *server) serveMemory(t testing.TB, handler http.Handler, how setup) (sto
 	served := make(chan error, 1)
 	go func() { served <- hs.Serve(accepts) }() // ends with hs.Close in stop
 	s.url = "http://gpoll.test"
+	s.settle = synctest.Wait
 	s.dial = func(ctx context.Context) (net.Conn, error) { return ln.DialContext(ctx, "tcp", "gpoll.test:80") }
 	s.client = &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return s.dial(ctx) },
