@@ -672,6 +672,7 @@ func TestListenerConnection(t *testing.T) {
 			s.Send("over a socket")
 			for !strings.Contains(serverFrame(t, "over a socket", socket.r), "over a socket") {
 			}
+			socket.conn.Close() // Shutdown waits for its close frame otherwise
 			accepted.Range(func(a, b any) bool {
 				if a != b {
 					t.Errorf("LocalAddr %v and %v", a, b)
