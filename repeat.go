@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -158,12 +159,12 @@ func (c *pollConn) remember(rep *repeat) {
 	defer c.mu.Unlock()
 	for i, old := range c.repeats {
 		if old.head == rep.head && old.tail == rep.tail {
-			c.repeats = append(c.repeats[:i], c.repeats[i+1:]...)
+			c.repeats = slices.Delete(c.repeats, i, i+1)
 			break
 		}
 	}
 	if len(c.repeats) == maxRepeats {
-		c.repeats = append(c.repeats[:0], c.repeats[1:]...)
+		c.repeats = slices.Delete(c.repeats, 0, 1)
 	}
 	c.repeats = append(c.repeats, rep)
 }
@@ -219,7 +220,7 @@ func (a *answer) rest(wrote []byte) (fixed string, ok bool) {
 		case "Connection", "Transfer-Encoding", "Content-Encoding", "Trailer", "Set-Cookie":
 			return "", false
 		case "Content-Type", "Content-Length", "Gpoll-Position", "Gpoll-Gap":
-			if found == len(own) || !hasField(own, field{name, value}) {
+			if found == len(own) || !slices.Contains(own, field{name, value}) {
 				return "", false
 			}
 			found++
@@ -229,13 +230,4 @@ func (a *answer) rest(wrote []byte) (fixed string, ok bool) {
 		}
 	}
 	return lines.String(), found == len(own)
-}
-
-func hasField(fields []field, f field) bool {
-	for _, have := range fields {
-		if have == f {
-			return true
-		}
-	}
-	return false
 }
