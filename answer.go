@@ -15,7 +15,7 @@ type answer struct {
 	body   string
 }
 
-// A field is a line of a response's head.
+// A field is a line of a response's head. The name is in its canonical form.
 type field struct{ name, value string }
 
 // plainAnswer carries the message of items, which may have gaps before it; 204 when there is none. scanned is then the Position.
@@ -81,18 +81,24 @@ func jsonAnswer(body []byte, at Position) answer {
 // write writes a through w.
 func (a *answer) write(w http.ResponseWriter) error {
 	h := w.Header()
+	values := make([]string, 0, len(a.fields)+1) // one piece of memory, as in writeFixed
+	set := func(name, value string) {
+		n := len(values)
+		values = append(values, value)
+		h[name] = values[n : n+1 : n+1]
+	}
 	for i, f := range a.fields {
 		if i > 0 && a.fields[i-1].name == f.name {
-			h.Add(f.name, f.value)
+			h[f.name] = append(h[f.name], f.value)
 		} else {
-			h.Set(f.name, f.value)
+			set(f.name, f.value)
 		}
 	}
 	if a.status == http.StatusNoContent {
 		w.WriteHeader(a.status)
 		return nil
 	}
-	h.Set("Content-Length", strconv.Itoa(len(a.body)))
+	set("Content-Length", strconv.Itoa(len(a.body)))
 	if a.status != http.StatusOK {
 		w.WriteHeader(a.status)
 	}

@@ -80,13 +80,18 @@ type attachOptions struct {
 	channel   *channelSink
 	socket    *session
 	poll      *pollConn
+	memory    *attach // for the attach; nil: it gets its own
 }
 
 // open attaches to c. The older attach, if any, ends with superseded. It returns ErrUnknownClient when c has been removed.
 func (c *Client) open(o attachOptions) (*attach, error) {
 	r := c.routine
 	b := r.b
-	a := &attach{client: c, transport: o.transport, cursor: o.cursor, grantee: o.grantee,
+	a := o.memory
+	if a == nil {
+		a = new(attach)
+	}
+	*a = attach{client: c, transport: o.transport, cursor: o.cursor, grantee: o.grantee,
 		back: queued, channel: o.channel, socket: o.socket, poll: o.poll}
 	if o.poll != nil {
 		a.back = parked

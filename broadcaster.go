@@ -278,7 +278,7 @@ func (b *Broadcaster) follow() error {
 // A moment is a time on the monotonic clock: nanoseconds since the Broadcaster began, and never 0.
 type moment int64
 
-func (b *Broadcaster) now() moment { return b.momentOf(time.Now()) }
+func (b *Broadcaster) now() moment { return moment(max(time.Since(b.began), 1)) }
 
 // momentOf returns 0 for the zero time.
 func (b *Broadcaster) momentOf(t time.Time) moment {

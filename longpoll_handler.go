@@ -18,8 +18,8 @@ type poll struct {
 	more    bool
 }
 
-// beginPoll attaches a client by a poll. socket is nil where its handler waits and answers.
-func (b *Broadcaster) beginPoll(p *poll, req *request, c *Client, g *grantee, on *pollConn) *refusal {
+// beginPoll attaches a client by a poll. on is nil where its handler waits and answers; memory is for the attach, or nil.
+func (b *Broadcaster) beginPoll(p *poll, req *request, c *Client, g *grantee, on *pollConn, memory *attach) *refusal {
 	if b.state.Load() != stateOpen {
 		return b.refuseShutdown()
 	}
@@ -27,7 +27,7 @@ func (b *Broadcaster) beginPoll(p *poll, req *request, c *Client, g *grantee, on
 	if refused != nil {
 		return refused
 	}
-	o := attachOptions{transport: longPoll, cursor: req.after, named: named, last: req.last, grantee: g, due: jitter(b.set.pollWait), poll: on}
+	o := attachOptions{transport: longPoll, cursor: req.after, named: named, last: req.last, grantee: g, due: jitter(b.set.pollWait), poll: on, memory: memory}
 	if g != nil && !g.grant.Expires.IsZero() {
 		o.due = max(min(o.due, time.Until(g.grant.Expires)), time.Millisecond) // the next poll asks Authorize
 	}
@@ -88,21 +88,24 @@ func (p *poll) end(written bool) bool {
 	return p.endLocked(written)
 }
 
-// A waitingPoll is a poll whose handler waits and answers.
+// A waitingPoll is a poll whose handler waits and answers. What it needs for that is one piece of memory.
 type waitingPoll struct {
 	poll
 	w     http.ResponseWriter
 	r     *http.Request
-	rc    *http.ResponseController
-	claim claim // on the connection, if it is one of Listener
+	claim *claim
+	own   attach  // poll.attach
+	first [1]item // where poll.items begins; most polls are answered with one
 }
 
 // admitPoll answers a registration or a refusal itself, and returns the poll that has to wait, or nil.
-func (b *Broadcaster) admitPoll(w http.ResponseWriter, r *http.Request) (p *waitingPoll) {
-	b.handle(w, r, func(w http.ResponseWriter, r *http.Request, req *request) (refused *refusal) {
-		p, refused = b.openPoll(w, r, req)
-		return refused
-	})
+func (b *Broadcaster) admitPoll(w http.ResponseWriter, r *http.Request) *waitingPoll {
+	var req request
+	if !b.admit(w, r, &req) {
+		return nil
+	}
+	p, refused := b.openPoll(w, r, &req)
+	b.refuseIf(w, refused)
 	return p
 }
 
@@ -121,13 +124,15 @@ func (b *Broadcaster) openPoll(w http.ResponseWriter, r *http.Request, req *requ
 	if refused != nil {
 		return nil, refused
 	}
-	p := &waitingPoll{w: w, r: r, rc: http.NewResponseController(w), claim: k}
-	if refused := b.beginPoll(&p.poll, req, c, g, nil); refused != nil {
+	p := &waitingPoll{w: w, r: r, claim: k}
+	p.items = p.first[:0]
+	if refused := b.beginPoll(&p.poll, req, c, g, nil, &p.own); refused != nil {
 		return nil, refused
 	}
 	// The server's own time-outs are for requests that do not wait. A wrapper without Unwrap leaves them in force.
-	_ = p.rc.SetReadDeadline(time.Time{})
-	_ = p.rc.SetWriteDeadline(time.Time{})
+	rc := http.NewResponseController(w)
+	_ = rc.SetReadDeadline(time.Time{})
+	_ = rc.SetWriteDeadline(time.Time{})
 	return p, nil
 }
 
@@ -162,13 +167,14 @@ func (p *waitingPoll) proceed() bool {
 // write answers.
 func (p *waitingPoll) write() {
 	b := p.attach.client.routine.b
+	rc := http.NewResponseController(p.w)
 	// A wrapper without Unwrap leaves the server's own time-out in force, and does not say whether the write went out.
-	_ = p.rc.SetWriteDeadline(time.Now().Add(b.set.writeTimeout))
+	_ = rc.SetWriteDeadline(time.Now().Add(b.set.writeTimeout))
 	out := p.answer()
 	p.claim.watch()
 	err := out.write(p.w)
 	if err == nil {
-		if err = p.rc.Flush(); errors.Is(err, http.ErrNotSupported) {
+		if err = rc.Flush(); errors.Is(err, http.ErrNotSupported) {
 			err = nil
 		}
 	}

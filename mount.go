@@ -34,7 +34,7 @@ func (b *Broadcaster) ListenAndBroadcast(path string, mux ...*http.ServeMux) {
 // ServeHTTP serves all transports on one path and chooses by the request's headers.
 func (b *Broadcaster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
-	case r.Header.Get("Upgrade") != "":
+	case first(r.Header, "Upgrade") != "":
 		b.HandleWebSocket(w, r)
 	case accepts(r.Header, "text/event-stream"):
 		b.HandleEvents(w, r)
@@ -60,42 +60,54 @@ func (b *Broadcaster) HandleEvents(w http.ResponseWriter, r *http.Request) {
 
 // HandleWebSocket is the WebSocket handler, for people who mount it themselves.
 func (b *Broadcaster) HandleWebSocket(w http.ResponseWriter, r *http.Request) {
-	b.handle(w, r, b.upgrade)
+	var req request
+	if b.admit(w, r, &req) {
+		b.refuseIf(w, b.upgrade(w, r, &req))
+	}
 }
 
-// handle is what every transport goes through: headers, origin, method, parsing. serve then answers what is asked, or
-// returns why not. A request that waits does so after handle has returned: its parked goroutine keeps a small stack.
-func (b *Broadcaster) handle(w http.ResponseWriter, r *http.Request, serve func(http.ResponseWriter, *http.Request, *request) *refusal) {
+// admit is what every transport goes through: headers, origin, method, parsing. It reports whether req says what is asked; else it has
+// answered. A request that waits does so after admit has returned: its parked goroutine keeps a small stack.
+func (b *Broadcaster) admit(w http.ResponseWriter, r *http.Request, req *request) bool {
 	h := w.Header()
-	h.Set("Cache-Control", "no-store")
-	h.Add("Vary", "Origin, Gpoll-Client-Id")
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Referrer-Policy", "no-referrer")
+	writeFixed(h)
 	if err := b.start(); err != nil {
 		b.logger().Error("gpoll: cannot serve", "err", err)
 		refuseInternal.write(w)
-		return
+		return false
 	}
 	if !b.originAllowed(r) {
 		b.refuse(w, refuseOrigin)
-		return
+		return false
 	}
 	b.writeCORS(h, r)
 	switch r.Method {
 	case http.MethodGet, http.MethodPost:
 	case http.MethodOptions:
 		b.answerPreflight(w, r)
-		return
+		return false
 	default:
 		b.refuse(w, refuseMethod)
-		return
+		return false
 	}
-	req, refused := b.parseRequest(w, r)
-	if refused == nil {
-		refused = serve(w, r, req)
-	}
-	if refused != nil {
+	if refused := b.parseRequest(w, r, req); refused != nil {
 		b.refuse(w, refused)
+		return false
+	}
+	return true
+}
+
+// writeFixed writes the lines that every answer has. Their values are in one piece of memory, which is this answer's own: what is
+// around the handler may change them.
+func writeFixed(h http.Header) {
+	values := &[...]string{"no-store", "nosniff", "no-referrer", "Origin, Gpoll-Client-Id"}
+	h["Cache-Control"] = values[0:1:1]
+	h["X-Content-Type-Options"] = values[1:2:2]
+	h["Referrer-Policy"] = values[2:3:3]
+	if vary := h["Vary"]; len(vary) == 0 {
+		h["Vary"] = values[3:4:4]
+	} else {
+		h["Vary"] = append(vary, values[3])
 	}
 }
 
@@ -103,6 +115,13 @@ func (b *Broadcaster) handle(w http.ResponseWriter, r *http.Request, serve func(
 func (b *Broadcaster) refuse(w http.ResponseWriter, why *refusal) {
 	b.counts.refused.add(why.code)
 	why.write(w)
+}
+
+// refuseIf refuses a request if there is a reason to.
+func (b *Broadcaster) refuseIf(w http.ResponseWriter, why *refusal) {
+	if why != nil {
+		b.refuse(w, why)
+	}
 }
 
 // find returns the client that a request names, if it belongs to that user.

@@ -11,7 +11,7 @@ func (b *Broadcaster) originAllowed(r *http.Request) bool {
 	switch origins := r.Header["Origin"]; len(origins) {
 	case 0:
 		// Browsers leave Origin out of a GET of the same origin, and of a navigation; other programs leave out both headers.
-		switch r.Header.Get("Sec-Fetch-Site") {
+		switch first(r.Header, "Sec-Fetch-Site") {
 		case "", "same-origin", "none":
 			return true
 		}
@@ -42,7 +42,7 @@ func serialOrigin(scheme, host string) string {
 
 // writeCORS lets a page of an allowed origin see the answer. Nothing is reflected: the origin is in AllowedOrigins.
 func (b *Broadcaster) writeCORS(h http.Header, r *http.Request) {
-	if origin := r.Header.Get("Origin"); b.set.origins[origin] {
+	if origin := first(r.Header, "Origin"); b.set.origins[origin] {
 		h.Set("Access-Control-Allow-Origin", origin)
 		h.Set("Access-Control-Allow-Credentials", "true")
 		h.Set("Access-Control-Expose-Headers", "Gpoll-Position, Gpoll-Gap, Gpoll-Error")

@@ -29,7 +29,7 @@ func (c *pollConn) begin(rep *repeat, after Position) bool {
 	req.after = after
 	p := &c.poll
 	p.items = nil
-	if b.beginPoll(p, &req, rep.client, g, c) != nil {
+	if b.beginPoll(p, &req, rep.client, g, c, nil) != nil {
 		c.idleAgain()
 		return false
 	}

@@ -77,24 +77,25 @@ func endsHead(p []byte) bool {
 	return ok && !bytes.Contains(p, []byte("\n\n")) && !bytes.Contains(p, []byte("\n\r\n"))
 }
 
-// A claim is what the handler of a poll knows of its connection.
+// A claim is what the handler of a poll knows of its connection. It is nil, and its methods do nothing, where the connection is none of
+// Listener's or answers nothing by itself.
 type claim struct {
-	conn  *pollConn // nil: it is none of Listener's, or answers nothing by itself
-	req   *request
+	conn  *pollConn
+	req   request
 	reads uint32
 	asker *http.Request // of repeat
 }
 
 // claim is made before Authorize sees r, and may change it.
-func (b *Broadcaster) claim(r *http.Request, req *request) claim {
+func (b *Broadcaster) claim(r *http.Request, req *request) *claim {
 	if r.TLS != nil || r.ProtoMajor != 1 {
-		return claim{}
+		return nil
 	}
 	c := b.conns.of(r)
 	if c == nil {
-		return claim{}
+		return nil
 	}
-	k := claim{conn: c, req: req}
+	k := &claim{conn: c, req: *req}
 	if b.Authorize != nil {
 		k.asker = r.Clone(context.WithoutCancel(r.Context()))
 	}
@@ -106,7 +107,7 @@ func (b *Broadcaster) claim(r *http.Request, req *request) claim {
 
 // watch lets the connection keep what is written, until settle.
 func (k *claim) watch() {
-	if k.conn != nil {
+	if k != nil {
 		k.conn.watching = true
 	}
 }
@@ -114,10 +115,10 @@ func (k *claim) watch() {
 // over is called when the answer has been written and flushed, or could not be. It returns the bytes of the request, if they are known: then the
 // next bytes begin a request.
 func (k *claim) over(written bool) (seen []byte) {
-	c := k.conn
-	if c == nil {
+	if k == nil {
 		return nil
 	}
+	c := k.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	// net/http reads no further than it must: if the last bytes it got end a head, that is the head of this request. What came since
@@ -132,13 +133,13 @@ func (k *claim) over(written bool) (seen []byte) {
 
 // settle is over for a poll. It remembers the poll, if the bytes that came and those that went are a poll and its answer and nothing else.
 func (k *claim) settle(p *waitingPoll, out *answer, written bool) {
-	c := k.conn
-	if c == nil {
+	if k == nil {
 		return
 	}
+	c := k.conn
 	wrote := c.watched
 	c.watching, c.watched = false, nil
-	rep, ok := newRepeat(k.over(written), p.r, k.req)
+	rep, ok := newRepeat(k.over(written), p.r, &k.req)
 	if !ok {
 		return
 	}

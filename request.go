@@ -31,65 +31,63 @@ type body struct {
 	Format string   `json:"format"`
 }
 
-// parseRequest reads a request of any transport. Lengths are checked before anything is parsed.
-func (b *Broadcaster) parseRequest(w http.ResponseWriter, r *http.Request) (*request, *refusal) {
+// parseRequest reads a request of any transport into req. Lengths are checked before anything is parsed.
+func (b *Broadcaster) parseRequest(w http.ResponseWriter, r *http.Request, req *request) *refusal {
 	if len(r.URL.RawQuery) > maxQuery {
-		return nil, refuseQueryTooLong
+		return refuseQueryTooLong
 	}
-	query, err := url.ParseQuery(r.URL.RawQuery)
-	if err != nil {
-		return nil, refuseBad("bad-request", "the query is malformed; separate its parameters with & and escape them")
+	q, ok := parseQuery(r.URL.RawQuery)
+	if !ok {
+		return refuseBad("bad-request", "the query is malformed; separate its parameters with & and escape them")
 	}
-	for _, name := range [...]string{"client-id", "after", "last", "format"} {
-		if values := query[name]; len(values) > 1 {
-			code := "bad-request"
-			if name == "client-id" {
-				code = "bad-client-id"
-			}
-			return nil, refuseBad(code, "the query has "+name+" more than once; send it once")
+	if name := q.repeated(); name != "" {
+		code := "bad-request"
+		if name == "client-id" {
+			code = "bad-client-id"
 		}
+		return refuseBad(code, "the query has "+name+" more than once; send it once")
 	}
 	for _, name := range [...]string{"Gpoll-Client-Id", "Last-Event-Id"} {
 		if len(r.Header[name]) > 1 {
-			return nil, refuseBad("bad-request", "the header "+name+" is there more than once; send it once")
+			return refuseBad("bad-request", "the header "+name+" is there more than once; send it once")
 		}
 	}
-	in := body{After: query.Get("after"), Topics: query["topic"], Format: query.Get("format")}
-	req := &request{hasTopics: query.Has("topic")}
-	if query.Has("last") {
-		n, ok := parseDecimal(query.Get("last"))
+	in := body{After: q.after.value, Topics: q.topics, Format: q.format.value}
+	*req = request{hasTopics: q.topics != nil}
+	if q.last.count > 0 {
+		n, ok := parseDecimal(q.last.value)
 		if !ok || n < 1 || n > replayCount {
-			return nil, refuseLast
+			return refuseLast
 		}
 		in.Last = int(n)
 	}
+	var refused *refusal
 	if r.Method == http.MethodPost {
-		if query.Has("after") || query.Has("topic") || query.Has("last") || query.Has("format") {
-			return nil, refuseBad("bad-request", "a POST carries after, topics, last and format in its body; leave them out of the query")
+		if q.after.count > 0 || q.topics != nil || q.last.count > 0 || q.format.count > 0 {
+			return refuseBad("bad-request", "a POST carries after, topics, last and format in its body; leave them out of the query")
 		}
-		if refused := readBody(w, r, &in); refused != nil {
-			return nil, refused
+		if in, refused = readBody(w, r); refused != nil {
+			return refused
 		}
 		req.hasTopics = in.Topics != nil
 		if in.Last < 0 || in.Last > replayCount {
-			return nil, refuseLast
+			return refuseLast
 		}
 	} else if r.ContentLength != 0 || len(r.TransferEncoding) > 0 {
-		return nil, refuseBodyOnGet
+		return refuseBodyOnGet
 	}
 
-	var refused *refusal
-	if req.id, refused = b.clientID(query, r.Header); refused != nil {
-		return nil, refused
+	if req.id, refused = b.clientID(q.id.value, first(r.Header, "Gpoll-Client-Id")); refused != nil {
+		return refused
 	}
-	if id := r.Header.Get("Last-Event-Id"); id != "" {
+	if id := first(r.Header, "Last-Event-Id"); id != "" {
 		in.After = id // EventSource comes back to the same URL
 	}
 	if req.after, refused = parseCursor(in.After); refused != nil {
-		return nil, refused
+		return refused
 	}
 	if req.topics, refused = b.checkTopics(in.Topics); refused != nil {
-		return nil, refused
+		return refused
 	}
 	req.last = in.Last
 	switch in.Format {
@@ -99,36 +97,118 @@ func (b *Broadcaster) parseRequest(w http.ResponseWriter, r *http.Request) (*req
 	case "":
 		req.json = acceptsJSON(r.Header)
 	default:
-		return nil, refuseBad("bad-request", "format is plain or json")
+		return refuseBad("bad-request", "format is plain or json")
 	}
-	return req, nil
+	return nil
+}
+
+// A query is the parameters of a URL that mean something here.
+type query struct {
+	id, after, last, format parameter
+	topics                  []string // nil: none
+}
+
+// A parameter is the first value of its name, and how often the name is there.
+type parameter struct {
+	value string
+	count int
+}
+
+func (p *parameter) add(value string) {
+	if p.count++; p.count == 1 {
+		p.value = value
+	}
+}
+
+// parseQuery reads what url.ParseQuery reads, and refuses what it refuses, without a map: this is done for every poll.
+func parseQuery(raw string) (q query, ok bool) {
+	if strings.Contains(raw, ";") {
+		return q, false
+	}
+	for raw != "" {
+		var pair string
+		pair, raw, _ = strings.Cut(raw, "&")
+		if pair == "" {
+			continue
+		}
+		name, value, _ := strings.Cut(pair, "=")
+		name, err := unescape(name)
+		if err != nil {
+			return q, false
+		}
+		value, err = unescape(value)
+		if err != nil {
+			return q, false
+		}
+		switch name {
+		case "client-id":
+			q.id.add(value)
+		case "after":
+			q.after.add(value)
+		case "last":
+			q.last.add(value)
+		case "format":
+			q.format.add(value)
+		case "topic":
+			q.topics = append(q.topics, value)
+		}
+	}
+	return q, true
+}
+
+// unescape is url.QueryUnescape, which is slow at the one escape of most polls: the dollar of the client id.
+func unescape(s string) (string, error) {
+	at := strings.IndexByte(s, '%')
+	switch {
+	case strings.IndexByte(s, '+') >= 0:
+	case at < 0:
+		return s, nil
+	case strings.HasPrefix(s[at:], "%24") && strings.IndexByte(s[at+1:], '%') < 0:
+		return s[:at] + "$" + s[at+len("%24"):], nil
+	}
+	return url.QueryUnescape(s)
+}
+
+// repeated names a parameter that is there more than once and may not be; "" is none.
+func (q *query) repeated() string {
+	switch {
+	case q.id.count > 1:
+		return "client-id"
+	case q.after.count > 1:
+		return "after"
+	case q.last.count > 1:
+		return "last"
+	case q.format.count > 1:
+		return "format"
+	}
+	return ""
 }
 
 var refuseLast = refuseBad("bad-request", fmt.Sprintf("last is a number from 1 to %d", replayCount))
 
 // readBody reads the JSON of a POST, whole, before anything waits: while a body is unread net/http does not see the peer go
 // (golang/go#23262).
-func readBody(w http.ResponseWriter, r *http.Request, in *body) *refusal {
+func readBody(w http.ResponseWriter, r *http.Request) (in body, refused *refusal) {
 	mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || mediaType != "application/json" || r.Header.Get("Gpoll-Client-Id") == "" {
-		return refuseMediaType
+		return in, refuseMediaType
 	}
 	if encoding := r.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
-		return refuseMediaType
+		return in, refuseMediaType
 	}
 	// It may be refused by middleware that does not unwrap; then the server's own ReadTimeout holds.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(10 * time.Second))
 	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
-		return refuseBodyTooLarge
+		return in, refuseBodyTooLarge
 	}
 	if err != nil {
-		return refuseBad("bad-request", "the body ended early")
+		return in, refuseBad("bad-request", "the body ended early")
 	}
-	if err := decodeStrict(data, in); err != nil {
-		return refuseBad("bad-request", `the body is not what a POST carries: {"after":"…","topics":["…"],"last":5,"format":"json"}`)
+	if err := decodeStrict(data, &in); err != nil {
+		return in, refuseBad("bad-request", `the body is not what a POST carries: {"after":"…","topics":["…"],"last":5,"format":"json"}`)
 	}
-	return nil
+	return in, nil
 }
 
 // decodeStrict decodes one JSON value with known fields only and nothing behind it.
@@ -144,9 +224,8 @@ func decodeStrict(data []byte, into any) error {
 	return nil
 }
 
-// clientID returns the id that a request brings, "" when it registers.
-func (b *Broadcaster) clientID(query url.Values, h http.Header) (string, *refusal) {
-	inQuery, inHeader := query.Get("client-id"), h.Get("Gpoll-Client-Id")
+// clientID returns the id that a request brings in its query and in its header, "" when it registers.
+func (b *Broadcaster) clientID(inQuery, inHeader string) (string, *refusal) {
 	if b.RefuseQueryID && inQuery != "" && inQuery != "0" {
 		return "", refuseBad("bad-client-id", "this server takes a client id in the header Gpoll-Client-Id only, not in the query")
 	}
@@ -196,6 +275,14 @@ func sortedSet(s []string) []string {
 	s = slices.Clone(s)
 	slices.Sort(s)
 	return slices.Clip(slices.Compact(s))
+}
+
+// first is h.Get for a name in its canonical form, which Get would look at byte by byte.
+func first(h http.Header, name string) string {
+	if values := h[name]; len(values) > 0 {
+		return values[0]
+	}
+	return ""
 }
 
 // acceptsJSON reports whether the Accept header names JSON.

@@ -9,36 +9,42 @@ import (
 )
 
 // admitEvents answers a refusal itself, and returns the response that has to be written here; nil when the connection was taken over.
-func (b *Broadcaster) admitEvents(w http.ResponseWriter, r *http.Request) (e *eventWriter) {
-	b.handle(w, r, func(w http.ResponseWriter, r *http.Request, req *request) *refusal {
-		g, refused := b.authorize(r)
-		if refused != nil {
-			return refused
-		}
-		c, o, refused := b.client(req, g)
-		if refused != nil {
-			return refused
-		}
-		f := formEvent
-		if req.json {
-			f = formJSONEvent
-		}
-		h := w.Header()
-		h.Set("Content-Type", "text/event-stream")
-		h.Set("Cache-Control", "no-store, no-transform")
-		h.Set("X-Accel-Buffering", "no")
-		if b.takeOverEvents(w, r, f, c, o) {
-			return nil
-		}
-		o.transport, o.due = sse, jitter(b.set.heartbeat)
-		a, err := c.open(o)
-		if err != nil {
-			return refuseUnknownClient
-		}
-		e = &eventWriter{a: a, w: w, rc: http.NewResponseController(w), done: r.Context().Done(), form: f}
+func (b *Broadcaster) admitEvents(w http.ResponseWriter, r *http.Request) *eventWriter {
+	var req request
+	if !b.admit(w, r, &req) {
 		return nil
-	})
+	}
+	e, refused := b.openEvents(w, r, &req)
+	b.refuseIf(w, refused)
 	return e
+}
+
+func (b *Broadcaster) openEvents(w http.ResponseWriter, r *http.Request, req *request) (*eventWriter, *refusal) {
+	g, refused := b.authorize(r)
+	if refused != nil {
+		return nil, refused
+	}
+	c, o, refused := b.client(req, g)
+	if refused != nil {
+		return nil, refused
+	}
+	f := formEvent
+	if req.json {
+		f = formJSONEvent
+	}
+	h := w.Header()
+	h.Set("Content-Type", "text/event-stream")
+	h.Set("Cache-Control", "no-store, no-transform")
+	h.Set("X-Accel-Buffering", "no")
+	if b.takeOverEvents(w, r, f, c, o) {
+		return nil, nil
+	}
+	o.transport, o.due = sse, jitter(b.set.heartbeat)
+	a, err := c.open(o)
+	if err != nil {
+		return nil, refuseUnknownClient
+	}
+	return &eventWriter{a: a, w: w, rc: http.NewResponseController(w), done: r.Context().Done(), form: f}, nil
 }
 
 // client finds or registers the client of a request for a stream, and says how to attach to it.

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"strconv"
+	"unsafe"
 
 	"github.com/google/uuid"
 )
@@ -25,7 +26,7 @@ func PublicID(id string) string {
 type clientKey [16]byte
 
 func keyOf(uuid string) clientKey {
-	sum := sha256.Sum256([]byte(uuid))
+	sum := sha256.Sum256(unsafe.Slice(unsafe.StringData(uuid), len(uuid))) // which only reads, yet a conversion would allocate
 	return clientKey(sum[:16])
 }
 
@@ -59,28 +60,19 @@ func parseClientID(s string) (routine int, uuid string, ok bool) {
 
 // validUUID reports whether s is a version 4 UUID of variant 1 in lower case.
 func validUUID(s string) bool {
-	if len(s) != 36 {
+	if len(s) != 36 || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' || s[14] != '4' {
 		return false
 	}
+	if c := s[19]; c != '8' && c != '9' && c != 'a' && c != 'b' {
+		return false
+	}
+	return lowerHex(s[:8]) && lowerHex(s[9:13]) && lowerHex(s[15:18]) && lowerHex(s[20:23]) && lowerHex(s[24:])
+}
+
+func lowerHex(s string) bool {
 	for i := range len(s) {
-		c := s[i]
-		switch i {
-		case 8, 13, 18, 23:
-			if c != '-' {
-				return false
-			}
-		case 14:
-			if c != '4' {
-				return false
-			}
-		case 19:
-			if c != '8' && c != '9' && c != 'a' && c != 'b' {
-				return false
-			}
-		default:
-			if !('0' <= c && c <= '9' || 'a' <= c && c <= 'f') {
-				return false
-			}
+		if c := s[i]; c-'0' > 9 && c-'a' > 5 {
+			return false
 		}
 	}
 	return true
