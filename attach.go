@@ -145,7 +145,7 @@ func (c *Client) open(o attachOptions) (*attach, error) {
 		c.kept = nil
 	}
 	a.want = c.interestLocked()
-	if was := c.queue; was != nil && (cap(was) == 1) != (o.transport == longPoll) && b.set.clientBuffer > 1 {
+	if cap(c.queue) != a.queueSize() {
 		c.queue = nil // it was made for another transport
 	}
 	a.queue = c.queue
@@ -157,6 +157,14 @@ func (c *Client) open(o attachOptions) (*attach, error) {
 	c.scheduleLocked()
 	b.attachCount[o.transport].Add(1)
 	return a, nil
+}
+
+// queueSize is the length of the queue that the attach needs.
+func (a *attach) queueSize() int {
+	if a.transport == longPoll {
+		return 1 // it is answered once; what comes at the same time is read from the log
+	}
+	return a.client.routine.b.set.clientBuffer
 }
 
 // backfillLocked returns the newest messages of topics that the client's cursor has passed; the others come by themselves.
@@ -283,11 +291,7 @@ func (a *attach) step() (ev event, read bool) {
 			return gotHandedOver, false
 		}
 		if a.queue == nil {
-			size := r.b.set.clientBuffer
-			if a.transport == longPoll {
-				size = 1 // it is answered once; what comes at the same time is read from the log
-			}
-			a.queue = make(chan *record, size)
+			a.queue = make(chan *record, a.queueSize())
 			c.queue = a.queue
 		}
 	default:

@@ -26,18 +26,14 @@ func (r *routine) collect(h *hotClient, piece int32) {
 // offerInline collects what goes to c's socket in this round, where that is not simply everyone.
 func (r *routine) offerInline(c *Client, recs []*record) {
 	h := c.hot()
-	for len(recs) > 0 && recs[0].pos.Seq <= h.from {
-		recs = recs[1:]
-	}
+	recs = newer(recs, h.from)
 	if len(recs) == 0 {
 		return
 	}
-	for _, rec := range recs {
-		if rec.hole != nil {
-			h.collected = r.round // nothing of this round is written
-			r.pullOutLocked(c)
-			return
-		}
+	if !whole(recs) {
+		h.collected = r.round // nothing of this round is written
+		r.pullOutLocked(c)
+		return
 	}
 	r.pieces = append(r.pieces, piece{r.join(recs, h.form), len(recs)})
 	r.collect(h, int32(len(r.pieces)-1))

@@ -155,8 +155,7 @@ func play(t *testing.T, script string, wrapped bool) (heard string, repeats uint
 		case topical:
 			put("a")
 		case elapse:
-			time.Sleep(1200 * time.Millisecond)
-			synctest.Wait()
+			advance(1200 * time.Millisecond)
 		case remove:
 			b.RemoveClient(own)
 			synctest.Wait()
@@ -166,7 +165,7 @@ func play(t *testing.T, script string, wrapped bool) (heard string, repeats uint
 	if half, ok := conn.(*gpolltest.Conn); ok {
 		half.CloseWrite()
 	}
-	time.Sleep(3 * time.Second) // what waits comes to its end
+	advance(3 * time.Second) // what waits comes to its end
 	conn.Close()
 	answers := <-heardAll
 	repeats = b.Stats().Repeats

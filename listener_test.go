@@ -583,7 +583,7 @@ func TestListenerSlowReader(t *testing.T) {
 					if _, err := w.r.ReadByte(); err != nil {
 						break
 					}
-					time.Sleep(time.Second)
+					advance(time.Second)
 				}
 				if d := time.Since(began); d < 5*time.Second {
 					t.Errorf("closed after %v", d)

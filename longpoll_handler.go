@@ -39,16 +39,20 @@ func (b *Broadcaster) beginPoll(p *poll, req *request, c *Client, g *grantee, on
 	return nil
 }
 
+// limit is what one answer carries.
+func (p *poll) limit() replay {
+	limit := p.attach.client.routine.b.limitReplay()
+	if !p.json {
+		limit.count = 1
+	}
+	return limit
+}
+
 // ready reports gotItems when there is something to answer with, gotDue for an empty answer, and else what attach.ready does.
 func (p *poll) ready() event {
-	a := p.attach
-	b := a.client.routine.b
-	limit := replay{count: 1, bytes: b.set.replayBytes}
-	if p.json {
-		limit.count = b.set.replayCount
-	}
+	limit := p.limit()
 	for {
-		items, more, ev := a.ready(limit, p.items)
+		items, more, ev := p.attach.ready(limit, p.items)
 		if ev == gotHandedOver {
 			return ev // the poll is the routine's from here on
 		}

@@ -50,7 +50,7 @@ func (c *pollConn) begin(rep *repeat, after Position) bool {
 	default:
 		b.countItems(p.items)
 		out := p.answer()
-		p.end(c.putLocked(out.append(nil, rep.fixed.Value(), b.dateLine())) == nil)
+		p.end(c.answerLocked(&out) == nil)
 	}
 	p.items = nil
 	return true
@@ -61,6 +61,11 @@ func (c *pollConn) idleAgain() {
 	if c.idle > 0 {
 		_ = c.Conn.SetReadDeadline(time.Now().Add(c.idle)) // Read reports a closed connection
 	}
+}
+
+// answerLocked writes out as the answer of the parked poll.
+func (c *pollConn) answerLocked(out *answer) error {
+	return c.putLocked(out.append(nil, c.current.fixed.Value(), c.b.dateLine()))
 }
 
 // putLocked writes the answer of the parked poll, without waiting. What the socket refuses goes out by a goroutine.
@@ -119,7 +124,7 @@ func (c *pollConn) refuseLocked(why *refusal, more ...field) {
 	c.b.counts.refused.add(why.code)
 	out := why.answer()
 	out.fields = append(out.fields, more...)
-	_ = c.putLocked(out.append(nil, c.current.fixed.Value(), c.b.dateLine())) // the reader sees a failure too
+	_ = c.answerLocked(&out) // the reader sees a failure too
 }
 
 // takeBack is called by the reader when something has arrived while a poll was parked, or what arrives has ended. It waits for a write that is under way, and
@@ -139,7 +144,7 @@ func (c *pollConn) takeBack(ended bool) (back, kicked bool) {
 	if c.poll.end(false) {
 		if c.parked = nil; ended {
 			out := c.poll.answer()
-			_ = c.putLocked(out.append(nil, c.current.fixed.Value(), c.b.dateLine())) // nobody may be there to hear that there was nothing
+			_ = c.answerLocked(&out) // nobody may be there to hear that there was nothing
 		}
 		return true, false
 	}
@@ -178,32 +183,25 @@ type pollAnswer struct {
 
 // answerParked collects the answer to c's parked poll.
 func (r *routine) answerParked(c *Client, recs []*record) {
-	a, from := c.attach, c.hot().from
-	for len(recs) > 0 && recs[0].pos.Seq <= from {
-		recs = recs[1:]
-	}
+	recs = newer(recs, c.hot().from)
 	if len(recs) == 0 {
 		return
 	}
-	for _, rec := range recs {
-		if rec.hole != nil {
-			r.kickLocked(c)
-			return
-		}
+	if !whole(recs) {
+		r.kickLocked(c)
+		return
 	}
+	a := c.attach
 	conn := a.poll
 	if !conn.mu.TryLock() {
 		return // its reader takes it back, or Close does: nothing counts as delivered
 	}
 	p := &conn.poll
-	limit := 1
-	if p.json {
-		limit = r.b.set.replayCount
-	}
+	limit := p.limit()
 	r.items = append(r.items, p.items...) // a gap that waits for its message
 	bytes := 0
 	for i, rec := range recs {
-		if i == limit || i > 0 && bytes+rec.size() > r.b.set.replayBytes {
+		if i == limit.count || i > 0 && bytes+rec.size() > limit.bytes {
 			p.more = true
 			break
 		}
@@ -270,24 +268,23 @@ func (r *routine) unsend(c *Client) {
 	}
 }
 
-// expireParked answers parked polls whose time is over with nothing.
-func (r *routine) expireParked(due []*attach) {
-	if len(due) == 0 {
+// expireParked answers the parked polls whose time is over with nothing.
+func (r *routine) expireParked() {
+	if len(r.expired) == 0 {
 		return
 	}
 	r.scratch = <-r.b.turns
 	r.mu.Lock()
-	for _, a := range due {
+	for _, a := range r.expired {
 		if conn := a.poll; a.client.attach == a && conn.mu.TryLock() { // else its reader takes it back, or Close does
 			a.cursor = maxPosition(r.at, a.cursor.Seq)
 			r.putParked(&conn.poll, conn)
 		}
 	}
 	r.mu.Unlock()
+	r.expired = emptied(r.expired)
 	r.writeAnswers()
-	r.reset()
-	r.b.turns <- r.scratch
-	r.scratch = nil
+	r.endTurn()
 }
 
 // kickLocked lets the server answer a parked poll.

@@ -34,6 +34,7 @@ type routine struct {
 	// Touched only by the routine's goroutine.
 	*scratch // while it hands out
 	beats    []*attach
+	expired  []*attach
 }
 
 // A scratch is the memory of a round. It goes with the turn to hand out, so that there is one for each processor.
@@ -187,9 +188,27 @@ func (r *routine) fanOut() {
 	if r.sent > 0 {
 		r.b.delivered.Add(r.sent)
 	}
+	r.endTurn()
+}
+
+// endTurn lets another routine hand out.
+func (r *routine) endTurn() {
 	r.reset()
 	r.b.turns <- r.scratch
 	r.scratch = nil
+}
+
+// newer returns what of recs comes after seq.
+func newer(recs []*record, seq uint64) []*record {
+	for len(recs) > 0 && recs[0].pos.Seq <= seq {
+		recs = recs[1:]
+	}
+	return recs
+}
+
+// whole reports whether there is no hole of the broker in recs.
+func whole(recs []*record) bool {
+	return !slices.ContainsFunc(recs, func(rec *record) bool { return rec.hole != nil })
 }
 
 // emptied returns s without its elements, for its memory.
@@ -252,7 +271,7 @@ func (r *routine) offerLocked(batch []*record) {
 		return
 	}
 	first, last := r.everyone[0].pos.Seq, r.everyone[len(r.everyone)-1]
-	whole := !slices.ContainsFunc(r.everyone, func(rec *record) bool { return rec.hole != nil })
+	whole := whole(r.everyone)
 	single := whole && len(r.everyone) == 1
 	data, sent := last.data, uint64(0) // in registers: memory would be read again for each client
 	for i := range r.hot {

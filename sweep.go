@@ -7,7 +7,7 @@ func (r *routine) sweep(now moment) {
 	b := r.b
 	b.messages.expireSometimes(time.Now())
 	var gone []*Client
-	var asked, polls []*attach
+	var asked []*attach
 	r.mu.Lock()
 	for i := range r.hot {
 		if due := r.hot[i].due; due == 0 || now < due {
@@ -20,11 +20,7 @@ func (r *routine) sweep(now moment) {
 			continue
 		}
 		if a.due != 0 && now >= a.due {
-			if a.poll == nil {
-				r.dueLocked(a)
-			} else if r.hot[i].mode == parked { // else its reader is at it
-				polls = append(polls, a)
-			}
+			r.dueLocked(a)
 		}
 		if a.expires != 0 && now >= a.expires {
 			a.expires = 0
@@ -37,7 +33,7 @@ func (r *routine) sweep(now moment) {
 		a.socket.beat(r)
 	}
 	r.beats = emptied(r.beats)
-	r.expireParked(polls)
+	r.expireParked()
 	for _, c := range gone {
 		b.expire(c, now)
 	}
@@ -46,8 +42,14 @@ func (r *routine) sweep(now moment) {
 	}
 }
 
-// dueLocked tells the goroutine of an attach that its time has come. A WebSocket's heartbeat needs no goroutine.
+// dueLocked tells the goroutine of an attach that its time has come. A WebSocket's heartbeat and a parked poll need no goroutine.
 func (r *routine) dueLocked(a *attach) {
+	if a.poll != nil {
+		if a.client.hot().mode == parked { // else its reader is at it; it stays due
+			r.expired = append(r.expired, a)
+		}
+		return
+	}
 	a.due = 0
 	if a.socket != nil {
 		r.beats = append(r.beats, a)
