@@ -81,7 +81,7 @@ func jsonAnswer(body []byte, at Position) answer {
 // write writes a through w.
 func (a *answer) write(w http.ResponseWriter) error {
 	h := w.Header()
-	values := make([]string, 0, len(a.fields)+1) // one piece of memory, as in writeFixed
+	values := make([]string, 0, len(a.fields)+1) // one piece of memory, as in writeHead
 	set := func(name, value string) {
 		n := len(values)
 		values = append(values, value)

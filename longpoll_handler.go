@@ -18,7 +18,7 @@ type poll struct {
 	more    bool
 }
 
-// beginPoll attaches a client by a poll. on is nil where its handler waits and answers; memory is for the attach, or nil.
+// beginPoll attaches a client by a poll. on is nil where its handler waits and answers; memory is attachOptions'.
 func (b *Broadcaster) beginPoll(p *poll, req *request, c *Client, g *grantee, on *pollConn, memory *attach) *refusal {
 	if b.state.Load() != stateOpen {
 		return b.refuseShutdown()
@@ -109,7 +109,7 @@ func (b *Broadcaster) admitPoll(w http.ResponseWriter, r *http.Request) *waiting
 		return nil
 	}
 	p, refused := b.openPoll(w, r, &req)
-	b.refuseIf(w, refused)
+	b.refuseIf(w, r, refused)
 	return p
 }
 
@@ -120,7 +120,7 @@ func (b *Broadcaster) openPoll(w http.ResponseWriter, r *http.Request, req *requ
 		return nil, refused
 	}
 	if req.id == "" {
-		refused := b.answerRegistration(w, req, g)
+		refused := b.answerRegistration(w, r, req, g)
 		k.over(refused == nil && http.NewResponseController(w).Flush() == nil)
 		return nil, refused
 	}
@@ -161,7 +161,7 @@ func (p *waitingPoll) proceed() bool {
 	case gotNothing:
 		return false
 	case gotEnd:
-		p.attach.client.routine.b.refuse(p.w, p.attach.ending.Load().refusal)
+		p.attach.client.routine.b.refuse(p.w, p.r, p.attach.ending.Load().refusal)
 	default:
 		p.write()
 	}
@@ -176,6 +176,7 @@ func (p *waitingPoll) write() {
 	_ = rc.SetWriteDeadline(time.Now().Add(b.set.writeTimeout))
 	out := p.answer()
 	p.claim.watch()
+	b.writeHead(p.w, p.r)
 	err := out.write(p.w)
 	if err == nil {
 		if err = rc.Flush(); errors.Is(err, http.ErrNotSupported) {
@@ -189,7 +190,7 @@ func (p *waitingPoll) write() {
 }
 
 // answerRegistration makes a client and tells it its id.
-func (b *Broadcaster) answerRegistration(w http.ResponseWriter, req *request, g *grantee) *refusal {
+func (b *Broadcaster) answerRegistration(w http.ResponseWriter, r *http.Request, req *request, g *grantee) *refusal {
 	named, refused := b.topicsOf(req, nil, g)
 	if refused != nil {
 		return refused
@@ -212,6 +213,7 @@ func (b *Broadcaster) answerRegistration(w http.ResponseWriter, req *request, g 
 	if req.json {
 		out = batchAnswer(c, items, cursor, false)
 	}
+	b.writeHead(w, r)
 	_ = out.write(w) // a client that does not hear its id expires
 	return nil
 }

@@ -2,6 +2,7 @@ package gpoll
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 )
 
@@ -62,65 +63,67 @@ func (b *Broadcaster) HandleEvents(w http.ResponseWriter, r *http.Request) {
 func (b *Broadcaster) HandleWebSocket(w http.ResponseWriter, r *http.Request) {
 	var req request
 	if b.admit(w, r, &req) {
-		b.refuseIf(w, b.upgrade(w, r, &req))
+		b.writeHead(w, r)
+		b.refuseIf(w, r, b.upgrade(w, r, &req))
 	}
 }
 
-// admit is what every transport goes through: headers, origin, method, parsing. It reports whether req says what is asked; else it has
+// admit is what every transport goes through: origin, method, parsing. It reports whether req says what is asked; else it has
 // answered. A request that waits does so after admit has returned: its parked goroutine keeps a small stack.
 func (b *Broadcaster) admit(w http.ResponseWriter, r *http.Request, req *request) bool {
-	h := w.Header()
-	writeFixed(h)
 	if err := b.start(); err != nil {
 		b.logger().Error("gpoll: cannot serve", "err", err)
+		b.writeHead(w, r)
 		refuseInternal.write(w)
 		return false
 	}
 	if !b.originAllowed(r) {
-		b.refuse(w, refuseOrigin)
+		b.refuse(w, r, refuseOrigin)
 		return false
 	}
-	b.writeCORS(h, r)
 	switch r.Method {
 	case http.MethodGet, http.MethodPost:
 	case http.MethodOptions:
 		b.answerPreflight(w, r)
 		return false
 	default:
-		b.refuse(w, refuseMethod)
+		b.refuse(w, r, refuseMethod)
 		return false
 	}
 	if refused := b.parseRequest(w, r, req); refused != nil {
-		b.refuse(w, refused)
+		b.refuse(w, r, refused)
 		return false
 	}
 	return true
 }
 
-// writeFixed writes the lines that every answer has. Their values are in one piece of memory, which is this answer's own: what is
-// around the handler may change them.
-func writeFixed(h http.Header) {
+// writeHead writes the lines that every answer has, when there is one: a poll that waits does without their memory. The values are in one
+// piece of it, which is this answer's own: what is around the handler may change them.
+func (b *Broadcaster) writeHead(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
 	values := &[...]string{"no-store", "nosniff", "no-referrer", "Origin, Gpoll-Client-Id"}
 	h["Cache-Control"] = values[0:1:1]
 	h["X-Content-Type-Options"] = values[1:2:2]
 	h["Referrer-Policy"] = values[2:3:3]
 	if vary := h["Vary"]; len(vary) == 0 {
 		h["Vary"] = values[3:4:4]
-	} else {
+	} else if !slices.Contains(vary, values[3]) {
 		h["Vary"] = append(vary, values[3])
 	}
+	b.writeCORS(h, r)
 }
 
 // refuse counts and answers a request that cannot be served.
-func (b *Broadcaster) refuse(w http.ResponseWriter, why *refusal) {
+func (b *Broadcaster) refuse(w http.ResponseWriter, r *http.Request, why *refusal) {
 	b.counts.refused.add(why.code)
+	b.writeHead(w, r)
 	why.write(w)
 }
 
 // refuseIf refuses a request if there is a reason to.
-func (b *Broadcaster) refuseIf(w http.ResponseWriter, why *refusal) {
+func (b *Broadcaster) refuseIf(w http.ResponseWriter, r *http.Request, why *refusal) {
 	if why != nil {
-		b.refuse(w, why)
+		b.refuse(w, r, why)
 	}
 }
 

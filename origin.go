@@ -51,6 +51,7 @@ func (b *Broadcaster) writeCORS(h http.Header, r *http.Request) {
 
 // answerPreflight answers OPTIONS. The lists are fixed.
 func (b *Broadcaster) answerPreflight(w http.ResponseWriter, r *http.Request) {
+	b.writeHead(w, r)
 	h := w.Header()
 	if b.set.origins[r.Header.Get("Origin")] && r.Header.Get("Access-Control-Request-Method") != "" {
 		h.Set("Access-Control-Allow-Methods", "GET, POST")

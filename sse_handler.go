@@ -15,7 +15,7 @@ func (b *Broadcaster) admitEvents(w http.ResponseWriter, r *http.Request) *event
 		return nil
 	}
 	e, refused := b.openEvents(w, r, &req)
-	b.refuseIf(w, refused)
+	b.refuseIf(w, r, refused)
 	return e
 }
 
@@ -32,6 +32,7 @@ func (b *Broadcaster) openEvents(w http.ResponseWriter, r *http.Request, req *re
 	if req.json {
 		f = formJSONEvent
 	}
+	b.writeHead(w, r)
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("Cache-Control", "no-store, no-transform")
