@@ -80,33 +80,34 @@ type attachOptions struct {
 	channel   *channelSink
 	socket    *session
 	poll      *pollConn
-	memory    *attach // for the attach; nil: it gets its own
+	memory    *attach // for the attach, if the one that was in it before has not been ended by others; nil: it gets its own
 }
 
 // open attaches to c. The older attach, if any, ends with superseded. It returns ErrUnknownClient when c has been removed.
 func (c *Client) open(o attachOptions) (*attach, error) {
 	r := c.routine
 	b := r.b
-	a := o.memory
-	if a == nil {
-		a = new(attach)
-	}
-	*a = attach{client: c, transport: o.transport, cursor: o.cursor, grantee: o.grantee,
-		back: queued, channel: o.channel, socket: o.socket, poll: o.poll}
-	if o.poll != nil {
-		a.back = parked
-	}
+	due := moment(0)
 	if o.due > 0 {
-		a.due = b.now() + moment(o.due)
-	}
-	if g := o.grantee; g != nil && o.transport != longPoll {
-		a.expires = b.momentOf(g.grant.Expires)
+		due = b.now() + moment(o.due)
 	}
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if c.removed {
 		return nil, ErrUnknownClient
+	}
+	a := o.memory
+	if a == nil || a.ending.Load() != nil { // whoever ended it may still look at it
+		a = new(attach)
+	}
+	*a = attach{client: c, transport: o.transport, cursor: o.cursor, grantee: o.grantee,
+		back: queued, channel: o.channel, socket: o.socket, poll: o.poll, due: due}
+	if o.poll != nil {
+		a.back = parked
+	}
+	if g := o.grantee; g != nil && o.transport != longPoll {
+		a.expires = b.momentOf(g.grant.Expires)
 	}
 	fresh := without(o.named, c.topics)
 	if c.attach != nil {

@@ -88,6 +88,7 @@ type pollConn struct {
 	parked   *attach // until it is answered; guarded by stream.mu
 	kicked   bool    // the reader hands the parked request up; guarded by stream.mu
 	poll     poll
+	first    [1]item // where poll.items begins
 	current  *repeat
 	draining chan struct{} // closed when what the socket refused has gone out; nil: it never did
 	idle     time.Duration // the server's time-out between two requests; 0: none
@@ -178,9 +179,14 @@ func (r *repeatReader) next(n int, err error) (more bool) {
 		r.held = 0
 	}
 	if err == nil && n < len(r.p) {
-		if rep, after := c.match(r.p[:n]); rep != nil && c.begin(rep, after) {
-			r.held = n
-			return true
+		if rep, after := c.match(r.p[:n]); rep != nil {
+			switch c.begin(rep, after) {
+			case pollAnswered:
+				return true
+			case pollParked:
+				r.held = n
+				return true
+			}
 		}
 	}
 	r.n, r.err = n, err

@@ -94,6 +94,8 @@ type messageLog struct {
 	shared window
 	lanes  map[address]*lane
 
+	sources sources // memory of a read
+
 	// A lane without records only remembers what left it. The oldest of those are forgotten, and forgotten is the highest
 	// seq that they remembered: for an address without a lane, nothing newer has left.
 	fading    ring[address]

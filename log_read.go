@@ -35,6 +35,7 @@ func (l *messageLog) read(after Position, want *interest, max replay, dst []item
 	}
 
 	sources, lost, why := l.sourcesLocked(cursor, want)
+	defer clear(sources) // which is the log's own
 	bytes := 0
 	for {
 		next := sources.next()
@@ -107,8 +108,9 @@ func (l *messageLog) liveLaneLocked(to address, now time.Time) *lane {
 }
 
 // sourcesLocked returns the lanes of want that hold messages after cursor, and the highest seq after cursor that
-// may have been owed and has left, with the reason.
+// may have been owed and has left, with the reason. The lanes are in memory of the log: they are valid until the next call.
 func (l *messageLog) sourcesLocked(cursor uint64, want *interest) (sources sources, lost uint64, why string) {
+	sources = l.sources[:0]
 	now := time.Now()
 	want.addresses(func(to address) {
 		s := l.liveLaneLocked(to, now)
@@ -123,6 +125,7 @@ func (l *messageLog) sourcesLocked(cursor uint64, want *interest) (sources sourc
 			lost, why = left, reason
 		}
 	})
+	l.sources = sources[:0]
 	sources.order()
 	return sources, lost, why
 }

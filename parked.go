@@ -2,6 +2,7 @@ package gpoll
 
 import (
 	"net/http"
+	"sync"
 	"time"
 	"unique"
 )
@@ -9,17 +10,26 @@ import (
 // A poll on a connection of Listener is parked: it has no goroutine that waits for messages. The routine answers it, and the connection's
 // reader, which waits for the next request, takes it back when the client sends more or goes away.
 
-// begin takes a repeat of a poll on: it is answered at once or parked. It reports false when the server has to see the request.
-func (c *pollConn) begin(rep *repeat, after Position) bool {
+// What begin did with a poll.
+type pollBegun uint8
+
+const (
+	pollPassed   pollBegun = iota // the server has to see the request
+	pollAnswered                  // at once
+	pollParked                    // or answered by the routine already
+)
+
+// begin takes a repeat of a poll on.
+func (c *pollConn) begin(rep *repeat, after Position) pollBegun {
 	b := c.b
 	if b.now()-rep.passed > moment(b.set.repeatFor) {
-		return false
+		return pollPassed
 	}
 	var g *grantee
 	if b.Authorize != nil {
 		var refused *refusal
 		if g, refused = b.authorize(rep.asker.Clone(rep.asker.Context())); refused != nil || g.user() != rep.client.user {
-			return false
+			return pollPassed
 		}
 	}
 	if c.idle > 0 { // the connection is not idle while its poll waits
@@ -28,10 +38,10 @@ func (c *pollConn) begin(rep *repeat, after Position) bool {
 	req := rep.req
 	req.after = after
 	p := &c.poll
-	p.items = nil
-	if b.beginPoll(p, &req, rep.client, g, c, nil) != nil {
+	p.items = c.first[:0]
+	if b.beginPoll(p, &req, rep.client, g, c, &rep.own) != nil {
 		c.idleAgain()
-		return false
+		return pollPassed
 	}
 	b.repeats.Add(1)
 	c.mu.Lock()
@@ -39,7 +49,7 @@ func (c *pollConn) begin(rep *repeat, after Position) bool {
 	c.mu.Unlock()
 	ev := p.ready()
 	if ev == gotHandedOver {
-		return true // the routine may have answered already
+		return pollParked
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -52,8 +62,8 @@ func (c *pollConn) begin(rep *repeat, after Position) bool {
 		out := p.answer()
 		p.end(c.answerLocked(&out) == nil)
 	}
-	p.items = nil
-	return true
+	c.first, p.items = [1]item{}, nil
+	return pollAnswered
 }
 
 // idleAgain begins the server's time-out between two requests.
@@ -65,10 +75,21 @@ func (c *pollConn) idleAgain() {
 
 // answerLocked writes out as the answer of the parked poll.
 func (c *pollConn) answerLocked(out *answer) error {
-	return c.putLocked(out.append(nil, c.current.fixed.Value(), c.b.dateLine()))
+	buf := answerBuffers.Get().(*[]byte)
+	*buf = out.append((*buf)[:0], c.current.fixed.Value(), c.b.dateLine())
+	err := c.putLocked(*buf)
+	if cap(*buf) <= maxAnswerBuffer {
+		answerBuffers.Put(buf)
+	}
+	return err
 }
 
-// putLocked writes the answer of the parked poll, without waiting. What the socket refuses goes out by a goroutine.
+// answerBuffers hold the answer that is being written.
+var answerBuffers = sync.Pool{New: func() any { return new([]byte) }}
+
+const maxAnswerBuffer = 64 << 10
+
+// putLocked writes the answer of the parked poll, without waiting, and does not keep p. What the socket refuses goes out by a goroutine.
 func (c *pollConn) putLocked(p []byte) error {
 	c.parked = nil
 	c.idleAgain()
@@ -269,14 +290,15 @@ func (r *routine) unsend(c *Client) {
 }
 
 // expireParked answers the parked polls whose time is over with nothing.
-func (r *routine) expireParked() {
+func (r *routine) expireParked(now moment) {
 	if len(r.expired) == 0 {
 		return
 	}
 	r.scratch = <-r.b.turns
 	r.mu.Lock()
 	for _, a := range r.expired {
-		if conn := a.poll; a.client.attach == a && conn.mu.TryLock() { // else its reader takes it back, or Close does
+		// It may be another poll by now. Its reader takes it back, or Close does, if its connection is in use.
+		if conn := a.poll; a.client.attach == a && a.client.hot().mode == parked && now >= a.due && conn.mu.TryLock() {
 			a.cursor = maxPosition(r.at, a.cursor.Seq)
 			r.putParked(&conn.poll, conn)
 		}

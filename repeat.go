@@ -26,6 +26,7 @@ type repeat struct {
 	fixed      unique.Handle[string] // the lines of the answer's head that are not gpoll's to say
 	asker      *http.Request         // for Authorize; nil without one
 	passed     moment
+	own        attach // of its client, again and again
 }
 
 // match reports whether p is the poll again, and its cursor.

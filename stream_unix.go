@@ -25,18 +25,15 @@ func rawConn(conn net.Conn) syscall.RawConn {
 // is left out: the bytes that a next has got were all there were, unless they filled the buffer.
 func readEach(raw syscall.RawConn, buffer func() []byte, next func(n int, err error) (more bool)) error {
 	return raw.Read(func(fd uintptr) (done bool) {
-		for {
-			switch n, err := syscall.Read(int(fd), buffer()); {
-			case err == syscall.EAGAIN:
-				return false
-			case err == syscall.EINTR:
-			case err != nil:
-				return !next(0, &net.OpError{Op: "read", Err: err})
-			case n == 0:
-				return !next(0, io.EOF)
-			default:
-				return !next(n, nil)
-			}
+		switch n, err := readOnce(int(fd), buffer()); {
+		case err == syscall.EAGAIN:
+			return false
+		case err != nil:
+			return !next(0, &net.OpError{Op: "read", Err: err})
+		case n == 0:
+			return !next(0, io.EOF)
+		default:
+			return !next(n, nil)
 		}
 	})
 }
@@ -47,9 +44,9 @@ func readSome(raw syscall.RawConn, take func() []byte, back func([]byte)) (p []b
 	var failed error
 	err = raw.Read(func(fd uintptr) bool {
 		buf := take()
-		n, e := syscall.Read(int(fd), buf)
+		n, e := readOnce(int(fd), buf)
 		switch {
-		case e == syscall.EAGAIN || e == syscall.EINTR:
+		case e == syscall.EAGAIN:
 			back(buf)
 			return false
 		case e != nil:

@@ -33,7 +33,7 @@ func (r *routine) sweep(now moment) {
 		a.socket.beat(r)
 	}
 	r.beats = emptied(r.beats)
-	r.expireParked()
+	r.expireParked(now)
 	for _, c := range gone {
 		b.expire(c, now)
 	}
