@@ -196,7 +196,7 @@ func AppendFrame(dst []byte, opcode byte, data []byte) []byte {
 	return append(dst, data...)
 }
 
-// Scan verifies every payload of the run within data, which ends each with a quote, and returns how many there were.
+// Scan verifies every payload of the run within data, which ends each with a quote or a line's end, and returns how many there were.
 func Scan(c *Client, data []byte) (n int) {
 	for {
 		i := bytes.Index(data, c.stream.mark)
@@ -204,7 +204,7 @@ func Scan(c *Client, data []byte) (n int) {
 			return n
 		}
 		data = data[i:]
-		end := bytes.IndexAny(data, "\"\\")
+		end := bytes.IndexAny(data, "\"\\\r")
 		if end < 0 {
 			end = len(data)
 		}

@@ -47,6 +47,7 @@ http {
 		location = /ws { nchan_subscriber websocket; nchan_channel_id bench; nchan_subscriber_first_message newest; }
 		location = /sse { nchan_subscriber eventsource; nchan_channel_id bench; nchan_subscriber_first_message newest; }
 		location = /lp { nchan_subscriber longpoll; nchan_channel_id bench; nchan_subscriber_first_message newest; }
+		location = /lp-multipart { nchan_subscriber longpoll; nchan_longpoll_multipart_response on; nchan_channel_id bench; nchan_subscriber_first_message newest; }
 	}
 }
 `

@@ -37,6 +37,7 @@ func aims() (list []aim) {
 			aim{"paced CPU × the plain handler", c, paced, "gpoll", "net/http", 1.1, false},
 			aim{"parked poll, KB", c, idle, "gpoll", "", 18, false},
 			aim{"on Listener: deliveries/s × Nchan", c, rate, "gpoll-listener", "nchan", 1.25, true},
+			aim{"on Listener, JSON polls: deliveries/s × the best peer", c, rate, "gpoll-listener-v1", "best", 1.25, true},
 			aim{"on Listener: paced CPU × Nchan", c, paced, "gpoll-listener", "nchan", 1, false})
 	}
 	return list

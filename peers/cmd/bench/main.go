@@ -71,7 +71,7 @@ func mainErr() error {
 	flag.DurationVar(&b.saturated, "saturated", 3*time.Second, "`time` for which messages are published back to back; 0 leaves that out")
 	flag.DurationVar(&b.bursts, "burst", 2*time.Second, "`time` for which messages are published back to back by a publisher that does not give way; 0 leaves that out")
 	flag.DurationVar(&b.silent, "silent", 12*time.Second, "`time` to measure the call of Send in, half of it with 100 more WebSockets that never read; 0 leaves that out")
-	flag.Uint64Var(&b.window, "ahead", 16, "`messages` that a publisher without pauses may be ahead of the slowest client; polls: always 1")
+	flag.Uint64Var(&b.window, "ahead", 16, "`messages` that a publisher without pauses may be ahead of the slowest client")
 	flag.DurationVar(&b.wait, "wait", 5*time.Second, "`time` to wait at most, before each measurement, for other programs to leave the processors alone")
 	flag.IntVar(&b.procs, "procs", 1, "GOMAXPROCS and processors of the server")
 	flag.IntVar(&b.serverCPU, "server-cpu", 0, "the `processor` of the server")

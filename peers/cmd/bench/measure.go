@@ -100,7 +100,7 @@ func (b *bench) measure(s system, c cell) (sample, error) {
 	if err := m.steady(c); err != nil {
 		return out, fmt.Errorf("saturated: %w", err)
 	}
-	if err := m.burst(c); err != nil {
+	if err := m.burst(); err != nil {
 		return out, fmt.Errorf("burst: %w", err)
 	}
 	if s.name == "gpoll" {
@@ -194,9 +194,6 @@ func (m *meter) steady(c cell) error {
 		return nil
 	}
 	cmd := serve.Command{Do: "saturated", For: m.bench.saturated, Window: m.bench.window}
-	if c.kind == longPoll {
-		cmd.Window = 1 // nothing else holds a publisher back: the next message when all have this one
-	}
 	if m.bench.profiles != "" {
 		cmd.Profile = filepath.Join(m.bench.profiles, fmt.Sprintf("%s-%s.prof", m.bench.current, c))
 	}
@@ -204,8 +201,8 @@ func (m *meter) steady(c cell) error {
 }
 
 // burst measures a publisher that does not give way until it is bench.window messages ahead of the slowest client.
-func (m *meter) burst(c cell) error {
-	if m.bench.bursts <= 0 || c.kind == longPoll {
+func (m *meter) burst() error {
+	if m.bench.bursts <= 0 {
 		return nil
 	}
 	return m.saturate(serve.Command{Do: "saturated", For: m.bench.bursts, Window: m.bench.window, Greedy: true}, &m.out.Burst)

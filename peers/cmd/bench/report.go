@@ -133,9 +133,6 @@ func (r *report) rows() (head []string, rows [][]string) {
 	head = append(head, ratios...)
 	for _, c := range r.cells {
 		for _, f := range r.figures() {
-			if c.kind == longPoll && strings.HasPrefix(f.name, "burst") {
-				continue // polls are published to one message at a time
-			}
 			if f.own && !slices.ContainsFunc(r.samples[c.String()]["gpoll"], func(s sample) bool { return f.of(s) > 0 }) {
 				continue
 			}
@@ -274,7 +271,7 @@ Written by the command below; do not edit it by hand.
 Server on one processor, load generator on another, messages of %d bytes over real loopback connections, every
 delivery verified for loss, repetition, order and content. *Paced*: one broadcast every 100 ms to 1,000 clients, every
 second to 10,000, every 500 ms to 5,000 polls. *Saturated*: the server's process publishes back to back and gives way after
-each message; for long-poll the next message is published when all clients have the last one. *Burst*: it does not give way. In both it
+each message. *Burst*: it does not give way. In both it
 is at most %d messages ahead of the slowest client. The figures are medians of
 %d interleaved rounds; ± is half the distance between the best and the worst round. CPU is the server's processor time per delivery. Memory is the
 resident memory of the server per idle connection, before the first message and after some, without what the kernel holds. *Send* is the time that the publishing call takes while the

@@ -59,13 +59,17 @@ func systems() []system {
 			webSocket: gpollTransport("gpoll.v1"), events: gpollTransport("sse-json"), longPoll: gpollTransport("long-poll-json")}},
 		{name: "gpoll-listener", about: "gpoll on Broadcaster.Listener", binary: "gpoll", args: []string{"-listener"}, own: true, speaks: protocols{
 			longPoll: gpollTransport("long-poll")}},
+		{name: "gpoll-listener-v1", about: "gpoll on Broadcaster.Listener, JSON polls", binary: "gpoll", args: []string{"-listener"}, own: true, speaks: protocols{
+			longPoll: gpollTransport("long-poll-json")}},
 		{name: "bare", about: "write(2) in a loop over the sockets", binary: "bareloop", args: []string{"-kind", "ws"}, limit: true, speaks: protocols{webSocket: plainWebSocket("/")}},
 		{name: "bare", about: "write(2) in a loop over the sockets", binary: "bareloop", args: []string{"-kind", "sse"}, limit: true, speaks: protocols{events: plainEvents("/")}},
 		{name: "bare", about: "parked sockets answered with write(2)", binary: "bareloop", args: []string{"-kind", "lp"}, limit: true, speaks: protocols{longPoll: rawPolls}},
 		{name: "batch", about: "the loop, what was published during a round in one write", binary: "bareloop", args: []string{"-kind", "ws-batch"}, limit: true, speaks: protocols{webSocket: plainWebSocket("/")}},
 		{name: "batch", about: "the loop, what was published during a round in one write", binary: "bareloop", args: []string{"-kind", "sse-batch"}, limit: true, speaks: protocols{events: plainEvents("/")}},
 		{name: "nchan", about: "nginx with Nchan, one worker", binary: "nchan", outside: true, speaks: protocols{
-			webSocket: plainWebSocket("/ws"), events: plainEvents("/sse"), longPoll: nchanPolls}},
+			webSocket: plainWebSocket("/ws"), events: plainEvents("/sse"), longPoll: nchanPolls("/lp")}},
+		{name: "nchan-multipart", about: "the same, all that is new in one multipart/mixed answer", binary: "nchan", outside: true, speaks: protocols{
+			longPoll: nchanPolls("/lp-multipart")}},
 		{name: "centrifuge", about: "centrifugal/centrifuge v0.38.0", binary: "centrifuge", speaks: protocols{webSocket: centrifugeSocket}},
 		{name: "gws", about: "lxzan/gws v1.8.9, Broadcaster", binary: "gws", speaks: protocols{webSocket: plainWebSocket("/ws")}},
 		{name: "gorilla", about: "gorilla/websocket v1.5.3, hub", binary: "gorilla", speaks: protocols{webSocket: plainWebSocket("/ws")}},
@@ -156,15 +160,20 @@ func httpPolls(addr string) (load.Protocol, error) {
 	}), nil
 }
 
-// nchanPolls gives back what Nchan says of the last message in the two headers that are its cursor.
-func nchanPolls(addr string) (load.Protocol, error) {
-	return polls(addr, "/lp", func(c *load.Client, _ []byte) ([]byte, []byte) { return nil, c.Cursor }, func(c *load.Client, head, body []byte) error {
-		if len(body) > 0 && !c.Message(body) {
-			c.Foreign()
-		}
-		c.Cursor = fmt.Appendf(c.Cursor[:0], "If-Modified-Since: %s\r\nIf-None-Match: %s\r\n", load.Header(head, "Last-Modified"), load.Header(head, "Etag"))
-		return nil
-	}), nil
+// nchanPolls gives back what Nchan says of the last message in the two headers that are its cursor. An answer is one message or, where the
+// path is for that, several parts.
+func nchanPolls(path string) func(string) (load.Protocol, error) {
+	return func(addr string) (load.Protocol, error) {
+		return polls(addr, path, func(c *load.Client, _ []byte) ([]byte, []byte) { return nil, c.Cursor }, func(c *load.Client, head, body []byte) error {
+			parts := bytes.HasPrefix(load.Header(head, "Content-Type"), []byte("multipart/"))
+			switch {
+			case parts && load.Scan(c, body) == 0, !parts && len(body) > 0 && !c.Message(body):
+				c.Foreign()
+			}
+			c.Cursor = fmt.Appendf(c.Cursor[:0], "If-Modified-Since: %s\r\nIf-None-Match: %s\r\n", load.Header(head, "Last-Modified"), load.Header(head, "Etag"))
+			return nil
+		}), nil
+	}
 }
 
 // golongpollPolls gives back time and id of the last event.
