@@ -1,6 +1,6 @@
 # make test    everything that has to pass, with what it needs installed where that can be done
 # make lint    gofmt, go vet, staticcheck, go fix
-# make bench   everything measured, beside other libraries, as docs/benchmarks.md: half an hour, on a machine that does nothing else
+# make bench   everything measured, beside other libraries, as docs/benchmarks.md: forty minutes, on a machine that does nothing else
 # make bench-quick  a look, in two minutes; writes nothing
 # make fuzz    each fuzz target for FUZZTIME (default 30s)
 # make long    the soak for 60 s
@@ -26,7 +26,7 @@ lint:
 
 # BENCH_ARGS are flags of peers/cmd/bench: BENCH_ARGS="-cells ws -systems gpoll,bare,batch", BENCH_ARGS="-cells none", …
 bench:
-	cd peers && $(GO) run ./cmd/bench -paced 3s -saturated 2s -burst 1500ms -wait 3s $(BENCH_ARGS) -o ../docs/benchmarks.md
+	cd peers && $(GO) run ./cmd/bench -paced 3s -saturated 2s -burst 1s -wait 2s $(BENCH_ARGS) -o ../docs/benchmarks.md
 
 bench-quick:
 	cd peers && $(GO) run ./cmd/bench -cells ws-1000,sse-1000,lp-1000 -systems gpoll,bare,batch -rounds 1 \

@@ -67,7 +67,7 @@ func mainErr() error {
 	gpollFlags := flag.String("gpoll", "", "further `flags` of the gpoll server, for example \"-routine-buffer 400\"")
 	flag.IntVar(&b.size, "size", 128, "`bytes` of a message")
 	flag.IntVar(&b.rounds, "rounds", 3, "how often each system is measured in each cell")
-	flag.DurationVar(&b.paced, "paced", 4*time.Second, "`time` for which messages are published at a pace; 0 leaves that out")
+	flag.DurationVar(&b.paced, "paced", 4*time.Second, "`time` for which messages are published at a pace, at least eight; 0 leaves that out")
 	flag.DurationVar(&b.saturated, "saturated", 3*time.Second, "`time` for which messages are published back to back; 0 leaves that out")
 	flag.DurationVar(&b.bursts, "burst", 2*time.Second, "`time` for which messages are published back to back by a publisher that does not give way; 0 leaves that out")
 	flag.DurationVar(&b.silent, "silent", 12*time.Second, "`time` to measure the call of Send in, half of it with 100 more WebSockets that never read; 0 leaves that out")

@@ -162,7 +162,7 @@ func (m *meter) paced(c cell) error {
 	if m.bench.paced <= 0 {
 		return nil
 	}
-	count := int(m.bench.paced / c.every)
+	count := max(int(m.bench.paced/c.every), 8) // the first after an idle time cost more than the others
 	// Two that are not counted: buffers and stacks are made at the first delivery.
 	if _, err := m.publish(serve.Command{Do: "paced", Count: 2, Every: c.every}); err != nil {
 		return err
@@ -171,7 +171,7 @@ func (m *meter) paced(c cell) error {
 	if err != nil {
 		return err
 	}
-	pc := serve.Command{Do: "paced", Count: max(count, 3), Every: c.every}
+	pc := serve.Command{Do: "paced", Count: count, Every: c.every}
 	if m.bench.profiles != "" {
 		pc.Profile = filepath.Join(m.bench.profiles, fmt.Sprintf("%s-%s-paced.prof", m.bench.current, c))
 	}
