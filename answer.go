@@ -13,13 +13,32 @@ type answer struct {
 	status int
 	fields []field // Content-Length is added
 	body   string
+	lines  string // those as they stand in a head; "": not made
 }
 
 // A field is a line of a response's head. The name is in its canonical form.
 type field struct{ name, value string }
 
+// answer is what a poll in the plain form gets that has only rec to be answered with: the same for all.
+func (rec *record) answer() answer {
+	if made := rec.plain.Load(); made != nil {
+		return *made
+	}
+	a := makePlain([]item{{rec: rec, pos: rec.pos}}, rec.pos)
+	a.lines = string(a.appendLines(nil))
+	rec.plain.Store(&a)
+	return a
+}
+
 // plainAnswer carries the message of items, which may have gaps before it; 204 when there is none. scanned is then the Position.
 func plainAnswer(items []item, scanned Position) answer {
+	if len(items) == 1 && items[0].rec != nil {
+		return items[0].rec.answer()
+	}
+	return makePlain(items, scanned)
+}
+
+func makePlain(items []item, scanned Position) answer {
 	a := answer{status: http.StatusNoContent, fields: make([]field, 0, 2)}
 	for _, it := range items {
 		if it.gap != nil {
@@ -114,6 +133,17 @@ func (a *answer) append(b []byte, fixed string, date []byte) []byte {
 	b = append(b, http.StatusText(a.status)...)
 	b = append(b, "\r\n"...)
 	b = append(b, fixed...)
+	if a.lines != "" {
+		b = append(b, a.lines...)
+	} else {
+		b = a.appendLines(b)
+	}
+	b = append(b, date...)
+	b = append(b, "\r\n"...)
+	return append(b, a.body...)
+}
+
+func (a *answer) appendLines(b []byte) []byte {
 	for _, f := range a.fields {
 		b = append(b, f.name...)
 		b = append(b, ": "...)
@@ -125,7 +155,5 @@ func (a *answer) append(b []byte, fixed string, date []byte) []byte {
 		b = strconv.AppendInt(b, int64(len(a.body)), 10)
 		b = append(b, "\r\n"...)
 	}
-	b = append(b, date...)
-	b = append(b, "\r\n"...)
-	return append(b, a.body...)
+	return b
 }

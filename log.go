@@ -26,6 +26,7 @@ type record struct {
 	at     time.Time
 	hole   *Gap // the broker lost this range; data is empty
 	forms  [formCount]atomic.Pointer[[]byte]
+	plain  atomic.Pointer[answer] // the form of a poll
 }
 
 func (r *record) size() int { return len(r.data) + len(r.to.name) }
