@@ -146,8 +146,8 @@ func (c *Client) open(o attachOptions) (*attach, error) {
 		c.kept = nil
 	}
 	a.want = c.interestLocked()
-	if cap(c.queue) != a.queueSize() {
-		c.queue = nil // it was made for another transport
+	if o.poll != nil || cap(c.queue) != a.queueSize() {
+		c.queue = nil // what the routine answers needs none; or it was made for another transport
 	}
 	a.queue = c.queue
 	if o.socket != nil {
