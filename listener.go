@@ -51,14 +51,8 @@ func (l *pollListener) Accept() (net.Conn, error) {
 // wrap returns conn itself where it cannot be written to without waiting.
 func (b *Broadcaster) wrap(conn net.Conn) net.Conn {
 	c := &pollConn{b: b, fresh: true}
-	switch conn.(type) {
-	case *net.TCPConn, *net.UnixConn:
-		if c.init(conn, nil, b.set.writeTimeout); c.raw == nil {
-			return conn
-		}
-	case tryWriter:
-		c.init(conn, nil, b.set.writeTimeout)
-	default:
+	c.init(conn, nil, b.set.writeTimeout)
+	if _, inMemory := conn.(tryWriter); !inMemory && c.raw == nil {
 		return conn
 	}
 	b.conns.add(c)

@@ -2,6 +2,7 @@ package gpoll_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -46,6 +47,38 @@ type setup struct {
 	memory      bool // the in-memory listener, for fake time
 	buffer      int  // with memory: bytes that a connection holds; 0: the ordinary size
 	listener    bool // on Broadcaster.Listener; GPOLL_TEST_LISTENER=1 sets it for every test
+	coded       bool // connections are codedConns at both ends
+}
+
+// A codedConn is a connection of somebody's own: what it carries is not what is read from it and written to it, though the socket shows through.
+type codedConn struct{ *net.TCPConn }
+
+func (c codedConn) Read(p []byte) (int, error) {
+	n, err := c.TCPConn.Read(p)
+	code(p[:n])
+	return n, err
+}
+
+func (c codedConn) Write(p []byte) (int, error) {
+	p = bytes.Clone(p)
+	code(p)
+	return c.TCPConn.Write(p)
+}
+
+func code(p []byte) {
+	for i := range p {
+		p[i] ^= 0x55
+	}
+}
+
+type codedListener struct{ net.Listener }
+
+func (l codedListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return codedConn{conn.(*net.TCPConn)}, nil
 }
 
 func (how setup) wrapped() bool { return how.listener || os.Getenv("GPOLL_TEST_LISTENER") != "" }
@@ -90,6 +123,9 @@ func (s *server) serveLoopback(handler http.Handler, how setup) (stop func()) {
 	if how.server != nil {
 		how.server(ts.Config)
 	}
+	if how.coded {
+		ts.Listener = codedListener{ts.Listener}
+	}
 	if how.wrapped() {
 		ts.Listener = s.Listener(ts.Listener)
 	}
@@ -102,7 +138,14 @@ func (s *server) serveLoopback(handler http.Handler, how setup) (stop func()) {
 	s.url = ts.URL
 	s.client = ts.Client()
 	s.dial = func(ctx context.Context) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "tcp", ts.Listener.Addr().String())
+		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", ts.Listener.Addr().String())
+		if err == nil && how.coded {
+			conn = codedConn{conn.(*net.TCPConn)}
+		}
+		return conn, err
+	}
+	if how.coded {
+		s.client = s.clientOnDial()
 	}
 	return ts.Close
 }
@@ -123,15 +166,19 @@ func (s *server) serveMemory(t testing.TB, handler http.Handler, how setup) (sto
 	s.url = "http://gpoll.test"
 	s.settle = synctest.Wait
 	s.dial = func(ctx context.Context) (net.Conn, error) { return ln.DialContext(ctx, "tcp", "gpoll.test:80") }
-	s.client = &http.Client{Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return s.dial(ctx) },
-	}}
+	s.client = s.clientOnDial()
 	return func() {
 		hs.Close()
 		if err := <-served; err != http.ErrServerClosed {
 			t.Errorf("Serve: %v", err)
 		}
 	}
+}
+
+func (s *server) clientOnDial() *http.Client {
+	return &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return s.dial(ctx) },
+	}}
 }
 
 // An answer is a whole HTTP response.

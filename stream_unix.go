@@ -8,13 +8,15 @@ import (
 	"syscall"
 )
 
-// rawConn returns what watches conn's socket, or nil where there is none.
+// rawConn returns what watches conn's socket, or nil where there is none, or conn is more than its socket: a type of somebody's own that
+// has net.TCPConn's methods may carry something else than what is written to it.
 func rawConn(conn net.Conn) syscall.RawConn {
-	sc, ok := conn.(syscall.Conn)
-	if !ok {
+	switch conn.(type) {
+	case *net.TCPConn, *net.UnixConn:
+	default:
 		return nil
 	}
-	raw, err := sc.SyscallConn()
+	raw, err := conn.(syscall.Conn).SyscallConn()
 	if err != nil {
 		return nil
 	}

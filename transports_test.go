@@ -41,6 +41,7 @@ func TestServers(t *testing.T) {
 		{"HTTP/1.1 over TLS", setup{tls: true, http1: true}, 1},
 		{"HTTP/2", setup{tls: true}, 2},
 		{"behind middleware", setup{wrap: wrapped}, 1},
+		{"on connections of one's own", setup{coded: true}, 1},
 		{"HTTP/2 behind middleware", setup{tls: true, wrap: wrapped}, 2},
 		{"short time-outs", setup{server: short}, 1},
 		{"short time-outs over TLS", setup{server: short, tls: true, http1: true}, 1},
