@@ -74,9 +74,9 @@ func (l *messageLog) read(after Position, want *interest, max replay, dst []item
 func (l *messageLog) newest(topics []string, n int, want *interest, max replay, dst []item) (items []item, end Position) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var now time.Time
+	now := time.Now()
 	for _, topic := range topics {
-		s := l.liveLaneLocked(address{kindTopic, topic}, &now)
+		s := l.liveLaneLocked(address{kindTopic, topic}, now)
 		if s == nil {
 			continue
 		}
@@ -98,14 +98,11 @@ func (l *messageLog) newest(topics []string, n int, want *interest, max replay, 
 	return dst[len(dst)-keep:], Position{l.epoch, l.hi}
 }
 
-// liveLaneLocked returns the lane of an address without what is too old, or nil. It sets now if it needs it.
-func (l *messageLog) liveLaneLocked(to address, now *time.Time) *lane {
+// liveLaneLocked returns the lane of an address without what is too old, or nil.
+func (l *messageLog) liveLaneLocked(to address, now time.Time) *lane {
 	s := l.lanes[to]
 	if s != nil && s.window.limits.Age > 0 {
-		if now.IsZero() {
-			*now = time.Now()
-		}
-		l.evictLocked(s.window, *now)
+		l.evictLocked(s.window, now)
 		s = l.lanes[to] // evicting may forget it
 	}
 	return s
@@ -115,9 +112,9 @@ func (l *messageLog) liveLaneLocked(to address, now *time.Time) *lane {
 // may have been owed and has left, with the reason. The lanes are in memory of the log: they are valid until the next call.
 func (l *messageLog) sourcesLocked(cursor uint64, want *interest) (sources sources, lost uint64, why string) {
 	sources = l.sources[:0]
-	var now time.Time
+	now := time.Now()
 	want.addresses(func(to address) {
-		s := l.liveLaneLocked(to, &now)
+		s := l.liveLaneLocked(to, now)
 		left, reason := l.forgotten, l.why
 		if s != nil {
 			left, reason = s.evicted, s.why

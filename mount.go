@@ -2,7 +2,6 @@ package gpoll
 
 import (
 	"net/http"
-	"slices"
 	"strings"
 )
 
@@ -63,7 +62,6 @@ func (b *Broadcaster) HandleEvents(w http.ResponseWriter, r *http.Request) {
 func (b *Broadcaster) HandleWebSocket(w http.ResponseWriter, r *http.Request) {
 	var req request
 	if b.admit(w, r, &req) {
-		b.writeHead(w, r)
 		b.refuseIf(w, r, b.upgrade(w, r, &req))
 	}
 }
@@ -97,7 +95,7 @@ func (b *Broadcaster) admit(w http.ResponseWriter, r *http.Request, req *request
 	return true
 }
 
-// writeHead writes the lines that every answer has, when there is one: a poll that waits does without their memory. The values are in one
+// writeHead writes the lines that every answer has, once, when there is one: a poll that waits does without their memory. The values are in one
 // piece of it, which is this answer's own: what is around the handler may change them.
 func (b *Broadcaster) writeHead(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
@@ -107,7 +105,7 @@ func (b *Broadcaster) writeHead(w http.ResponseWriter, r *http.Request) {
 	h["Referrer-Policy"] = values[2:3:3]
 	if vary := h["Vary"]; len(vary) == 0 {
 		h["Vary"] = values[3:4:4]
-	} else if !slices.Contains(vary, values[3]) {
+	} else {
 		h["Vary"] = append(vary, values[3])
 	}
 	b.writeCORS(h, r)

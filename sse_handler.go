@@ -32,11 +32,6 @@ func (b *Broadcaster) openEvents(w http.ResponseWriter, r *http.Request, req *re
 	if req.json {
 		f = formJSONEvent
 	}
-	b.writeHead(w, r)
-	h := w.Header()
-	h.Set("Content-Type", "text/event-stream")
-	h.Set("Cache-Control", "no-store, no-transform")
-	h.Set("X-Accel-Buffering", "no")
 	if b.takeOverEvents(w, r, f, c, o) {
 		return nil, nil
 	}
@@ -45,7 +40,16 @@ func (b *Broadcaster) openEvents(w http.ResponseWriter, r *http.Request, req *re
 	if err != nil {
 		return nil, refuseUnknownClient
 	}
+	b.writeEventHead(w, r)
 	return &eventWriter{a: a, w: w, rc: http.NewResponseController(w), done: r.Context().Done(), form: f}, nil
+}
+
+func (b *Broadcaster) writeEventHead(w http.ResponseWriter, r *http.Request) {
+	b.writeHead(w, r)
+	h := w.Header()
+	h.Set("Content-Type", "text/event-stream")
+	h.Set("Cache-Control", "no-store, no-transform")
+	h.Set("X-Accel-Buffering", "no")
 }
 
 // client finds or registers the client of a request for a stream, and says how to attach to it.
@@ -80,6 +84,7 @@ func (b *Broadcaster) takeOverEvents(w http.ResponseWriter, r *http.Request, f f
 		b.log.Debug("gpoll: taking an SSE connection over failed", "err", err)
 		return false
 	}
+	b.writeEventHead(w, r)
 	h := w.Header()
 	h.Set("Date", time.Now().UTC().Format(http.TimeFormat))
 	h.Set("Connection", "close") // its end is the end of the response (RFC 9112, section 6.3)

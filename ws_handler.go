@@ -49,6 +49,7 @@ func (b *Broadcaster) upgrade(w http.ResponseWriter, r *http.Request, req *reque
 			return refused
 		}
 	}
+	b.writeHead(w, r)
 	if err := s.accept(w, r); err != nil {
 		if req.id == "" && c != nil {
 			b.remove(c, endGone)
