@@ -15,9 +15,9 @@ import (
 // pollers answer long-polls: a socket is owed every message since its first request, one for each request. It is parked when it has all.
 type pollers struct {
 	mu      sync.Mutex
-	answers [1024][]byte   // the newest, by number
-	last    int            // number of the newest
-	next    map[int32]*int // of each socket, the number of the message that it gets next
+	answers [1024][]byte  // the newest, by number
+	last    int           // number of the newest
+	next    map[int32]int // of each socket, the number of the message that it gets next
 	parked  []int32
 }
 
@@ -26,7 +26,7 @@ func startPolls(ln net.Listener) func([]byte) error {
 	if err != nil {
 		panic(err)
 	}
-	s := &pollers{next: map[int32]*int{}}
+	s := &pollers{next: map[int32]int{}}
 	go s.accept(listenFD(ln), ep) // ends with the process
 	go s.read(ep)                 // ends with the process
 	return func(p []byte) error {
@@ -43,8 +43,7 @@ func (s *pollers) accept(listener, epoll int) {
 		}
 		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 		s.mu.Lock()
-		next := s.last + 1
-		s.next[int32(fd)] = &next
+		s.next[int32(fd)] = s.last + 1
 		s.mu.Unlock()
 		_ = unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN | 1<<31, Fd: int32(fd)})
 	}
@@ -77,11 +76,11 @@ func (s *pollers) read(epoll int) {
 // answerLocked writes the next message that fd is owed, and reports whether there is one.
 func (s *pollers) answerLocked(fd int32) bool {
 	next := s.next[fd]
-	if *next > s.last {
+	if next > s.last {
 		return false
 	}
-	write(int(fd), s.answers[*next%len(s.answers)])
-	*next++
+	write(int(fd), s.answers[next%len(s.answers)])
+	s.next[fd] = next + 1
 	return true
 }
 

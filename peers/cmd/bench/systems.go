@@ -166,8 +166,7 @@ func nchanPolls(path string) func(string) (load.Protocol, error) {
 	return func(addr string) (load.Protocol, error) {
 		return polls(addr, path, func(c *load.Client, _ []byte) ([]byte, []byte) { return nil, c.Cursor }, func(c *load.Client, head, body []byte) error {
 			parts := bytes.HasPrefix(load.Header(head, "Content-Type"), []byte("multipart/"))
-			switch {
-			case parts && load.Scan(c, body) == 0, !parts && len(body) > 0 && !c.Message(body):
+			if parts && load.Scan(c, body) == 0 || !parts && len(body) > 0 && !c.Message(body) {
 				c.Foreign()
 			}
 			c.Cursor = fmt.Appendf(c.Cursor[:0], "If-Modified-Since: %s\r\nIf-None-Match: %s\r\n", load.Header(head, "Last-Modified"), load.Header(head, "Etag"))
