@@ -15,13 +15,10 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"syscall"
-	"time"
 
 	"github.com/corvuscrypto/gpoll"
 )
@@ -118,22 +115,4 @@ func open(set *settings, b *gpoll.Broadcaster) (*site, net.Listener, error) {
 		return nil, nil, err
 	}
 	return site, ln, nil
-}
-
-// drain sends the clients away and waits for them, at most for limit. The Broadcaster goes first: http.Server.Shutdown
-// alone would wait for polls and streams that nobody ends.
-func drain(b *gpoll.Broadcaster, srv *http.Server, limit time.Duration, logger *slog.Logger) int {
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	defer cancel()
-	err := b.Shutdown(ctx)
-	if err2 := srv.Shutdown(ctx); err == nil {
-		err = err2
-	}
-	if err != nil {
-		srv.Close()
-		logger.Warn("not everybody left in time; raise -drain to wait longer", "error", err)
-		return exitServe
-	}
-	logger.Info("drained")
-	return exitOK
 }

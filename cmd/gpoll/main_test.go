@@ -543,6 +543,30 @@ func TestSignalsDrain(t *testing.T) {
 	}
 }
 
+// A browser opens connections ahead of need. The drain closes those that carried nothing: http.Server alone waits for
+// their first request, for longer than this drain may take.
+func TestDrainClosesUnusedConnections(t *testing.T) {
+	p := start(t, "-drain", "4s")
+	conn, err := net.Dial("tcp", strings.TrimPrefix(p.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	// Connections are accepted in order: once a later one has its answer, the server has the unused one.
+	res, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: deadline}).Get(p.url + statsPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	p.signal(t, syscall.SIGTERM)
+	if code := p.exitCode(t); code != exitOK {
+		t.Errorf("exit code %d:\n%s", code, p.stderr)
+	}
+	if n, err := conn.Read(make([]byte, 1)); err == nil {
+		t.Errorf("read %d bytes of a connection that was to be closed", n)
+	}
+}
+
 // A second signal ends at once, although a client that reads nothing holds up the drain.
 func TestSecondSignalEndsAtOnce(t *testing.T) {
 	p := start(t, "-drain", "5m")

@@ -137,7 +137,7 @@ func (s *site) ownHost(hostport string) bool {
 // newHTTPServer returns the server of s. There is no WriteTimeout and no ReadTimeout: polls and streams are long, and
 // the Broadcaster and /send set a deadline for each read and write.
 func newHTTPServer(s *site, logger *slog.Logger) *http.Server {
-	return &http.Server{
+	srv := &http.Server{
 		Handler:           s,
 		TLSConfig:         s.tls,
 		ReadHeaderTimeout: 5 * time.Second,
@@ -145,6 +145,8 @@ func newHTTPServer(s *site, logger *slog.Logger) *http.Server {
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
 	}
+	new(unused).watch(srv)
+	return srv
 }
 
 // serve answers what comes in on ln until srv is shut down.
