@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/corvuscrypto/gpoll"
+	"github.com/corvuscrypto/gpoll/internal/freeport"
 )
 
 // The address in the README's program and lines.
@@ -107,7 +108,7 @@ func startREADMEProgram(t *testing.T) string {
 	if n := strings.Count(program, `"`+readmeAddress+`"`); n != 1 {
 		t.Fatalf("the README's program names %s %d times", readmeAddress, n)
 	}
-	dir, address := t.TempDir(), freeAddress(t)
+	dir, address := t.TempDir(), freeport.Address(t)
 	source, exe := filepath.Join(dir, "main.go"), filepath.Join(dir, "readme")
 	if err := os.WriteFile(source, []byte(strings.ReplaceAll(program, readmeAddress, address)), 0o600); err != nil {
 		t.Fatal(err)
@@ -120,20 +121,10 @@ func startREADMEProgram(t *testing.T) string {
 // startCommand builds and runs cmd/gpoll on a free port and returns its address.
 func startCommand(t *testing.T) string {
 	t.Helper()
-	exe, address := filepath.Join(t.TempDir(), "gpoll"), freeAddress(t)
+	exe, address := filepath.Join(t.TempDir(), "gpoll"), freeport.Address(t)
 	command(t, "go", "build", "-C", "cmd", "-o", exe, "./gpoll")
 	serve(t, address, exe, "-addr", address)
 	return address
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
 }
 
 // command runs a program that ends by itself.

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/corvuscrypto/gpoll"
+	"github.com/corvuscrypto/gpoll/internal/freeport"
 )
 
 const nginxConfig = `daemon off;
@@ -124,12 +125,7 @@ func TestListenerBehindProxy(t *testing.T) {
 // startNginx runs nginx in front of a server until the test ends, and returns its address.
 func startNginx(t *testing.T, upstream string) (addr string) {
 	dir := t.TempDir()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr = ln.Addr().String()
-	ln.Close() // nginx opens the same port
+	addr = freeport.Address(t)
 	file := filepath.Join(dir, "nginx.conf")
 	if err := os.WriteFile(file, fmt.Appendf(nil, nginxConfig, dir, upstream, addr), 0o600); err != nil {
 		t.Fatal(err)

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/corvuscrypto/gpoll/internal/freeport"
 )
 
 // TestBrowser runs testdata/browser/browser.mjs, which drives the page in Chromium.
@@ -31,7 +33,7 @@ func TestBrowser(t *testing.T) {
 
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "node", "browser.mjs", binary, browser)
+	cmd := exec.CommandContext(ctx, "node", "browser.mjs", binary, browser, freeport.Address(t))
 	cmd.Dir = dir
 	// An interrupt lets Playwright end its browser; the kill comes only after that.
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/corvuscrypto/gpoll"
 	"github.com/corvuscrypto/gpoll/cmd/load"
+	"github.com/corvuscrypto/gpoll/internal/freeport"
 )
 
 const run = 0x1234abcd
@@ -285,17 +286,10 @@ func TestConnectErrors(t *testing.T) {
 	defer quiet.Close()
 	notFound := httptest.NewServer(http.NotFoundHandler())
 	defer notFound.Close()
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := free.Close(); err != nil {
-		t.Fatal(err)
-	}
 	tests := []struct {
 		name, addr, want string
 	}{
-		{"nobody listens", free.Addr().String(), "connection refused"},
+		{"nobody listens", freeport.Address(t), "connection refused"},
 		{"nobody answers", quiet.Addr().String(), load.ErrStalled.Error()},
 		{"another server", address(notFound), "404 Not Found"},
 	}

@@ -1,6 +1,6 @@
 // Drives the page of gpoll in Chromium, against a server that it starts, kills and starts again.
 //
-//   node browser.mjs <gpoll binary> <chromium binary>
+//   node browser.mjs <gpoll binary> <chromium binary> <address>
 //
 // It prints a line for each step. The first failure ends it with code 1 and the state of the page.
 
@@ -13,12 +13,12 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { chromium } from 'playwright-core';
 
-const [gpoll, executablePath] = process.argv.slice(2);
+const [gpoll, executablePath, addr] = process.argv.slice(2);
 const DEADLINE = 15_000; // ms for anything to happen
 const TRANSPORTS = { websocket: ['WebSocket', 'ws'], sse: ['SSE', 'sse'], 'long-poll': ['Long-poll', 'poll'] };
 
-/** Starts gpoll and returns it with its address, once it listens. */
-async function serve(addr = '127.0.0.1:0', ...flags) {
+/** Starts gpoll and returns it, once it listens. */
+async function serve(...flags) {
 	const child = spawn(gpoll, ['-addr', addr, '-drain', '5s', '-shutdown-spread', '1s', '-log-level', 'warn', ...flags], { stdio: ['ignore', 'pipe', 'inherit'] });
 	const ended = once(child, 'exit');
 	for await (const line of createInterface({ input: child.stdout })) {
@@ -64,6 +64,15 @@ async function attached(transport) {
 		if (figures.attached[transport] > 0) return;
 		assert.ok(performance.now() < deadline, `attached: ${JSON.stringify(figures.attached)}`);
 	}
+}
+
+/** Returns a list, in the page, of all that its line about its state says from now on, for however short a time. */
+function details() {
+	return page.evaluateHandle(() => {
+		const line = document.getElementById('state-detail'), said = [];
+		new MutationObserver(() => said.push(line.textContent)).observe(line, { childList: true, characterData: true, subtree: true });
+		return said;
+	});
 }
 
 async function step(name, run) {
@@ -112,7 +121,7 @@ async function steps() {
 			server.child.kill('SIGKILL');
 			await state('reconnecting');
 			await server.ended;
-			server = await serve(new URL(server.url).host);
+			server = await serve();
 			await state('open');
 			await page.locator('#log .gap[data-reason=epoch]').waitFor();
 			await post(server, `after the kill, ${transport}`);
@@ -198,7 +207,7 @@ async function steps() {
 		await step(`${transport}: a server that falls silent is noticed, a quiet one is not`, async () => {
 			server.child.kill('SIGKILL');
 			await server.ended;
-			server = await serve(new URL(server.url).host, '-heartbeat', '1s');
+			server = await serve('-heartbeat', '1s');
 			await open(transport);
 			const quiet = await page.evaluate(() => new Promise((resolve) => {
 				const seen = new MutationObserver(() => resolve(document.getElementById('state').dataset.state));
@@ -220,12 +229,14 @@ async function steps() {
 		await step(`${transport}: a drain is told as such`, async () => {
 			await open(transport);
 			await attached(transport); // a poll that is between two answers is told nothing
+			const said = await details();
 			server.child.kill('SIGTERM');
 			await state('reconnecting');
-			await page.locator('#state-detail', { hasText: /shut|down/i }).waitFor();
+			// The page comes back after a second or two, and then says that it cannot reach the server.
+			await page.waitForFunction((said) => said.some((line) => /shut|down/i.test(line)), said);
 			const [code] = await server.ended;
 			assert.equal(code, 0);
-			server = await serve(new URL(server.url).host);
+			server = await serve();
 			await state('open');
 		});
 	}
