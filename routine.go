@@ -375,6 +375,7 @@ func (r *routine) offerTo(c *Client, recs []*record) {
 			c.kept.bytes += rec.size()
 		}
 		if c.kept.backlog > r.b.set.clientBuffer || c.kept.bytes > r.b.set.clientBytes {
+			c.removed = true // who comes from here on comes too late
 			r.overfull = append(r.overfull, c)
 		}
 	case direct:

@@ -244,7 +244,8 @@ func (s *Session) Drained() {
 }
 
 // Subscribe adds topics. On WebSocket they are owed after the answer, for which Subscribe waits; elsewhere from the cursor
-// of the next request on: of the next poll, and on SSE and on a plain WebSocket of the next Attach.
+// of the next request on: of the next poll, and on SSE and on a plain WebSocket of the next Attach. The Trace has that place
+// right only if the Cursor is not zero: change no topics after a plain WebSocket that has brought nothing.
 func (s *Session) Subscribe(ctx context.Context, topics ...string) error {
 	return s.change(ctx, topics, true)
 }

@@ -119,8 +119,12 @@ func (s *soaker) attach(ctx context.Context) bool {
 	return true
 }
 
-// change subscribes to another topic in the place of one.
+// change subscribes to another topic in the place of one. It does not while the client's place is the server's secret, on and after a
+// plain WebSocket that has brought nothing: no record could say from where on the other topic is owed.
 func (s *soaker) change(ctx context.Context) {
+	if s.session.ClientID() != "" && s.session.Cursor().IsZero() {
+		return
+	}
 	s.changes++
 	old := s.session.wanted
 	if len(old) > 2 {
