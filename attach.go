@@ -1,6 +1,7 @@
 package gpoll
 
 import (
+	"net/http"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -81,6 +82,23 @@ type attachOptions struct {
 	socket    *session
 	poll      *pollConn
 	memory    *attach // for the attach, if the one that was in it before has not been ended by others; nil: it gets its own
+}
+
+// giveWay is for a request that may end the attach that c has. A request whose sender gave it up may come to its handler after the one that
+// followed: before it ends that one, its end has some time to arrive. refuseSuperseded says that it did, and nobody hears it.
+func (c *Client) giveWay(r *http.Request) *refusal {
+	gone := r.Context().Done()
+	for range 20 {
+		if c.Transport() == "" {
+			return nil
+		}
+		select {
+		case <-gone:
+			return refuseSuperseded
+		case <-time.After(time.Millisecond):
+		}
+	}
+	return nil
 }
 
 // open attaches to c. The older attach, if any, ends with superseded. It returns ErrUnknownClient when c has been removed.

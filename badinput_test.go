@@ -764,6 +764,32 @@ func TestNewestAttachWins(t *testing.T) {
 	}
 }
 
+// A request whose client gave it up comes to its handler after the one that followed it: it ends nobody, and its topics do not count.
+func TestGivenUpRequest(t *testing.T) {
+	for _, by := range gets {
+		for _, later := range []time.Duration{0, 10 * time.Millisecond} { // that its end arrives after it
+			inBubble(t, fmt.Sprintf("%s %v", by.name, later), func(t *testing.T) {
+				s := start(t, setup{memory: true})
+				id, after := s.register(t)
+				stream := s.events(t, "/poll/events"+query("client-id", id, "after", after, "topic", "new"))
+				stream.next(t)
+				ghost := s.raw(t)
+				io.WriteString(ghost, rawGet(by.path+query("client-id", id, "after", after, "topic", "old"), by.header)+"\r\n")
+				if later > 0 {
+					advance(later)
+				}
+				ghost.Close()
+				advance(time.Second)
+				s.mustPublish(t, "old", "not wanted")
+				s.mustPublish(t, "new", "wanted")
+				if ev := stream.next(t); ev.data != "wanted" {
+					t.Errorf("%+v", ev)
+				}
+			})
+		}
+	}
+}
+
 // awaitTransport waits until the client is attached by transport.
 func (s *server) awaitTransport(t testing.TB, id, transport string) {
 	t.Helper()

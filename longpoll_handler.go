@@ -128,6 +128,9 @@ func (b *Broadcaster) openPoll(w http.ResponseWriter, r *http.Request, req *requ
 	if refused != nil {
 		return nil, refused
 	}
+	if refused := c.giveWay(r); refused != nil {
+		return nil, refused
+	}
 	p := &waitingPoll{w: w, r: r, claim: k}
 	p.items = p.first[:0]
 	if refused := b.beginPoll(&p.poll, req, c, g, nil, &p.own); refused != nil {

@@ -22,7 +22,7 @@ const (
 // begin takes a repeat of a poll on.
 func (c *pollConn) begin(rep *repeat, after Position) pollBegun {
 	b := c.b
-	if b.now()-rep.passed > moment(b.set.repeatFor) {
+	if b.now()-rep.passed > moment(b.set.repeatFor) || rep.client.Transport() != "" {
 		return pollPassed
 	}
 	var g *grantee

@@ -25,6 +25,9 @@ func (b *Broadcaster) openEvents(w http.ResponseWriter, r *http.Request, req *re
 		return nil, refused
 	}
 	c, o, refused := b.client(req, g)
+	if refused == nil {
+		refused = c.giveWay(r)
+	}
 	if refused != nil {
 		return nil, refused
 	}

@@ -45,6 +45,9 @@ func (b *Broadcaster) upgrade(w http.ResponseWriter, r *http.Request, req *reque
 		if refused == nil {
 			c, o, refused = b.client(req, g)
 		}
+		if refused == nil {
+			refused = c.giveWay(r)
+		}
 		if unknown = refused == refuseUnknownClient; refused != nil && !unknown {
 			return refused
 		}
