@@ -1,6 +1,7 @@
 package gpoll
 
 import (
+	"errors"
 	"net/http"
 	"slices"
 	"sync/atomic"
@@ -81,11 +82,15 @@ type attachOptions struct {
 	channel   *channelSink
 	socket    *session
 	poll      *pollConn
+	gentle    bool    // ends no other attach
 	memory    *attach // for the attach, if the one that was in it before has not been ended by others; nil: it gets its own
 }
 
-// giveWay is for a request that may end the attach that c has. A request whose sender gave it up may come to its handler after the one that
-// followed: before it ends that one, its end has some time to arrive. refuseSuperseded says that it did, and nobody hears it.
+// errAttached is what a gentle open returns when there is another attach.
+var errAttached = errors.New("gpoll: the client is attached")
+
+// giveWay is for a request that would end the attach that c has. A request whose sender gave it up may come to its handler after the one
+// that followed: before it ends that one, its end has some time to arrive. refuseSuperseded says that it did, and nobody hears it.
 func (c *Client) giveWay(r *http.Request) *refusal {
 	gone := r.Context().Done()
 	for range 20 {
@@ -101,7 +106,8 @@ func (c *Client) giveWay(r *http.Request) *refusal {
 	return nil
 }
 
-// open attaches to c. The older attach, if any, ends with superseded. It returns ErrUnknownClient when c has been removed.
+// open attaches to c. The older attach, if any, ends with superseded. It returns ErrUnknownClient when c has been removed,
+// and errAttached.
 func (c *Client) open(o attachOptions) (*attach, error) {
 	r := c.routine
 	b := r.b
@@ -114,6 +120,9 @@ func (c *Client) open(o attachOptions) (*attach, error) {
 	defer r.mu.Unlock()
 	if c.removed {
 		return nil, ErrUnknownClient
+	}
+	if c.attach != nil && o.gentle {
+		return nil, errAttached
 	}
 	a := o.memory
 	if a == nil || a.ending.Load() != nil { // whoever ended it may still look at it

@@ -18,8 +18,9 @@ type poll struct {
 	more    bool
 }
 
-// beginPoll attaches a client by a poll. on is nil where its handler waits and answers; memory is attachOptions'.
-func (b *Broadcaster) beginPoll(p *poll, req *request, c *Client, g *grantee, on *pollConn, memory *attach) *refusal {
+// beginPoll attaches a client by a poll. on is nil where its handler waits and answers; gentle and memory are attachOptions'.
+// refuseSuperseded says that gentle had its way.
+func (b *Broadcaster) beginPoll(p *poll, req *request, c *Client, g *grantee, on *pollConn, gentle bool, memory *attach) *refusal {
 	if b.state.Load() != stateOpen {
 		return b.refuseShutdown()
 	}
@@ -27,12 +28,16 @@ func (b *Broadcaster) beginPoll(p *poll, req *request, c *Client, g *grantee, on
 	if refused != nil {
 		return refused
 	}
-	o := attachOptions{transport: longPoll, cursor: req.after, named: named, last: req.last, grantee: g, due: jitter(b.set.pollWait), poll: on, memory: memory}
+	o := attachOptions{transport: longPoll, cursor: req.after, named: named, last: req.last, grantee: g, due: jitter(b.set.pollWait), poll: on, gentle: gentle, memory: memory}
 	if g != nil && !g.grant.Expires.IsZero() {
 		o.due = max(min(o.due, time.Until(g.grant.Expires)), time.Millisecond) // the next poll asks Authorize
 	}
 	a, err := c.open(o)
-	if err != nil {
+	switch err {
+	case nil:
+	case errAttached:
+		return refuseSuperseded
+	default:
 		return refuseUnknownClient
 	}
 	*p = poll{attach: a, json: req.json, after: req.after, started: a.cursor, owed: len(a.backfill), items: p.items}
@@ -128,12 +133,15 @@ func (b *Broadcaster) openPoll(w http.ResponseWriter, r *http.Request, req *requ
 	if refused != nil {
 		return nil, refused
 	}
-	if refused := c.giveWay(r); refused != nil {
-		return nil, refused
-	}
 	p := &waitingPoll{w: w, r: r, claim: k}
 	p.items = p.first[:0]
-	if refused := b.beginPoll(&p.poll, req, c, g, nil, &p.own); refused != nil {
+	refused = b.beginPoll(&p.poll, req, c, g, nil, true, &p.own)
+	if refused == refuseSuperseded {
+		if refused = c.giveWay(r); refused == nil {
+			refused = b.beginPoll(&p.poll, req, c, g, nil, false, &p.own)
+		}
+	}
+	if refused != nil {
 		return nil, refused
 	}
 	// The server's own time-outs are for requests that do not wait. A wrapper without Unwrap leaves them in force.

@@ -22,7 +22,7 @@ const (
 // begin takes a repeat of a poll on.
 func (c *pollConn) begin(rep *repeat, after Position) pollBegun {
 	b := c.b
-	if b.now()-rep.passed > moment(b.set.repeatFor) || rep.client.Transport() != "" {
+	if b.now()-rep.passed > moment(b.set.repeatFor) {
 		return pollPassed
 	}
 	var g *grantee
@@ -39,7 +39,7 @@ func (c *pollConn) begin(rep *repeat, after Position) pollBegun {
 	req.after = after
 	p := &c.poll
 	p.items = c.first[:0]
-	if b.beginPoll(p, &req, rep.client, g, c, &rep.own) != nil {
+	if b.beginPoll(p, &req, rep.client, g, c, true, &rep.own) != nil {
 		c.idleAgain()
 		return pollPassed
 	}
