@@ -5,7 +5,7 @@ go 1.26.0
 require (
 	github.com/HdrHistogram/hdrhistogram-go v1.4.0
 	github.com/coder/websocket v1.8.15
-	github.com/corvuscrypto/gpoll v0.0.0
+	github.com/corvuscrypto/gpoll v0.1.0
 	github.com/schollz/progressbar/v3 v3.19.1
 	github.com/urfave/cli/v3 v3.14.0
 	golang.org/x/sys v0.49.0
@@ -27,4 +27,3 @@ require (
 	golang.org/x/text v0.28.0 // indirect
 )
 
-replace github.com/corvuscrypto/gpoll => ../

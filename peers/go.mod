@@ -5,8 +5,8 @@ go 1.26.0
 require (
 	github.com/centrifugal/centrifuge v0.38.0
 	github.com/coder/websocket v1.8.15
-	github.com/corvuscrypto/gpoll v0.0.0
-	github.com/corvuscrypto/gpoll/cmd v0.0.0
+	github.com/corvuscrypto/gpoll v0.1.0
+	github.com/corvuscrypto/gpoll/cmd v0.1.0
 	github.com/gorilla/websocket v1.5.3
 	github.com/jcuga/golongpoll v1.3.0
 	github.com/lxzan/gws v1.8.9
@@ -46,7 +46,3 @@ require (
 	google.golang.org/protobuf v1.36.10 // indirect
 )
 
-replace (
-	github.com/corvuscrypto/gpoll => ../
-	github.com/corvuscrypto/gpoll/cmd => ../cmd
-)
