@@ -6,7 +6,7 @@ require (
 	github.com/centrifugal/centrifuge v0.38.0
 	github.com/coder/websocket v1.8.15
 	github.com/corvuscrypto/gpoll v0.1.0
-	github.com/corvuscrypto/gpoll/cmd v0.1.0
+	github.com/corvuscrypto/gpoll/internal/load v0.1.0
 	github.com/gorilla/websocket v1.5.3
 	github.com/jcuga/golongpoll v1.3.0
 	github.com/lxzan/gws v1.8.9
@@ -45,4 +45,3 @@ require (
 	golang.org/x/sync v0.18.0 // indirect
 	google.golang.org/protobuf v1.36.10 // indirect
 )
-

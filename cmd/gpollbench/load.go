@@ -18,7 +18,7 @@ import (
 
 	"github.com/urfave/cli/v3"
 
-	"github.com/corvuscrypto/gpoll/cmd/load"
+	"github.com/corvuscrypto/gpoll/internal/load"
 )
 
 // loadPlan is what "gpollbench load" was asked for.

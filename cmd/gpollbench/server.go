@@ -14,7 +14,7 @@ import (
 	"syscall"
 
 	"github.com/corvuscrypto/gpoll"
-	"github.com/corvuscrypto/gpoll/cmd/load/serve"
+	"github.com/corvuscrypto/gpoll/internal/load/serve"
 )
 
 // serveCommand is how the program starts itself as the server that tune measures.

@@ -5,7 +5,7 @@ package main
 import (
 	"context"
 
-	"github.com/corvuscrypto/gpoll/cmd/load"
+	"github.com/corvuscrypto/gpoll/internal/load"
 )
 
 const serveCommand = "serve-for-tune"

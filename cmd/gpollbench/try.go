@@ -9,8 +9,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/corvuscrypto/gpoll/cmd/load"
-	"github.com/corvuscrypto/gpoll/cmd/load/serve"
+	"github.com/corvuscrypto/gpoll/internal/load"
+	"github.com/corvuscrypto/gpoll/internal/load/serve"
 )
 
 // tuneRun marks the messages of tune's servers.

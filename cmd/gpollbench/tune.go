@@ -11,7 +11,7 @@ import (
 
 	"github.com/urfave/cli/v3"
 
-	"github.com/corvuscrypto/gpoll/cmd/load"
+	"github.com/corvuscrypto/gpoll/internal/load"
 )
 
 // need is what a server has to do.

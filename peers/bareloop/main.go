@@ -16,7 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/corvuscrypto/gpoll/cmd/load/serve"
+	"github.com/corvuscrypto/gpoll/internal/load/serve"
 )
 
 func main() {

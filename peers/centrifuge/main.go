@@ -9,7 +9,7 @@ import (
 
 	"github.com/centrifugal/centrifuge"
 
-	"github.com/corvuscrypto/gpoll/cmd/load/serve"
+	"github.com/corvuscrypto/gpoll/internal/load/serve"
 	"github.com/corvuscrypto/gpoll/peers/internal/web"
 )
 

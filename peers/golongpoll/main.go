@@ -7,7 +7,7 @@ import (
 
 	"github.com/jcuga/golongpoll"
 
-	"github.com/corvuscrypto/gpoll/cmd/load/serve"
+	"github.com/corvuscrypto/gpoll/internal/load/serve"
 	"github.com/corvuscrypto/gpoll/peers/internal/web"
 )
 

@@ -9,7 +9,7 @@ import (
 	"net/http"
 
 	"github.com/corvuscrypto/gpoll"
-	"github.com/corvuscrypto/gpoll/cmd/load/serve"
+	"github.com/corvuscrypto/gpoll/internal/load/serve"
 )
 
 func main() {

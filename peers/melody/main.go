@@ -8,7 +8,7 @@ import (
 
 	"github.com/olahol/melody"
 
-	"github.com/corvuscrypto/gpoll/cmd/load/serve"
+	"github.com/corvuscrypto/gpoll/internal/load/serve"
 	"github.com/corvuscrypto/gpoll/peers/internal/web"
 )
 

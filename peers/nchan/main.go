@@ -20,7 +20,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/corvuscrypto/gpoll/cmd/load/serve"
+	"github.com/corvuscrypto/gpoll/internal/load/serve"
 )
 
 const config = `load_module %[1]s;

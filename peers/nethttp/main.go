@@ -9,7 +9,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/corvuscrypto/gpoll/cmd/load/serve"
+	"github.com/corvuscrypto/gpoll/internal/load/serve"
 	"github.com/corvuscrypto/gpoll/peers/internal/web"
 )
 

@@ -6,8 +6,8 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/corvuscrypto/gpoll/cmd/load"
-	"github.com/corvuscrypto/gpoll/cmd/load/serve"
+	"github.com/corvuscrypto/gpoll/internal/load"
+	"github.com/corvuscrypto/gpoll/internal/load/serve"
 )
 
 // run marks the messages of every server.

@@ -18,7 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/corvuscrypto/gpoll/cmd/load"
+	"github.com/corvuscrypto/gpoll/internal/load"
 )
 
 // Process is a server that has been started. Its methods are for one goroutine.

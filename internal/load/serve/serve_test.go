@@ -15,8 +15,8 @@ import (
 
 	"github.com/coder/websocket"
 
-	"github.com/corvuscrypto/gpoll/cmd/load"
-	"github.com/corvuscrypto/gpoll/cmd/load/serve"
+	"github.com/corvuscrypto/gpoll/internal/load"
+	"github.com/corvuscrypto/gpoll/internal/load/serve"
 )
 
 // TestMain is also the server that the tests start.

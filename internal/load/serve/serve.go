@@ -23,7 +23,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/corvuscrypto/gpoll/cmd/load"
+	"github.com/corvuscrypto/gpoll/internal/load"
 )
 
 // Peer is one server under measurement.

@@ -18,7 +18,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/corvuscrypto/gpoll"
-	"github.com/corvuscrypto/gpoll/cmd/load"
+	"github.com/corvuscrypto/gpoll/internal/load"
 	"github.com/corvuscrypto/gpoll/internal/freeport"
 )
 
