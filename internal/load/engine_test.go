@@ -18,8 +18,8 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/corvuscrypto/gpoll"
-	"github.com/corvuscrypto/gpoll/internal/load"
 	"github.com/corvuscrypto/gpoll/internal/freeport"
+	"github.com/corvuscrypto/gpoll/internal/load"
 )
 
 const run = 0x1234abcd

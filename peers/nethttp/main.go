@@ -20,6 +20,7 @@ func main() {
 		mux := http.NewServeMux()
 		mux.Handle("/sse", events)
 		mux.Handle("/lp", polls)
+		mux.HandleFunc("/lp-same", polls.serveSame)
 		web.Serve(ln, "/", mux)
 		return func(p []byte) error {
 			msg := bytes.Clone(p)
@@ -117,6 +118,27 @@ func (s *polls) after(position uint64) (msg []byte, at uint64, wait <-chan struc
 }
 
 func (s *polls) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.serve(w, r, func(h http.Header, at uint64, _ int) {
+		h.Set("Cache-Control", "no-store")
+		h.Set("Position", strconv.FormatUint(at, 10))
+	})
+}
+
+// serveSame answers with the head lines that gpoll's answers have.
+func (s *polls) serveSame(w http.ResponseWriter, r *http.Request) {
+	s.serve(w, r, func(h http.Header, at uint64, size int) {
+		h.Set("Cache-Control", "no-store")
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Vary", "Origin, Gpoll-Client-Id")
+		h.Set("Gpoll-Position", "9f86d081884c7d65-"+strconv.FormatUint(at, 10))
+		if size > 0 {
+			h.Set("Content-Length", strconv.Itoa(size))
+		}
+	})
+}
+
+func (s *polls) serve(w http.ResponseWriter, r *http.Request, head func(h http.Header, at uint64, size int)) {
 	position, err := strconv.ParseUint(r.URL.Query().Get("after"), 10, 64)
 	if err != nil {
 		http.Error(w, "after is no number", http.StatusBadRequest)
@@ -128,15 +150,14 @@ func (s *polls) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		msg, at, wait := s.after(position)
 		if wait == nil {
 			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-			w.Header().Set("Cache-Control", "no-store")
-			w.Header().Set("Position", strconv.FormatUint(at, 10))
+			head(w.Header(), at, len(msg))
 			_, _ = w.Write(msg)
 			return
 		}
 		select {
 		case <-wait:
 		case <-timeout.C:
-			w.Header().Set("Position", strconv.FormatUint(position, 10))
+			head(w.Header(), position, 0)
 			w.WriteHeader(http.StatusNoContent)
 			return
 		case <-r.Context().Done():

@@ -24,6 +24,7 @@ import (
 // Process is a server that has been started. Its methods are for one goroutine.
 type Process struct {
 	Addr  string // where it listens
+	posts string // where publishers post
 	PID   int
 	Sends []time.Duration // how long each message of the last Publish took, if its command was Timed
 
@@ -68,7 +69,7 @@ func Start(cmd *exec.Cmd, cpu, procs int) (*Process, error) {
 		p.Stop()
 		return nil, err
 	}
-	p.Addr = r.Addr
+	p.Addr, p.posts = r.Addr, r.Posts
 	return p, nil
 }
 

@@ -14,6 +14,7 @@ import (
 	"io"
 	"log"
 	"net"
+	"net/http"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -63,6 +64,7 @@ type Command struct {
 // Reply is one line of standard output.
 type Reply struct {
 	Addr  string `json:"addr,omitempty"`
+	Posts string `json:"posts,omitempty"` // where a POST publishes the next message and is answered its number
 	First uint64 `json:"first,omitempty"` // numbers of the messages published
 	Last  uint64 `json:"last,omitempty"`
 	Stats
@@ -110,6 +112,8 @@ type control struct {
 	addr    string
 	out     *json.Encoder
 	publish func([]byte) error
+
+	sending sync.Mutex // guards the fields below, so that numbers are in the order of publishing
 	seq     uint64
 	buf     []byte
 
@@ -131,7 +135,11 @@ func (c *control) serve() error {
 		defer c.peer.Stop()
 	}
 	go c.readAcks() // ends with the process
-	if err := c.out.Encode(Reply{Addr: addr}); err != nil {
+	posts, err := c.takePosts()
+	if err != nil {
+		return err
+	}
+	if err := c.out.Encode(Reply{Addr: addr, Posts: posts}); err != nil {
 		return err
 	}
 	in := bufio.NewScanner(os.Stdin)
@@ -168,8 +176,40 @@ func (c *control) do(cmd Command) (Reply, error) {
 	return Reply{}, fmt.Errorf("no command %q", cmd.Do)
 }
 
+// takePosts lets publishers come over HTTP, as they do to an application's own handlers, and returns where.
+func (c *control) takePosts() (addr string, err error) {
+	ln, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	h := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		seq, err := c.sendNow()
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		_, _ = fmt.Fprint(w, seq) // a publisher that has gone needs no answer
+	})
+	go func() { _ = http.Serve(ln, h) }() // ends with the process
+	return ln.Addr().String(), nil
+}
+
+// sendNow publishes the next message and returns its number.
+func (c *control) sendNow() (seq uint64, err error) {
+	c.sending.Lock()
+	defer c.sending.Unlock()
+	err = c.sendLocked(load.Now())
+	return c.seq, err
+}
+
 // send publishes the next message as one that was due at stamp.
 func (c *control) send(stamp int64) error {
+	c.sending.Lock()
+	defer c.sending.Unlock()
+	return c.sendLocked(stamp)
+}
+
+func (c *control) sendLocked(stamp int64) error {
 	c.seq++
 	c.buf = load.Payload(c.buf[:0], uint32(c.run), c.seq, stamp, c.size)
 	return c.publish(c.buf)

@@ -15,6 +15,7 @@ type aim struct {
 
 func aims() (list []aim) {
 	const rate, p99, paced, idle, afterGC = "saturated, deliveries/s", "saturated, p99 ms", "paced, CPU µs", "idle, KB", "idle after GC, KB"
+	const later = "idle after messages and GC, KB"
 	for _, k := range []kind{webSocket, events} {
 		for _, n := range []string{"-1000", "-10000"} {
 			c := string(k) + n
@@ -31,12 +32,18 @@ func aims() (list []aim) {
 			aim{"idle connection, KB", c, idle, "gpoll", "", 7.7, false},
 			aim{"idle connection after GC, KB", c, afterGC, "gpoll", "", 6.2, false})
 	}
+	list = append(list,
+		aim{fmt.Sprintf("deliveries/s × centrifuge, %d publishers posting", publishers), "ws-1000", postedRate, "gpoll", "centrifuge", 1.15, true},
+		aim{fmt.Sprintf("p99 × centrifuge, %d publishers posting", publishers), "ws-1000", postedP99, "gpoll", "centrifuge", 1, false})
 	list = append(list, aim{fmt.Sprintf("Send's p99 with %d that never read × without them", silentClients), "ws-10000", silentRatio, "gpoll", "", 1.2, false})
 	for _, c := range []string{"lp-1000", "lp-5000"} {
 		list = append(list,
-			aim{"paced CPU × the plain handler", c, paced, "gpoll", "net/http", 1.1, false},
-			aim{"parked poll, KB", c, idle, "gpoll", "", 18, false},
-			aim{"on Listener: deliveries/s × Nchan", c, rate, "gpoll-listener", "nchan", 1.25, true},
+			aim{"deliveries/s × a plain handler with the same answers", c, rate, "gpoll", "net/http-same", 0.97, true},
+			aim{"deliveries/s × the plain handler", c, rate, "gpoll", "net/http", 0.92, true},
+			aim{"paced CPU × the plain handler", c, paced, "gpoll", "net/http", 1.05, false},
+			aim{"parked poll after messages × the plain handler's", c, later, "gpoll", "net/http", 1, false},
+			aim{"parked poll on Listener after messages, KB", c, later, "gpoll-listener", "", 8, false},
+			aim{"on Listener: deliveries/s × Nchan", c, rate, "gpoll-listener", "nchan", 1.35, true},
 			aim{"on Listener, JSON polls: deliveries/s × the best peer", c, rate, "gpoll-listener-v1", "best", 1.25, true},
 			aim{"on Listener: paced CPU × Nchan", c, paced, "gpoll-listener", "nchan", 1, false})
 	}

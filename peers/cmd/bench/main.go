@@ -34,6 +34,7 @@ type bench struct {
 	paced     time.Duration
 	saturated time.Duration
 	bursts    time.Duration
+	posted    time.Duration
 	silent    time.Duration
 	settle    time.Duration // after connecting
 	wait      time.Duration // for quiet
@@ -70,6 +71,7 @@ func mainErr() error {
 	flag.DurationVar(&b.paced, "paced", 4*time.Second, "`time` for which messages are published at a pace, at least eight; 0 leaves that out")
 	flag.DurationVar(&b.saturated, "saturated", 3*time.Second, "`time` for which messages are published back to back; 0 leaves that out")
 	flag.DurationVar(&b.bursts, "burst", 2*time.Second, "`time` for which messages are published back to back by a publisher that does not give way; 0 leaves that out")
+	flag.DurationVar(&b.posted, "posted", 3*time.Second, fmt.Sprintf("`time` for which %d publishers post over HTTP, each its next message when all clients have the one before, to at most 1,000 WebSockets; 0 leaves that out", publishers))
 	flag.DurationVar(&b.silent, "silent", 12*time.Second, "`time` to measure the call of Send in, half of it with 100 more WebSockets that never read; 0 leaves that out")
 	flag.Uint64Var(&b.window, "ahead", 16, "`messages` that a publisher without pauses may be ahead of the slowest client")
 	flag.DurationVar(&b.wait, "wait", 5*time.Second, "`time` to wait at most, before each measurement, for other programs to leave the processors alone")
@@ -352,6 +354,9 @@ func (b *bench) run(r *report, stop <-chan os.Signal) (failed error) {
 				default:
 					fmt.Fprintf(os.Stderr, "%9.0f/s p99 %5.1f ms %5.2f µs   burst %9.0f/s p99 %5.1f ms   paced %5.2f µs p99 %5.1f ms   idle %5.1f (%5.1f) KB",
 						out.Steady.Rate, out.Steady.P99, out.Steady.CPU, out.Burst.Rate, out.Burst.P99, out.PacedUS, out.PacedMS, out.IdleKB, out.AfterKB)
+					if out.Posted.Rate > 0 {
+						fmt.Fprintf(os.Stderr, "   posted %9.0f/s p99 %5.1f ms", out.Posted.Rate, out.Posted.P99)
+					}
 					if out.SendUS > 0 {
 						fmt.Fprintf(os.Stderr, "   Send p99 %.0f µs, with %d that never read %.0f µs", out.SendUS, silentClients, out.SilentUS)
 					}

@@ -43,6 +43,7 @@ type sample struct {
 	PacedMS  float64    `json:"paced_p99_ms"`
 	Steady   saturation `json:"saturated"`                    // published back to back, giving way after each message
 	Burst    saturation `json:"burst"`                        // the same without giving way
+	Posted   saturation `json:"posted,omitzero"`              // published by several who post over HTTP
 	SendUS   float64    `json:"send_p99_us,omitempty"`        // p99 of the call that publishes
 	SilentUS float64    `json:"send_silent_p99_us,omitempty"` // the same with clients that never read
 
@@ -102,6 +103,9 @@ func (b *bench) measure(s system, c cell) (sample, error) {
 	}
 	if err := m.burst(); err != nil {
 		return out, fmt.Errorf("burst: %w", err)
+	}
+	if err := m.posted(c); err != nil {
+		return out, fmt.Errorf("posted: %w", err)
 	}
 	if s.name == "gpoll" {
 		if err := m.silent(c); err != nil {
@@ -208,12 +212,29 @@ func (m *meter) burst() error {
 	return m.saturate(serve.Command{Do: "saturated", For: m.bench.bursts, Window: m.bench.window, Greedy: true}, &m.out.Burst)
 }
 
+// publishers is how many post at a time.
+const publishers = 16
+
+// posted measures messages that handlers publish: each of several publishers posts its next one when all clients have the one before.
+func (m *meter) posted(c cell) error {
+	if m.bench.posted <= 0 || c.kind != webSocket || c.clients > 1000 {
+		return nil
+	}
+	return m.saturateBy(&m.out.Posted, func() (*load.Tally, error) {
+		return m.note(m.process.PublishBy(m.engine, publishers, m.bench.posted))
+	})
+}
+
 func (m *meter) saturate(cmd serve.Command, out *saturation) error {
+	return m.saturateBy(out, func() (*load.Tally, error) { return m.publish(cmd) })
+}
+
+func (m *meter) saturateBy(out *saturation, publish func() (*load.Tally, error)) error {
 	before, err := m.process.Stats(false)
 	if err != nil {
 		return err
 	}
-	t, err := m.publish(cmd)
+	t, err := publish()
 	if err != nil {
 		return err
 	}
@@ -230,7 +251,10 @@ func (m *meter) saturate(cmd serve.Command, out *saturation) error {
 
 // publish has the server publish and notes what went wrong.
 func (m *meter) publish(cmd serve.Command) (*load.Tally, error) {
-	t, err := m.process.Publish(m.engine, cmd)
+	return m.note(m.process.Publish(m.engine, cmd))
+}
+
+func (m *meter) note(t *load.Tally, err error) (*load.Tally, error) {
 	if t == nil {
 		return nil, err
 	}

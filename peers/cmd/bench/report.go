@@ -78,6 +78,11 @@ func (r *report) figures() []figure {
 			figure{"burst, deliveries/s", func(s sample) float64 { return s.Burst.Rate }, "%.0f", true, false},
 			figure{"burst, p99 ms", func(s sample) float64 { return s.Burst.P99 }, "%.1f", false, false})
 	}
+	if r.bench.posted > 0 {
+		out = append(out,
+			figure{postedRate, func(s sample) float64 { return s.Posted.Rate }, "%.0f", true, false},
+			figure{postedP99, func(s sample) float64 { return s.Posted.P99 }, "%.1f", false, false})
+	}
 	if r.bench.paced > 0 {
 		out = append(out, figure{"paced, CPU µs", func(s sample) float64 { return s.PacedUS }, "%.2f", false, false})
 	}
@@ -93,6 +98,12 @@ func (r *report) figures() []figure {
 	}
 	return out
 }
+
+// What several publishers reach who post over HTTP.
+const (
+	postedRate = "posted, deliveries/s"
+	postedP99  = "posted, p99 ms"
+)
 
 // silentRatio is the figure that says whether those who do not read hold up those who send.
 const silentRatio = "Send p99, with them × without"
@@ -133,7 +144,7 @@ func (r *report) rows() (head []string, rows [][]string) {
 	head = append(head, ratios...)
 	for _, c := range r.cells {
 		for _, f := range r.figures() {
-			if f.own && !slices.ContainsFunc(r.samples[c.String()]["gpoll"], func(s sample) bool { return f.of(s) > 0 }) {
+			if f.own && !r.measured(c, "gpoll", f) || strings.HasPrefix(f.name, "posted") && !slices.ContainsFunc(r.names, func(name string) bool { return r.measured(c, name, f) }) {
 				continue
 			}
 			row := []string{c.String(), f.name}
@@ -145,6 +156,11 @@ func (r *report) rows() (head []string, rows [][]string) {
 		}
 	}
 	return head, rows
+}
+
+// measured reports whether a system has that figure in a cell.
+func (r *report) measured(c cell, name string, f figure) bool {
+	return slices.ContainsFunc(r.samples[c.String()][name], func(s sample) bool { return f.of(s) > 0 })
 }
 
 func (r *report) field(c cell, name string, f figure) string {
@@ -272,7 +288,7 @@ Server on one processor, load generator on another, messages of %d bytes over re
 delivery verified for loss, repetition, order and content. *Paced*: one broadcast every 100 ms to 1,000 clients, every
 second to 10,000, every 500 ms to 5,000 polls. *Saturated*: the server's process publishes back to back and gives way after
 each message. *Burst*: it does not give way. In both it
-is at most %d messages ahead of the slowest client. The figures are medians of
+is at most %d messages ahead of the slowest client. *Posted*: %d publishers post over HTTP to the server's process, each its next message when all clients have the one before. The figures are medians of
 %d interleaved rounds; ± is half the distance between the best and the worst round. CPU is the server's processor time per delivery. Memory is the
 resident memory of the server per idle connection, before the first message and after some, without what the kernel holds. *Send* is the time that the publishing call takes while the
 messages are published as in *saturated*, in turns without and with %d more WebSockets that never read. An exclamation mark: not all messages arrived.
@@ -281,7 +297,7 @@ messages are published as in *saturated*, in turns without and with %d more WebS
 
 func (r *report) markdownFile(name string) error {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, introduction, r.bench.size, r.bench.window, r.bench.rounds, silentClients)
+	fmt.Fprintf(&b, introduction, r.bench.size, r.bench.window, publishers, r.bench.rounds, silentClients)
 	m := machine()
 	fmt.Fprintf(&b, "Machine: %s, %d processors, Linux %s, %s, GOMAXPROCS=%d for the server.\n\n", m.CPU, m.Cores, m.Kernel, m.Go, r.bench.procs)
 	fmt.Fprintf(&b, "```\n%s\n```\n\n", r.command)

@@ -76,7 +76,8 @@ func systems() []system {
 		{name: "melody", about: "olahol/melody v1.1.4", binary: "melody", speaks: protocols{webSocket: plainWebSocket("/ws")}},
 		{name: "coder", about: "coder/websocket v1.8.15, a goroutine per client", binary: "coder", speaks: protocols{webSocket: plainWebSocket("/ws")}},
 		{name: "go-sse", about: "tmaxmax/go-sse v0.11.0", binary: "gosse", speaks: protocols{events: plainEvents("/sse")}},
-		{name: "net/http", about: "handlers on net/http alone, SSE with Flush, polls with a cursor", binary: "nethttp", speaks: protocols{events: plainEvents("/sse"), longPoll: httpPolls}},
+		{name: "net/http", about: "handlers on net/http alone, SSE with Flush, polls with a cursor", binary: "nethttp", speaks: protocols{events: plainEvents("/sse"), longPoll: httpPolls("/lp", "Position")}},
+		{name: "net/http-same", about: "the polls of net/http with the head lines of gpoll's answers", binary: "nethttp", speaks: protocols{longPoll: httpPolls("/lp-same", "Gpoll-Position")}},
 		{name: "golongpoll", about: "jcuga/golongpoll v1.3.0", binary: "golongpoll", speaks: protocols{longPoll: golongpollPolls}},
 		{name: "ws", about: "ws 8.23.0 on Node.js", script: "ws.mjs", speaks: protocols{webSocket: plainWebSocket("/ws")}},
 		{name: "socket.io", about: "Socket.IO 4.8.4 on Node.js, its WebSocket transport", script: "socketio.mjs", speaks: protocols{webSocket: socketIO}},
@@ -145,19 +146,23 @@ func rawPolls(addr string) (load.Protocol, error) {
 	}), nil
 }
 
-func httpPolls(addr string) (load.Protocol, error) {
-	return polls(addr, "/lp?after=", func(c *load.Client, dst []byte) ([]byte, []byte) {
-		if len(c.Cursor) == 0 {
-			return append(dst, '0'), nil
-		}
-		return c.Cursor, nil
-	}, func(c *load.Client, head, body []byte) error {
-		if len(body) > 0 && !c.Message(body) {
-			c.Foreign()
-		}
-		c.Cursor = append(c.Cursor[:0], load.Header(head, "Position")...)
-		return nil
-	}), nil
+// httpPolls gives back the number that a head line ends with.
+func httpPolls(path, cursor string) func(string) (load.Protocol, error) {
+	return func(addr string) (load.Protocol, error) {
+		return polls(addr, path+"?after=", func(c *load.Client, dst []byte) ([]byte, []byte) {
+			if len(c.Cursor) == 0 {
+				return append(dst, '0'), nil
+			}
+			return c.Cursor, nil
+		}, func(c *load.Client, head, body []byte) error {
+			if len(body) > 0 && !c.Message(body) {
+				c.Foreign()
+			}
+			at := load.Header(head, cursor)
+			c.Cursor = append(c.Cursor[:0], at[bytes.LastIndexByte(at, '-')+1:]...)
+			return nil
+		}), nil
+	}
 }
 
 // nchanPolls gives back what Nchan says of the last message in the two headers that are its cursor. An answer is one message or, where the
