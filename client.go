@@ -85,6 +85,7 @@ const (
 	away     mode = iota // nobody: the client is unattached and will bring its cursor or find it in Client.cursor
 	counting             // nobody, but a poll without cursor is expected: it is removed when too much has come meanwhile
 	reading              // the attach's goroutine reads the log
+	resuming             // a goroutine is about to read the log for a poll that was parked
 	queued               // the routine queues for the attach's goroutine
 	direct               // the routine sends on the channel that GetChannel returned
 	inline               // the routine writes to the attach's socket

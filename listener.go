@@ -62,8 +62,13 @@ func (b *Broadcaster) wrap(conn net.Conn) net.Conn {
 // A pollConn is a connection of Listener, between net/http and the socket. Its life as a connection is here, what it remembers
 // in repeat.go, and what it does with a poll in parked.go.
 //
-// net/http reads from one goroutine at a time and waits in Read while the connection is idle: that goroutine is the reader. stream.mu is
-// the right to write, and guards the fields below it.
+// net/http reads from one goroutine at a time and waits in Read while the connection is idle: that goroutine is the reader.
+//
+// stream.mu is the right to write an answer of gpoll's own, and guards the fields that say so. The reader holds it, a handler that claims the
+// connection, Close, drain when it ends, finish, resume, and a routine from the moment it collects an answer to the moment it has written it.
+// Nobody waits while holding it, but for a routine's mu. A routine only tries it, and owes its parked poll to resume when it fails (see
+// parked.go): nobody has to look for that poll before letting go. net/http writes without it, for it writes only after Read has returned, and
+// Read returns when no answer is under way.
 type pollConn struct {
 	stream
 	b        *Broadcaster
@@ -80,7 +85,6 @@ type pollConn struct {
 
 	// The poll that is answered here. Its reader begins it; the routine answers it while its mode is parked.
 	parked   *attach // until it is answered; guarded by stream.mu
-	kicked   bool    // the reader hands the parked request up; guarded by stream.mu
 	poll     poll
 	first    [1]item // where poll.items begins
 	current  *repeat
@@ -157,11 +161,8 @@ type repeatReader struct {
 func (r *repeatReader) next(n int, err error) (more bool) {
 	c := r.c
 	if r.held > 0 {
-		back, kicked := c.takeBack(err == io.EOF)
+		back := c.takeBack(err == io.EOF)
 		switch {
-		case kicked:
-			r.n = r.held + n
-			return false
 		case back && n > 0:
 			r.n, r.err = r.held+n, err
 			return false

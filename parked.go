@@ -9,6 +9,15 @@ import (
 
 // A poll on a connection of Listener is parked: it has no goroutine that waits for messages. The routine answers it, and the connection's
 // reader, which waits for the next request, takes it back when the client sends more or goes away.
+//
+// hotClient.mode, which routine.mu guards, says whose the poll is:
+//
+//   - parked: the routine's. A round that has something for it answers it, if it gets stream.mu at once and the answer can be made in a round.
+//   - resuming: the round could not answer it, because somebody held stream.mu or because a gap of the broker or a new epoch comes first.
+//     The routine offers it nothing more; a goroutine of its own, which resume runs on, waits for stream.mu and reads the log on.
+//   - reading: the one that runs ready, in begin or in resume. It answers, or parks the poll again.
+//
+// So a round never relies on whoever holds stream.mu, who owes the poll nothing when letting go.
 
 // What begin did with a poll.
 type pollBegun uint8
@@ -53,17 +62,52 @@ func (c *pollConn) begin(rep *repeat, after Position) pollBegun {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.concludeLocked(ev)
+	return pollAnswered
+}
+
+// concludeLocked answers the poll with what ready has found.
+func (c *pollConn) concludeLocked(ev event) {
+	p := &c.poll
 	switch {
-	case c.parked == nil: // it ended, and finish has said why
+	case c.parked == nil: // it ended, and finish or Close has said why
 	case ev == gotEnd:
 		c.refuseLocked(p.attach.ending.Load().refusal)
 	default:
-		b.countItems(p.items)
+		c.b.countItems(p.items)
 		out := p.answer()
 		p.end(c.answerLocked(&out) == nil)
 	}
 	c.first, p.items = [1]item{}, nil
-	return pollAnswered
+}
+
+// resumeLocked takes c's parked poll out of the round, which cannot answer it, and gives it to a goroutine of its own. at is how far the poll
+// has been offered everything. routine.mu is held.
+func (r *routine) resumeLocked(c *Client, at Position) {
+	a := c.attach
+	conn := a.poll
+	a.cursor, a.verified = maxPosition(at, c.hot().from), true
+	c.hot().mode = resuming
+	r.b.spawn(func() { conn.resume(c) })
+}
+
+// resume carries on where a round has left a client's poll.
+func (c *pollConn) resume(of *Client) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r := of.routine
+	r.mu.Lock()
+	mine := c.parked != nil && of.attach == c.parked && of.hot().mode == resuming // else it has been taken back or has ended
+	if mine {
+		of.hot().mode = reading
+	}
+	r.mu.Unlock()
+	if !mine {
+		return
+	}
+	if ev := c.poll.ready(); ev != gotHandedOver {
+		c.concludeLocked(ev)
+	}
 }
 
 // idleAgain begins the server's time-out between two requests.
@@ -148,29 +192,24 @@ func (c *pollConn) refuseLocked(why *refusal, more ...field) {
 	_ = c.answerLocked(&out) // the reader sees a failure too
 }
 
-// takeBack is called by the reader when something has arrived while a poll was parked, or what arrives has ended. It waits for a write that is under way, and
-// reports whether the poll is still without an answer, and whether the server shall give it: then it has no attach any more.
-func (c *pollConn) takeBack(ended bool) (back, kicked bool) {
+// takeBack is called by the reader when something has arrived while a poll was parked, or what arrives has ended. It waits for a write that
+// is under way, and reports whether the poll is still without an answer: then it has no attach any more.
+func (c *pollConn) takeBack(ended bool) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.parked == nil {
-		return false, false
+		return false
 	}
 	a := c.parked
-	if c.kicked {
-		c.parked, c.kicked = nil, false
-		_ = c.Conn.SetReadDeadline(time.Time{}) // Read reports a closed connection
-		return true, true
-	}
 	if c.poll.end(false) {
 		if c.parked = nil; ended {
 			out := c.poll.answer()
 			_ = c.answerLocked(&out) // nobody may be there to hear that there was nothing
 		}
-		return true, false
+		return true
 	}
 	c.refuseLocked(a.ending.Load().refusal)
-	return false, false
+	return false
 }
 
 // finish tells the client why its parked poll has ended.
@@ -208,14 +247,11 @@ func (r *routine) answerParked(c *Client, recs []*record) {
 	if len(recs) == 0 {
 		return
 	}
-	if !whole(recs) {
-		r.kickLocked(c)
-		return
-	}
 	a := c.attach
 	conn := a.poll
-	if !conn.mu.TryLock() {
-		return // its reader takes it back, or Close does: nothing counts as delivered
+	if !whole(recs) || !conn.mu.TryLock() {
+		r.resumeLocked(c, r.before)
+		return
 	}
 	p := &conn.poll
 	limit := p.limit()
@@ -297,7 +333,7 @@ func (r *routine) expireParked(now moment) {
 	r.scratch = <-r.b.turns
 	r.mu.Lock()
 	for _, a := range r.expired {
-		// It may be another poll by now. Its reader takes it back, or Close does, if its connection is in use.
+		// It may be another poll by now, or have been given to resume. If its connection is in use the next sweep finds it again: it stays due.
 		if conn := a.poll; a.client.attach == a && a.client.hot().mode == parked && now >= a.due && conn.mu.TryLock() {
 			a.cursor = maxPosition(r.at, a.cursor.Seq)
 			r.putParked(&conn.poll, conn)
@@ -307,18 +343,6 @@ func (r *routine) expireParked(now moment) {
 	r.expired = emptied(r.expired)
 	r.writeAnswers()
 	r.endTurn()
-}
-
-// kickLocked lets the server answer a parked poll.
-func (r *routine) kickLocked(c *Client) {
-	conn := c.attach.poll
-	if !conn.mu.TryLock() {
-		return // its reader takes it back, or Close does
-	}
-	defer conn.mu.Unlock()
-	conn.kicked = true
-	conn.poll.endLocked(false)
-	_ = conn.Conn.SetReadDeadline(time.Unix(1, 0)) // a closed connection has no reader
 }
 
 // dateLine is the Date line of an answer at this second.

@@ -227,7 +227,7 @@ func (r *routine) restartLocked(c *Client) {
 	case inline:
 		r.pullOutLocked(c)
 	case parked:
-		r.kickLocked(c)
+		r.resumeLocked(c, r.at)
 	}
 }
 

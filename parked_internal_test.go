@@ -1,0 +1,33 @@
+package gpoll
+
+import (
+	"runtime"
+	"slices"
+)
+
+// HoldConnections takes the right to write of every connection of Listener, as whoever uses one does for a moment: its reader, a handler, Close, a
+// goroutine that ends. letGo gives it back as they do.
+func (b *Broadcaster) HoldConnections() (letGo func()) {
+	b.conns.mu.RLock()
+	defer b.conns.mu.RUnlock()
+	var held []*pollConn
+	for _, c := range b.conns.byAddr {
+		c.mu.Lock()
+		held = append(held, c)
+	}
+	return func() {
+		for _, c := range slices.Backward(held) {
+			c.mu.Unlock()
+		}
+	}
+}
+
+// AwaitRounds returns when every routine has offered its clients what is in the log now.
+func (b *Broadcaster) AwaitRounds() {
+	end := b.messages.end()
+	b.clients.each(func(r *routine) {
+		for at := r.settled(); at.Epoch != end.Epoch || at.Seq < end.Seq; at = r.settled() {
+			runtime.Gosched()
+		}
+	})
+}
