@@ -85,6 +85,8 @@ type pollConn struct {
 
 	// The poll that is answered here. Its reader begins it; the routine answers it while its mode is parked.
 	parked   *attach // until it is answered; guarded by stream.mu
+	refused  bool    // the answer says only that the poll has ended; guarded by stream.mu
+	closed   bool    // Close was called; guarded by stream.mu
 	poll     poll
 	first    [1]item // where poll.items begins
 	current  *repeat
@@ -135,13 +137,12 @@ func (c *pollConn) Read(p []byte) (int, error) {
 // readOn reads while the server waits for the next request, and answers repeats meanwhile.
 func (c *pollConn) readOn(p []byte) (int, error) {
 	r := repeatReader{c: c, p: p}
-	if c.raw == nil || c.b.Authorize != nil {
-		// The application is not called while the socket is held for reading: Close would wait for it.
-		for more := true; more; {
-			more = r.next(c.Conn.Read(p[r.held:]))
+	for r.read(); !r.done; {
+		c.drained() // here, and not while the socket is held for reading: Close would wait
+		early := r.early
+		if r.early = false; !early || r.take(r.n, r.err) {
+			r.read()
 		}
-	} else if err := readEach(c.raw, func() []byte { return p[r.held:] }, r.next); err != nil {
-		r.next(0, err)
 	}
 	c.handUp(p[:r.n])
 	c.drained() // an answer goes out whole before net/http writes
@@ -150,41 +151,63 @@ func (c *pollConn) readOn(p []byte) (int, error) {
 
 // A repeatReader is one Read that answers repeats.
 type repeatReader struct {
-	c    *pollConn
-	p    []byte
-	held int // bytes of a request that waits for its answer, at the beginning of p
-	n    int // what Read returns
-	err  error
+	c     *pollConn
+	p     []byte
+	held  int   // bytes of a request that waits for its answer, at the beginning of p
+	n     int   // what Read returns
+	err   error // the same
+	done  bool  // Read returns
+	early bool  // n and err came while an answer was under way: they are looked at when it has gone out
+}
+
+// read reads until Read returns or an answer is under way.
+func (r *repeatReader) read() {
+	c := r.c
+	if c.raw == nil || c.b.Authorize != nil {
+		// The application is not called while the socket is held for reading: Close would wait for it.
+		for r.next(c.Conn.Read(r.p[r.held:])) {
+		}
+	} else if err := readEach(c.raw, func() []byte { return r.p[r.held:] }, r.next); err != nil {
+		r.next(0, err)
+	}
 }
 
 // next takes n bytes that have been read behind the held ones, and reports whether to read on.
 func (r *repeatReader) next(n int, err error) (more bool) {
 	c := r.c
 	if r.held > 0 {
-		back := c.takeBack(err == io.EOF)
-		switch {
-		case back && n > 0:
-			r.n, r.err = r.held+n, err
-			return false
-		case back: // the client has gone, or will send no more
-			r.err = err
+		if c.takeBack(err == io.EOF) {
+			if n > 0 { // else the client has gone, or will send no more
+				r.n = r.held + n
+			}
+			r.err, r.done = err, true
 			return false
 		}
 		copy(r.p, r.p[r.held:r.held+n])
 		r.held = 0
 	}
+	if c.stalled.Load() {
+		r.n, r.err, r.early = n, err, true
+		return false
+	}
+	return r.take(n, err)
+}
+
+// take looks at n bytes that have been read while no answer is under way, and reports whether to read on.
+func (r *repeatReader) take(n int, err error) (more bool) {
+	c := r.c
 	if err == nil && n < len(r.p) {
 		if rep, after := c.match(r.p[:n]); rep != nil {
 			switch c.begin(rep, after) {
 			case pollAnswered:
-				return true
+				return !c.stalled.Load()
 			case pollParked:
 				r.held = n
 				return true
 			}
 		}
 	}
-	r.n, r.err = n, err
+	r.n, r.err, r.done = n, err, true
 	return false
 }
 
@@ -196,13 +219,25 @@ func (c *pollConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// Close is net.Conn's. A poll that waits is told that the server goes down: nobody else closes a connection meanwhile.
+// Close is net.Conn's. A poll that waits is told that the server goes down: nobody else closes a connection meanwhile. An answer that is
+// under way goes out first, for at most WriteTimeout, and Close does not wait for that.
 func (c *pollConn) Close() error {
 	c.mu.Lock()
 	c.dismissLocked()
+	c.closed = true
+	last := !c.stalled.Load()
 	c.mu.Unlock()
 	c.b.conns.remove(c)
+	if !last {
+		return nil // drain does
+	}
 	return c.Conn.Close()
+}
+
+// shut closes the connection at once.
+func (c *pollConn) shut() {
+	c.b.conns.remove(c)
+	_ = c.Conn.Close() // once more than needed, perhaps
 }
 
 // CloseWrite is net.TCPConn's; net/http looks for it.

@@ -54,7 +54,7 @@ func (c *pollConn) begin(rep *repeat, after Position) pollBegun {
 	}
 	b.repeats.Add(1)
 	c.mu.Lock()
-	c.parked, c.current = p.attach, rep
+	c.parked, c.current, c.refused = p.attach, rep, false
 	c.mu.Unlock()
 	ev := p.ready()
 	if ev == gotHandedOver {
@@ -76,7 +76,7 @@ func (c *pollConn) concludeLocked(ev event) {
 	default:
 		c.b.countItems(p.items)
 		out := p.answer()
-		p.end(c.answerLocked(&out) == nil)
+		p.end(c.answerLocked(&out) == nil && !c.stalled.Load())
 	}
 	c.first, p.items = [1]item{}, nil
 }
@@ -133,45 +133,54 @@ var answerBuffers = sync.Pool{New: func() any { return new([]byte) }}
 
 const maxAnswerBuffer = 64 << 10
 
-// putLocked writes the answer of the parked poll, without waiting, and does not keep p. What the socket refuses goes out by a goroutine.
+// putLocked writes the answer of the parked poll, without waiting, and does not keep p. What the socket refuses goes out by drain, and the
+// reader begins no other poll meanwhile: one answer at most is under way.
 func (c *pollConn) putLocked(p []byte) error {
 	c.parked = nil
-	c.idleAgain()
-	if c.stalled.Load() {
-		c.rest = append(c.rest, p...)
-		return nil
-	}
-	if err := c.tryWriteLocked(p); err != nil {
-		return err
-	}
-	if c.stalled.Load() {
+	err := c.tryWriteLocked(p)
+	switch {
+	case err != nil:
+		c.b.spawn(c.shut) // the reader ends with it; a routine does not wait for that
+	case c.stalled.Load():
 		c.draining = make(chan struct{})
 		c.b.spawn(c.drain)
+	default:
+		c.idleAgain()
 	}
-	return nil
+	return err
 }
 
 // drain writes what the socket did not take at once. It ends with that, or closes the connection when it takes longer than WriteTimeout.
 func (c *pollConn) drain() {
+	_ = c.Conn.SetWriteDeadline(time.Now().Add(c.timeout)) // Write reports a closed connection
+	_, err := c.Conn.Write(c.rest)                         // which is touched by nobody else while stalled is set
+	_ = c.Conn.SetWriteDeadline(time.Time{})
 	c.mu.Lock()
-	for {
-		p := c.rest
-		if c.rest = nil; len(p) == 0 {
-			break
+	if err == nil {
+		if !c.refused {
+			c.poll.arrived()
 		}
-		c.mu.Unlock()
-		_ = c.Conn.SetWriteDeadline(time.Now().Add(c.timeout)) // Write reports a closed connection
-		if _, err := c.Conn.Write(p); err != nil {
-			_ = c.Close() // the reader ends with it
-			c.mu.Lock()
-			break
-		}
-		_ = c.Conn.SetWriteDeadline(time.Time{})
-		c.mu.Lock()
+		c.idleAgain()
 	}
+	last := err != nil || c.closed
+	c.rest = nil
 	c.stalled.Store(false)
 	close(c.draining)
 	c.mu.Unlock()
+	if last {
+		c.shut() // the reader ends with it
+	}
+}
+
+// arrived says that an answer has gone out which did not at once: the next poll without cursor acknowledges it, if none has come meanwhile.
+func (p *poll) arrived() {
+	a := p.attach
+	c := a.client
+	c.routine.mu.Lock()
+	defer c.routine.mu.Unlock()
+	if a.implicit && a.ending.Load() == nil && c.attach == nil && c.kept != nil && c.kept.sent.IsZero() && c.cursor == p.started {
+		c.kept.sent, c.kept.backSent = a.cursor, p.owed-len(a.backfill)
+	}
 }
 
 // drained waits until no answer is under way.
@@ -186,6 +195,7 @@ func (c *pollConn) drained() {
 
 // refuseLocked answers the parked poll, whose attach has ended, with why.
 func (c *pollConn) refuseLocked(why *refusal, more ...field) {
+	c.refused = true
 	c.b.counts.refused.add(why.code)
 	out := why.answer()
 	out.fields = append(out.fields, more...)
@@ -303,24 +313,28 @@ func (r *routine) writeAnswers() {
 	for _, out := range r.answers {
 		c := out.conn
 		err := c.putLocked(out.bytes)
-		a := c.poll.attach
-		c.mu.Unlock()
 		if err == nil {
 			delivered += out.messages
-		} else if a.implicit {
-			r.unsend(a.client)
 		}
+		if err != nil || c.stalled.Load() {
+			r.unsend(c.poll.attach)
+		}
+		c.mu.Unlock()
 	}
 	if delivered > 0 {
 		r.b.delivered.Add(uint64(delivered))
 	}
 }
 
-// unsend forgets a response that did not go out: the next poll without cursor gets it again.
-func (r *routine) unsend(c *Client) {
+// unsend forgets a response that did not go out, or not yet: the next poll without cursor gets it again. See arrived.
+func (r *routine) unsend(a *attach) {
+	if !a.implicit {
+		return
+	}
+	c := a.client
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if c.attach == nil && c.kept != nil {
+	if c.attach == nil && c.kept != nil && c.kept.sent == a.cursor {
 		c.kept.sent, c.kept.backSent = Position{}, 0
 	}
 }
