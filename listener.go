@@ -17,11 +17,19 @@ import (
 // A connection remembers a poll that has passed through net/http, the middleware and Authorize. While the server waits for the
 // connection's next request, one that repeats those bytes exactly, but for the digits of its cursor, is answered here:
 //
-//   - Authorize is asked for each, with the remembered request (its URL has the old cursor). When it refuses, the server gets the request.
+//   - Authorize is asked for each, with the remembered request (its URL has the old cursor). When it refuses, the server
+//     gets the request.
 //   - Middleware around the mount sees one poll in 30 s of each client. What it added to the head of the answer is added to
-//     the others, but for cookies; an answer whose body it changed is never repeated.
-//   - To the server the connection is idle: its IdleTimeout runs between two polls, not during one, and its Shutdown and Close answer a
-//     poll that waits with 503 and "shutdown", as the Broadcaster's Shutdown does. Either may come first.
+//     the others, except cookies: a Set-Cookie line goes with the answer that it was made for and with no other. An answer
+//     whose body the middleware changed is never repeated.
+//   - A session that is prolonged by use, in a cookie or on the server, is therefore prolonged after 30 s and one PollWait
+//     at the latest: it must live longer than that, which is a minute by default. A cookie with a new value is safe: it
+//     makes the client's next poll another request, which the server gets.
+//   - To the server the connection is idle: its IdleTimeout runs between two polls, not during one, and its Shutdown and
+//     Close answer a poll that waits with 503 and "shutdown", as the Broadcaster's Shutdown does. Either may come first.
+//     An answer that the client's socket has not taken yet goes out before the connection is closed, for at most
+//     WriteTimeout; the Broadcaster's Shutdown waits for that.
+//   - A connection has one answer under way at most. Requests behind it are looked at when it has gone out.
 //
 // A connection that a proxy shares between clients remembers a few polls. TLS, HTTP/2, and listeners whose connections
 // are neither TCP nor Unix sockets, gain nothing and lose nothing. The connections have a method NetConn() net.Conn that returns
@@ -64,11 +72,14 @@ func (b *Broadcaster) wrap(conn net.Conn) net.Conn {
 //
 // net/http reads from one goroutine at a time and waits in Read while the connection is idle: that goroutine is the reader.
 //
-// stream.mu is the right to write an answer of gpoll's own, and guards the fields that say so. The reader holds it, a handler that claims the
-// connection, Close, drain when it ends, finish, resume, and a routine from the moment it collects an answer to the moment it has written it.
-// Nobody waits while holding it, but for a routine's mu. A routine only tries it, and owes its parked poll to resume when it fails (see
-// parked.go): nobody has to look for that poll before letting go. net/http writes without it, for it writes only after Read has returned, and
-// Read returns when no answer is under way.
+// stream.mu is the right to write an answer of gpoll's own, and guards the fields that say so. It is held by the reader, by
+// a handler that claims the connection, by Close, by drain when it ends, by finish and resume, and by a routine from the
+// moment it collects an answer until it has written it. Nobody waits while holding it, except for a routine's mu.
+//
+// A routine only tries stream.mu. When it fails, the routine itself sees to the parked poll: resume waits for the lock and
+// takes the poll on (see parked.go). The holder owes that poll nothing, whoever it is.
+//
+// net/http writes without the lock: it writes only after Read has returned, and Read returns when no answer is under way.
 type pollConn struct {
 	stream
 	b        *Broadcaster
@@ -93,9 +104,7 @@ type pollConn struct {
 	draining chan struct{} // closed when what the socket refused has gone out; nil: it never did
 	idle     time.Duration // the server's time-out between two requests; 0: none
 
-	// Touched only by the handler's goroutine.
-	watching bool
-	watched  []byte // written to net/http's client while watching
+	watching atomic.Pointer[claim] // of the handler whose answer is being written; nil: none
 }
 
 // NetConn returns the connection that was accepted.
@@ -213,14 +222,27 @@ func (r *repeatReader) take(n int, err error) (more bool) {
 
 // Write is net.Conn's.
 func (c *pollConn) Write(p []byte) (int, error) {
-	if c.watching && len(c.watched) <= maxRepeat {
-		c.watched = append(c.watched, p...)
+	if k := c.watching.Load(); k != nil {
+		k.see(p)
 	}
 	return c.Conn.Write(p)
 }
 
-// Close is net.Conn's. A poll that waits is told that the server goes down: nobody else closes a connection meanwhile. An answer that is
-// under way goes out first, for at most WriteTimeout, and Close does not wait for that.
+// ReadFrom is net.TCPConn's; net/http looks for it, and has the system send a file without reading it.
+func (c *pollConn) ReadFrom(from io.Reader) (int64, error) {
+	if to, ok := c.Conn.(io.ReaderFrom); ok && c.watching.Load() == nil {
+		return to.ReadFrom(from)
+	}
+	buf := copyBuffers.Get().(*[32 << 10]byte)
+	defer copyBuffers.Put(buf)
+	return io.CopyBuffer(struct{ io.Writer }{c}, struct{ io.Reader }{from}, buf[:])
+}
+
+// copyBuffers are for what the system cannot send by itself.
+var copyBuffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
+
+// Close is net.Conn's. A poll that waits is told that the server goes down: nobody else closes a connection meanwhile. An
+// answer that is under way goes out first, for at most WriteTimeout; Close does not wait for it.
 func (c *pollConn) Close() error {
 	c.mu.Lock()
 	c.dismissLocked()

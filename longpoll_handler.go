@@ -186,7 +186,7 @@ func (p *waitingPoll) write() {
 	// A wrapper without Unwrap leaves the server's own time-out in force, and does not say whether the write went out.
 	_ = rc.SetWriteDeadline(time.Now().Add(b.set.writeTimeout))
 	out := p.answer()
-	p.claim.watch()
+	p.claim.watch(&out)
 	b.writeHead(p.w, p.r)
 	err := out.write(p.w)
 	if err == nil {

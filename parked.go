@@ -7,17 +7,15 @@ import (
 	"unique"
 )
 
-// A poll on a connection of Listener is parked: it has no goroutine that waits for messages. The routine answers it, and the connection's
-// reader, which waits for the next request, takes it back when the client sends more or goes away.
+// A poll on a connection of Listener is parked: it has no goroutine that waits for messages. The routine answers it, and
+// the connection's reader, which waits for the next request, takes it back when the client sends more or goes away.
 //
 // hotClient.mode, which routine.mu guards, says whose the poll is:
 //
-//   - parked: the routine's. A round that has something for it answers it, if it gets stream.mu at once and the answer can be made in a round.
-//   - resuming: the round could not answer it, because somebody held stream.mu or because a gap of the broker or a new epoch comes first.
-//     The routine offers it nothing more; a goroutine of its own, which resume runs on, waits for stream.mu and reads the log on.
-//   - reading: the one that runs ready, in begin or in resume. It answers, or parks the poll again.
-//
-// So a round never relies on whoever holds stream.mu, who owes the poll nothing when letting go.
+//   - parked: the routine's. A round that has something for the poll answers it, if stream.mu is free.
+//   - resuming: resume's, a goroutine of its own, which waits for stream.mu and reads the log on. A round gives the poll to
+//     it when stream.mu is held, or when a gap of the broker or a new epoch has to be read from the log.
+//   - reading: that of the goroutine that runs ready, in begin or in resume. It answers the poll or parks it again.
 
 // What begin did with a poll.
 type pollBegun uint8
@@ -81,8 +79,8 @@ func (c *pollConn) concludeLocked(ev event) {
 	c.first, p.items = [1]item{}, nil
 }
 
-// resumeLocked takes c's parked poll out of the round, which cannot answer it, and gives it to a goroutine of its own. at is how far the poll
-// has been offered everything. routine.mu is held.
+// resumeLocked gives c's parked poll, which the round cannot answer, to a goroutine of its own. Everything up to at has been
+// offered to the poll. routine.mu is held.
 func (r *routine) resumeLocked(c *Client, at Position) {
 	a := c.attach
 	conn := a.poll
@@ -91,13 +89,14 @@ func (r *routine) resumeLocked(c *Client, at Position) {
 	r.b.spawn(func() { conn.resume(c) })
 }
 
-// resume carries on where a round has left a client's poll.
+// resume reads the log on for a client's poll that a round could not answer.
 func (c *pollConn) resume(of *Client) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	r := of.routine
 	r.mu.Lock()
-	mine := c.parked != nil && of.attach == c.parked && of.hot().mode == resuming // else it has been taken back or has ended
+	// Else it has been taken back, or has ended.
+	mine := c.parked != nil && of.attach == c.parked && of.hot().mode == resuming
 	if mine {
 		of.hot().mode = reading
 	}
@@ -133,8 +132,8 @@ var answerBuffers = sync.Pool{New: func() any { return new([]byte) }}
 
 const maxAnswerBuffer = 64 << 10
 
-// putLocked writes the answer of the parked poll, without waiting, and does not keep p. What the socket refuses goes out by drain, and the
-// reader begins no other poll meanwhile: one answer at most is under way.
+// putLocked writes the answer of the parked poll, without waiting, and does not keep p. What the socket refuses goes out by
+// drain. The reader begins no other poll meanwhile, so that one answer at most is under way.
 func (c *pollConn) putLocked(p []byte) error {
 	c.parked = nil
 	err := c.tryWriteLocked(p)
@@ -150,7 +149,7 @@ func (c *pollConn) putLocked(p []byte) error {
 	return err
 }
 
-// drain writes what the socket did not take at once. It ends with that, or closes the connection when it takes longer than WriteTimeout.
+// drain writes what the socket did not take at once. It ends with that, or closes the connection after WriteTimeout.
 func (c *pollConn) drain() {
 	_ = c.Conn.SetWriteDeadline(time.Now().Add(c.timeout)) // Write reports a closed connection
 	_, err := c.Conn.Write(c.rest)                         // which is touched by nobody else while stalled is set
@@ -172,13 +171,17 @@ func (c *pollConn) drain() {
 	}
 }
 
-// arrived says that an answer has gone out which did not at once: the next poll without cursor acknowledges it, if none has come meanwhile.
+// arrived is called when an answer has gone out that the socket did not take at once: the next poll without cursor
+// acknowledges it, unless another has come meanwhile.
 func (p *poll) arrived() {
 	a := p.attach
 	c := a.client
 	c.routine.mu.Lock()
 	defer c.routine.mu.Unlock()
-	if a.implicit && a.ending.Load() == nil && c.attach == nil && c.kept != nil && c.kept.sent.IsZero() && c.cursor == p.started {
+	if !a.implicit || a.ending.Load() != nil || c.attach != nil {
+		return
+	}
+	if c.kept != nil && c.kept.sent.IsZero() && c.cursor == p.started {
 		c.kept.sent, c.kept.backSent = a.cursor, p.owed-len(a.backfill)
 	}
 }
@@ -202,8 +205,9 @@ func (c *pollConn) refuseLocked(why *refusal, more ...field) {
 	_ = c.answerLocked(&out) // the reader sees a failure too
 }
 
-// takeBack is called by the reader when something has arrived while a poll was parked, or what arrives has ended. It waits for a write that
-// is under way, and reports whether the poll is still without an answer: then it has no attach any more.
+// takeBack is called by the reader when something has arrived while a poll was parked, or when the client sends no more.
+// It waits for a write that is under way, and reports whether the poll is still without an answer: then it has no attach
+// any more.
 func (c *pollConn) takeBack(ended bool) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -347,7 +351,7 @@ func (r *routine) expireParked(now moment) {
 	r.scratch = <-r.b.turns
 	r.mu.Lock()
 	for _, a := range r.expired {
-		// It may be another poll by now, or have been given to resume. If its connection is in use the next sweep finds it again: it stays due.
+		// It may be another poll by now, or resume's. If its connection is in use, it stays due and the next sweep answers it.
 		if conn := a.poll; a.client.attach == a && a.client.hot().mode == parked && now >= a.due && conn.mu.TryLock() {
 			a.cursor = maxPosition(r.at, a.cursor.Seq)
 			r.putParked(&conn.poll, conn)

@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// HoldConnections takes the right to write of every connection of Listener, as whoever uses one does for a moment: its reader, a handler, Close, a
-// goroutine that ends. letGo gives it back as they do.
+// HoldConnections takes stream.mu of every connection of Listener, as its reader, a handler, Close, or a goroutine that ends
+// does for a moment. letGo gives them back.
 func (b *Broadcaster) HoldConnections() (letGo func()) {
 	b.conns.mu.RLock()
 	defer b.conns.mu.RUnlock()

@@ -56,7 +56,7 @@ func (w *wire) payloads(a answer) (all []string) {
 	return all
 }
 
-// A round that finds the connection of a parked poll in use skips nothing: whoever uses it, and whatever the round has for the poll.
+// A round that finds the connection of a parked poll in use skips nothing, whatever the round has for the poll.
 func TestParkedInUse(t *testing.T) {
 	const first = "0000000000000001-"
 	for _, form := range pollForms {
@@ -67,7 +67,8 @@ func TestParkedInUse(t *testing.T) {
 		}{
 			{"a message", func(b *scriptedBroker) { b.at(1, 102) }, []string{"1-102"}},
 			{"two", func(b *scriptedBroker) { b.at(1, 102); b.at(1, 103) }, []string{"1-102", "1-103"}},
-			{"a gap of the broker", func(b *scriptedBroker) { b.at(1, 105) }, []string{first + "102.." + first + "104;broker", "1-105"}},
+			{"a gap of the broker", func(b *scriptedBroker) { b.at(1, 105) },
+				[]string{first + "102.." + first + "104;broker", "1-105"}},
 			{"a new epoch", func(b *scriptedBroker) { b.at(2, 1) }, []string{first + "102.." + first + "0;epoch", "2-1"}},
 		} {
 			inBubble(t, form+", "+tt.name, func(t *testing.T) {
@@ -128,7 +129,7 @@ func messages(items []string) (n int) {
 	return n
 }
 
-// A poll whose time is over while its connection is in use hears so afterwards, and not that it has what it was not given.
+// A poll whose time is over while its connection is in use hears so afterwards.
 func TestParkedInUseAtItsEnd(t *testing.T) {
 	for _, form := range pollForms {
 		inBubble(t, form, func(t *testing.T) {

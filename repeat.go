@@ -74,7 +74,7 @@ func (c *pollConn) handUp(p []byte) {
 
 // endsHead reports whether p ends where a request's head does, and no other does in it. To net/http a line ends with LF.
 func endsHead(p []byte) bool {
-	p, ok := bytes.CutSuffix(p, []byte("\r\n\r\n"))
+	p, ok := bytes.CutSuffix(p, []byte(endOfHead))
 	return ok && !bytes.Contains(p, []byte("\n\n")) && !bytes.Contains(p, []byte("\n\r\n"))
 }
 
@@ -85,6 +85,13 @@ type claim struct {
 	req   request
 	reads uint32
 	asker *http.Request // of repeat
+
+	// What the connection has seen of the answer. Guarded by its stream.mu, since middleware may write from a goroutine
+	// other than the handler's.
+	head    []byte // up to the empty line, at most maxRepeat bytes
+	body    bool   // head is whole
+	missing string // the rest of the body that is expected
+	other   bool   // what was written is not that answer
 }
 
 // claim is made before Authorize sees r, and may change it.
@@ -106,12 +113,55 @@ func (b *Broadcaster) claim(r *http.Request, req *request) *claim {
 	return k
 }
 
-// watch lets the connection keep what is written, until settle.
-func (k *claim) watch() {
+// watch lets the connection compare what is written with out, until settle.
+func (k *claim) watch(out *answer) {
 	if k != nil {
-		k.conn.watching = true
+		k.missing = out.body
+		k.conn.watching.Store(k)
 	}
 }
+
+// see takes bytes that are about to be written.
+func (k *claim) see(p []byte) {
+	k.conn.mu.Lock()
+	defer k.conn.mu.Unlock()
+	if !k.body {
+		had := len(k.head)
+		if i := bytes.Index(p, []byte(endOfHead)); had == 0 && i >= 0 {
+			k.head = append(k.head, p[:min(i+len(endOfHead), maxRepeat)]...)
+		} else {
+			k.head = append(k.head, p[:min(len(p), maxRepeat-had)]...)
+		}
+		from := max(had-len(endOfHead)+1, 0) // the end may be in two pieces
+		i := bytes.Index(k.head[from:], []byte(endOfHead))
+		if i < 0 {
+			k.other = k.other || len(k.head) == maxRepeat
+			return
+		}
+		k.head, k.body = k.head[:from+i+len(endOfHead)], true
+		p = p[len(k.head)-had:]
+	}
+	if len(p) > len(k.missing) || k.missing[:len(p)] != string(p) {
+		k.other = true
+		return
+	}
+	k.missing = k.missing[len(p):]
+}
+
+// unwatch returns the head of what was written since watch, without the empty line. It reports whether the expected body
+// followed it, and nothing else did.
+func (k *claim) unwatch() (head string, ok bool) {
+	c := k.conn
+	c.watching.CompareAndSwap(k, nil)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !k.body || k.missing != "" || k.other {
+		return "", false
+	}
+	return strings.TrimSuffix(string(k.head), endOfHead), true
+}
+
+const endOfHead = "\r\n\r\n"
 
 // over is called when the answer has been written and flushed, or could not be. It returns the bytes of the request, if they are known: then the
 // next bytes begin a request.
@@ -138,13 +188,12 @@ func (k *claim) settle(p *waitingPoll, out *answer, written bool) {
 		return
 	}
 	c := k.conn
-	wrote := c.watched
-	c.watching, c.watched = false, nil
+	head, whole := k.unwatch()
 	rep, ok := newRepeat(k.over(written), p.r, &k.req)
-	if !ok {
+	if !ok || !whole {
 		return
 	}
-	fixed, ok := out.rest(wrote)
+	fixed, ok := out.rest(head)
 	if !ok {
 		return
 	}
@@ -198,13 +247,9 @@ func newRepeat(seen []byte, r *http.Request, req *request) (*repeat, bool) {
 	return rep, true
 }
 
-// rest compares a with the bytes that net/http wrote for it, and returns the lines of the head that are not a's own. It reports whether
-// another answer may be written with the same lines.
-func (a *answer) rest(wrote []byte) (fixed string, ok bool) {
-	head, body, ok := strings.Cut(string(wrote), "\r\n\r\n")
-	if !ok || body != a.body {
-		return "", false
-	}
+// rest compares a with the head that net/http wrote for it, and returns the lines that are not a's own, without cookies. It
+// reports whether another answer may be written with the same lines.
+func (a *answer) rest(head string) (fixed string, ok bool) {
 	status, head, _ := strings.Cut(head, "\r\n")
 	if status != "HTTP/1.1 "+strconv.Itoa(a.status)+" "+http.StatusText(a.status) {
 		return "", false
@@ -217,9 +262,9 @@ func (a *answer) rest(wrote []byte) (fixed string, ok bool) {
 	var lines strings.Builder
 	for line := range strings.SplitSeq(head, "\r\n") {
 		name, value, _ := strings.Cut(line, ": ")
-		switch name {
-		case "Date":
-		case "Connection", "Transfer-Encoding", "Content-Encoding", "Trailer", "Set-Cookie":
+		switch http.CanonicalHeaderKey(name) { // the middleware may have spelled it otherwise
+		case "Date", "Set-Cookie":
+		case "Connection", "Transfer-Encoding", "Content-Encoding", "Trailer":
 			return "", false
 		case "Content-Type", "Content-Length", "Gpoll-Position", "Gpoll-Gap":
 			if found == len(own) || !slices.Contains(own, field{name, value}) {

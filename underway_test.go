@@ -160,7 +160,8 @@ func TestUnderWayPipelined(t *testing.T) {
 	inBubble(t, "memory", func(t *testing.T) { script(t, start(t, narrow(nil))) })
 	t.Run("tcp", func(t *testing.T) { script(t, short(t, gpoll.NewBroadcaster())) })
 	t.Run("tcp, Authorize", func(t *testing.T) {
-		script(t, short(t, &gpoll.Broadcaster{Authorize: func(*http.Request) (gpoll.Grant, error) { return gpoll.Grant{}, nil }}))
+		everybody := func(*http.Request) (gpoll.Grant, error) { return gpoll.Grant{}, nil }
+		script(t, short(t, &gpoll.Broadcaster{Authorize: everybody}))
 	})
 }
 
@@ -175,7 +176,8 @@ func TestUnderWayNeverRead(t *testing.T) {
 	}
 	before := s.Stats().Repeats
 	await(t, "the connection ends", func() bool {
-		_, err := io.WriteString(w.conn, "GET /poll?client-id="+w.id+"&after="+w.at+"&format=json HTTP/1.1\r\nHost: gpoll.test\r\n\r\n")
+		path := "/poll?client-id=" + w.id + "&after=" + w.at + "&format=json"
+		_, err := io.WriteString(w.conn, "GET "+path+" HTTP/1.1\r\nHost: gpoll.test\r\n\r\n")
 		return err != nil
 	})
 	if s.Stats().Repeats == before {
@@ -183,8 +185,8 @@ func TestUnderWayNeverRead(t *testing.T) {
 	}
 }
 
-// begun returns a wire of a server of narrow connections with an answer of 60,000 bytes under way: of the routine to a parked poll, or of the reader
-// to one that did not have to wait.
+// begun returns a wire of a server of narrow connections with an answer of 60,000 bytes under way: to a poll that was
+// parked, or to one that did not have to wait.
 func begun(t *testing.T, s *server, form string, waits bool) *wire {
 	t.Helper()
 	w := s.armedAs(t, form)
@@ -243,7 +245,7 @@ func TestUnderWayAcknowledged(t *testing.T) {
 	})
 }
 
-// Whichever of the two is shut down, and in whatever way, an answer that is under way goes out whole, or for as long as WriteTimeout.
+// Whichever of the two servers is shut down, an answer that is under way goes out first, for at most WriteTimeout.
 func TestUnderWayShutdown(t *testing.T) {
 	for _, first := range []string{"Broadcaster", "http.Server", "http.Server's Close"} {
 		for _, reads := range []bool{true, false} {
@@ -388,7 +390,8 @@ func TestParkedUnanswerable(t *testing.T) {
 	for _, form := range pollForms {
 		inBubble(t, form, func(t *testing.T) {
 			ln := gpolltest.NewListener()
-			s := on(t, gpoll.NewBroadcaster(), deafListener{ln}, func() (net.Conn, error) { return ln.DialContext(t.Context(), "", "") })
+			dial := func() (net.Conn, error) { return ln.DialContext(t.Context(), "", "") }
+			s := on(t, gpoll.NewBroadcaster(), deafListener{ln}, dial)
 			s.settle = synctest.Wait
 			w := s.armedAs(t, form)
 			w.parked()
