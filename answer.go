@@ -30,7 +30,8 @@ func (rec *record) answer() answer {
 	return a
 }
 
-// plainAnswer carries the message of items, which may have gaps before it; 204 when there is none. scanned is then the Position.
+// plainAnswer carries the message that items end with, which may have gaps before it; 204 when there is none. scanned is then the
+// Position.
 func plainAnswer(items []item, scanned Position) answer {
 	if len(items) == 1 && items[0].rec != nil {
 		return items[0].rec.answer()
@@ -40,10 +41,13 @@ func plainAnswer(items []item, scanned Position) answer {
 
 func makePlain(items []item, scanned Position) answer {
 	a := answer{status: http.StatusNoContent, fields: make([]field, 0, 2)}
-	for _, it := range items {
+	for i, it := range items {
 		if it.gap != nil {
 			a.fields = append(a.fields, field{"Gpoll-Gap", it.gap.String()})
 			continue
+		}
+		if i < len(items)-1 {
+			impossible("a plain answer does not end with its message") // what is behind it is behind the Position too
 		}
 		a.status, a.body, scanned = http.StatusOK, it.rec.data, it.pos
 		contentType := "text/plain; charset=utf-8"
@@ -51,10 +55,14 @@ func makePlain(items []item, scanned Position) answer {
 			contentType = "application/octet-stream"
 		}
 		a.fields = append(a.fields, field{"Content-Type", contentType})
+		break
 	}
 	a.fields = append(a.fields, field{"Gpoll-Position", scanned.String()})
 	return a
 }
+
+// impossible is called where what the code relies on does not hold. The tests make it panic.
+var impossible = func(what string) { _ = what }
 
 // batchAnswer is the JSON form.
 func batchAnswer(c *Client, items []item, scanned Position, more bool) answer {

@@ -355,13 +355,18 @@ func (a *attach) drain(dst []item, max replay) (items []item, more bool) {
 		dst = a.take(rec, dst)
 	}
 	for range len(a.queue) {
-		if len(dst)-had >= max.count || bytes > max.bytes {
+		if len(dst)-had >= max.count {
 			return dst, true
 		}
-		if rec := <-a.queue; rec != nil { // nil is a wake-up
-			bytes += rec.size()
-			dst = a.take(rec, dst)
+		rec := <-a.queue
+		if rec == nil { // a wake-up
+			continue
 		}
+		if bytes += rec.size(); len(dst) > had && bytes > max.bytes {
+			a.head = rec // for the next answer
+			return dst, true
+		}
+		dst = a.take(rec, dst)
 	}
 	return dst, false
 }

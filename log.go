@@ -29,7 +29,24 @@ type record struct {
 	plain  atomic.Pointer[answer] // the form of a poll
 }
 
-func (r *record) size() int { return len(r.data) + len(r.to.name) }
+// size is what r counts for where something is bounded by bytes: an answer, a queue, a backlog. It never changes.
+func (r *record) size() int {
+	if r.hole != nil {
+		return gapSize
+	}
+	return len(r.data) + len(r.to.name)
+}
+
+// gapSize is what a gap counts for: no less than its JSON takes.
+const gapSize = 160
+
+// first is the lowest seq that r stands for.
+func (r *record) first() uint64 {
+	if r.hole != nil {
+		return r.hole.From
+	}
+	return r.pos.Seq
+}
 
 // excepts reports whether the client with that public id is left out.
 func (r *record) excepts(publicID string) bool {

@@ -9,9 +9,10 @@ import (
 // A replay bounds what one read of the log returns.
 type replay struct{ count, bytes int }
 
-// read appends to dst what a cursor at after is owed by want: gaps and messages in order, at most what max allows beside
-// gaps that come together, and at least one item if there is one. scanned is the Position up to which all that is owed is in items; more says that the bounds
-// ended the read. The cost is that of the items and the addresses of want, whatever else the log holds.
+// read appends to dst what a cursor at after is owed by want: gaps and messages in order, at most what max allows, and at least one item
+// if there is one. A gap belongs to the message that it stands before: they come together, as if they were one, and nothing follows the
+// item that max has ended with. scanned is the Position up to which all that is owed is in items; more says that the bounds ended the
+// read. The cost is that of the items and the addresses of want, whatever else the log holds.
 //
 // Contract A3 is kept here: a gap stands before the next message and covers no message that is delivered (C3, C4),
 // another epoch is announced by one gap (C8), and a cursor beyond the end goes on from the end.
@@ -42,8 +43,29 @@ func (l *messageLog) read(after Position, want *interest, max replay, dst []item
 		// What has left the window and may have been owed, up to the next message.
 		until := lost
 		if next != nil {
-			until = min(lost, next.pos.Seq-1)
+			until = min(lost, next.first()-1)
 		}
+		if next != nil && next.excepts(want.client) {
+			if cursor >= until { // else the gap goes on beyond it
+				cursor = next.pos.Seq
+			}
+			sources.advance()
+			continue
+		}
+		count, size := 0, 0
+		if cursor < until {
+			count, size = 1, gapSize
+		}
+		if next != nil {
+			count, size = count+1, size+next.size()
+		}
+		if count == 0 {
+			return items, Position{l.epoch, l.hi}, false
+		}
+		if added := len(items) - len(dst); added > 0 && (added+count > max.count || bytes+size > max.bytes) {
+			return items, Position{l.epoch, cursor}, true
+		}
+		bytes += size
 		if cursor < until {
 			g := &Gap{Epoch: l.epoch, From: cursor + 1, To: until, Reason: why}
 			cursor = until
@@ -54,18 +76,16 @@ func (l *messageLog) read(after Position, want *interest, max replay, dst []item
 		if next == nil {
 			return items, Position{l.epoch, l.hi}, false
 		}
-		if added := len(items) - len(dst); added > 0 && (added >= max.count || bytes+next.size() > max.bytes) {
-			return items, Position{l.epoch, cursor}, true
+		switch {
+		case next.hole == nil:
+			items = append(items, item{rec: next, pos: next.pos})
+		case next.first() > cursor:
+			items = append(items, item{gap: next.hole, pos: next.pos})
+		default: // the cursor stands inside the hole
+			items = append(items, item{gap: &Gap{l.epoch, cursor + 1, next.pos.Seq, gapBroker}, pos: next.pos})
 		}
 		cursor = next.pos.Seq
 		sources.advance()
-		switch {
-		case next.hole != nil:
-			items = append(items, item{gap: next.hole, pos: next.pos})
-		case !next.excepts(want.client):
-			bytes += next.size()
-			items = append(items, item{rec: next, pos: next.pos})
-		}
 	}
 }
 

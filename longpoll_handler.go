@@ -44,7 +44,10 @@ func (b *Broadcaster) beginPoll(p *poll, req *request, c *Client, g *grantee, on
 	return nil
 }
 
-// limit is what one answer carries.
+// maxPlainGaps is how many gaps wait for a message: so many that they fit a response's head everywhere.
+const maxPlainGaps = 32
+
+// limit is what one answer carries. In the plain form the first message ends it.
 func (p *poll) limit() replay {
 	limit := p.attach.client.routine.b.limitReplay()
 	if !p.json {
@@ -62,7 +65,7 @@ func (p *poll) ready() event {
 			return ev // the poll is the routine's from here on
 		}
 		p.items, p.more = items, more
-		if ev == gotItems && !p.json && p.items[len(p.items)-1].gap != nil {
+		if ev == gotItems && !p.json && p.items[len(p.items)-1].gap != nil && len(p.items) < maxPlainGaps {
 			continue // in the plain form a gap waits for the message that it stands before
 		}
 		return ev

@@ -1,0 +1,282 @@
+package gpoll_test
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/corvuscrypto/gpoll"
+)
+
+// seqOf returns the seq of a Position as it stands on the wire.
+func seqOf(t testing.TB, position string) uint64 {
+	t.Helper()
+	p, err := gpoll.ParsePosition(position)
+	if err != nil {
+		t.Fatalf("%q: %v", position, err)
+	}
+	return p.Seq
+}
+
+// readPlain polls in the plain form from a cursor on until it has seen the message "end", and returns the bodies and gaps in order.
+func (s *server) readPlain(t testing.TB, id, after string, topics ...string) (seen []string) {
+	t.Helper()
+	for len(seen) == 0 || seen[len(seen)-1] != "end" {
+		pairs := []string{"client-id", id, "after", after}
+		for _, topic := range topics {
+			pairs = append(pairs, "topic", topic)
+		}
+		a := s.get(t, "/poll"+query(pairs...))
+		if a.status != http.StatusOK && a.status != http.StatusNoContent {
+			t.Fatalf("%d %s", a.status, a.body)
+		}
+		for _, gap := range a.header.Values("Gpoll-Gap") {
+			seen = append(seen, shortGap(t, gap))
+		}
+		if a.status == http.StatusOK {
+			seen = append(seen, a.body)
+		}
+		after = a.position()
+	}
+	return seen
+}
+
+// readBatches does the same in the JSON form.
+func (s *server) readBatches(t testing.TB, id, after string, topics ...string) (seen []string) {
+	t.Helper()
+	for len(seen) == 0 || seen[len(seen)-1] != "end" {
+		pairs := []string{"client-id", id, "after", after, "format", "json"}
+		for _, topic := range topics {
+			pairs = append(pairs, "topic", topic)
+		}
+		v := s.get(t, "/poll"+query(pairs...)).batch(t)
+		for _, e := range v.Messages {
+			seen = append(seen, seenElement(t, e))
+		}
+		after = v.Position
+	}
+	return seen
+}
+
+// readEvents does the same by SSE.
+func (s *server) readEvents(t testing.TB, id, after string, topics ...string) (seen []string) {
+	t.Helper()
+	pairs := []string{"client-id", id, "after", after}
+	for _, topic := range topics {
+		pairs = append(pairs, "topic", topic)
+	}
+	e := s.events(t, "/poll/events"+query(pairs...))
+	defer e.close()
+	for len(seen) == 0 || seen[len(seen)-1] != "end" {
+		switch ev := e.next(t); ev.name {
+		case "gap":
+			seen = append(seen, shortGap(t, gapOfJSON(t, ev.data)))
+		case "message":
+			seen = append(seen, ev.data)
+		}
+	}
+	return seen
+}
+
+// shortGap writes <from>..<to>;<reason> without the epochs.
+func shortGap(t testing.TB, gap string) string {
+	t.Helper()
+	bounds, reason, _ := strings.Cut(gap, ";")
+	from, to, _ := strings.Cut(bounds, "..")
+	if from == "" && to == "" {
+		return "gap " + reason
+	}
+	return fmt.Sprintf("gap %d..%d %s", seqOf(t, from), seqOf(t, to), reason)
+}
+
+func seenElement(t testing.TB, e element) string {
+	t.Helper()
+	if e.Gap == nil {
+		return e.payload(t)
+	}
+	return shortGap(t, e.Gap.From+".."+e.Gap.To+";"+e.Gap.Reason)
+}
+
+// A plain answer ends with its message. A gap behind it belongs to the next answer, and does not put another message in the place of
+// the first.
+func TestPlainPollWithTopicWindow(t *testing.T) {
+	s := start(t, setup{broadcaster: func(b *gpoll.Broadcaster) {
+		b.TopicLimits = func(string) gpoll.Limits { return gpoll.Limits{Count: 1} }
+	}})
+	id, after := s.register(t)
+	for _, m := range [][2]string{{"", "A"}, {"tick", "t1"}, {"", "B"}, {"tick", "t2"}, {"", "C"}, {"", "end"}} {
+		s.mustPublish(t, m[0], m[1])
+	}
+	want := []string{"A", "gap 2..2 evicted", "B", "t2", "C", "end"}
+	if got := s.readPlain(t, id, after, "tick"); !slices.Equal(got, want) {
+		t.Errorf("plain poll: %q, want %q", got, want)
+	}
+	if got := s.readBatches(t, id, after, "tick"); !slices.Equal(got, want) {
+		t.Errorf("JSON poll: %q, want %q", got, want)
+	}
+	if got := s.readEvents(t, id, after, "tick"); !slices.Equal(got, want) {
+		t.Errorf("SSE: %q, want %q", got, want)
+	}
+}
+
+// However a client reads, it sees the same messages and the same gaps, whatever has left the windows of the topics, whatever the
+// broker has lost, and wherever its cursor stands.
+func TestEveryTransportReadsTheSame(t *testing.T) {
+	seeds := 60
+	if testing.Short() {
+		seeds = 10
+	}
+	for seed := range seeds {
+		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { readTheSame(t, rand.New(rand.NewPCG(uint64(seed), 8))) })
+		})
+	}
+}
+
+func readTheSame(t *testing.T, rnd *rand.Rand) {
+	topics := []string{"a", "b", "c", "d"}
+	limits := map[string]gpoll.Limits{}
+	for _, topic := range topics {
+		limits[topic] = []gpoll.Limits{{}, {Count: 1}, {Count: 1 + rnd.IntN(5)}, {Count: 30}, {Age: time.Duration(1+rnd.IntN(60)) * time.Second}}[rnd.IntN(5)]
+	}
+	broker := &scriptedBroker{before: gpoll.Position{Epoch: 1}}
+	s := start(t, setup{memory: true, listener: rnd.IntN(2) == 0, broadcaster: func(b *gpoll.Broadcaster) {
+		b.Broker = broker
+		b.History = gpoll.Limits{Count: 3 + rnd.IntN(40)}
+		b.TopicLimits = func(topic string) gpoll.Limits { return limits[topic] }
+		b.ClientTTL, b.AttachTimeout = time.Hour, time.Hour
+	}})
+	id, _ := s.register(t)
+	public := gpoll.PublicID(id)
+	epoch, seq, first := uint64(1), uint64(0), uint64(0)
+	for range 20 + rnd.IntN(150) {
+		switch rnd.IntN(40) {
+		case 0:
+			epoch, seq = epoch+1, uint64(rnd.IntN(2)*rnd.IntN(5))
+			first = seq
+		case 1, 2:
+			seq += uint64(rnd.IntN(4)) // the broker loses some
+		case 3:
+			advance(time.Duration(rnd.IntN(10)) * time.Second)
+		}
+		seq++
+		m := gpoll.Message{Position: gpoll.Position{Epoch: epoch, Seq: seq}, Data: fmt.Append(nil, "m", seq)}
+		switch rnd.IntN(8) {
+		case 0, 1:
+		case 2:
+			m.Except = []string{public}
+		case 3:
+			m.To = gpoll.ToClient(public)
+		default:
+			m.Topic = topics[rnd.IntN(len(topics))]
+		}
+		broker.mu.Lock()
+		broker.deliver(m)
+		broker.mu.Unlock()
+		if rnd.IntN(4) == 0 {
+			synctest.Wait()
+		}
+	}
+	seq++
+	broker.mu.Lock()
+	broker.deliver(gpoll.Message{Position: gpoll.Position{Epoch: epoch, Seq: seq}, Data: []byte("end")})
+	broker.mu.Unlock()
+	s.settle()
+
+	for range 6 {
+		after := gpoll.Position{Epoch: epoch, Seq: first + uint64(rnd.Int64N(int64(seq-first)))}
+		if rnd.IntN(4) == 0 {
+			after = gpoll.Position{Epoch: epoch + 9, Seq: uint64(rnd.IntN(20))} // of another epoch
+		}
+		var named []string
+		for _, topic := range topics {
+			if rnd.IntN(3) > 0 {
+				named = append(named, topic)
+			}
+		}
+		want := s.readBatches(t, id, after.String(), named...)
+		for how, read := range map[string]func(testing.TB, string, string, ...string) []string{
+			"plain poll": s.readPlain, "SSE": s.readEvents, "plain poll without cursor": s.readOn,
+			"gpoll.v1": s.readFrames, "plain WebSocket": s.readMessages,
+		} {
+			if got := read(t, id, after.String(), named...); !slices.Equal(got, want) {
+				t.Fatalf("from %v with topics %v, limits %v\n%s: %q\nJSON poll: %q", after, named, limits, how, got, want)
+			}
+		}
+	}
+}
+
+// readOn is readPlain with the server's own cursor, which is the last one that the client brought.
+func (s *server) readOn(t testing.TB, id, after string, topics ...string) (seen []string) {
+	t.Helper()
+	pairs := []string{"client-id", id, "after", after}
+	for _, topic := range topics {
+		pairs = append(pairs, "topic", topic)
+	}
+	s.get(t, "/poll"+query(pairs...))
+	for len(seen) == 0 || seen[len(seen)-1] != "end" {
+		a := s.get(t, "/poll"+query("client-id", id))
+		if a.status != http.StatusOK && a.status != http.StatusNoContent {
+			t.Fatalf("%d %s", a.status, a.body)
+		}
+		for _, gap := range a.header.Values("Gpoll-Gap") {
+			seen = append(seen, shortGap(t, gap))
+		}
+		if a.status == http.StatusOK {
+			seen = append(seen, a.body)
+		}
+	}
+	return seen
+}
+
+// readFrames reads by gpoll.v1.
+func (s *server) readFrames(t testing.TB, id, after string, topics ...string) (seen []string) {
+	t.Helper()
+	c := s.socket(t, "/poll/ws", "gpoll.v1")
+	defer c.CloseNow()
+	say(t, c, fmt.Sprintf(`{"hello":{"client-id":%s,"after":%s,"topics":["%s"]}}`, jsonString(t, id), jsonString(t, after), strings.Join(append(topics, "none"), `","`)))
+	frame(t, c)
+	for len(seen) == 0 || seen[len(seen)-1] != "end" {
+		seen = append(seen, seenElement(t, elementOf(t, frame(t, c))))
+	}
+	return seen
+}
+
+// readMessages reads by plain WebSockets: a gap is the reason of a close, and the next connect goes on behind it.
+func (s *server) readMessages(t testing.TB, id, after string, topics ...string) (seen []string) {
+	t.Helper()
+	pairs := []string{"client-id", id, "after", after}
+	for _, topic := range topics {
+		pairs = append(pairs, "topic", topic)
+	}
+	for len(seen) == 0 || seen[len(seen)-1] != "end" {
+		c := s.socket(t, "/poll/ws"+query(pairs...), "")
+		frame(t, c)
+		for {
+			_, data, err := c.Read(t.Context())
+			if err == nil {
+				if seen = append(seen, string(data)); string(data) == "end" {
+					break
+				}
+				continue
+			}
+			closed, ok := errors.AsType[websocket.CloseError](err)
+			if !ok || closed.Code != 4010 {
+				t.Fatalf("plain WebSocket: %v", err)
+			}
+			seen = append(seen, shortGap(t, closed.Reason))
+			break
+		}
+		c.CloseNow()
+		pairs = []string{"client-id", id}
+		synctest.Wait()
+	}
+	return seen
+}
