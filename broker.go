@@ -5,6 +5,9 @@ import "context"
 // A Broker puts messages in one total order and hands them to every Broadcaster that subscribes. The MemoryBroker does so
 // within a process; others let many servers share one log.
 //
+// Seqs of an epoch are consecutive and at most 2^53−1. What may have been before the first that a reader is told of, by Window or by
+// deliver, is missing for that reader, which announces a gap: an epoch that begins with 1 has none there.
+//
 // All methods may be called concurrently. CheckBroker of gpolltest.Checker holds what a broker carries against what it accepted.
 type Broker interface {
 	// Publish adds m to the order and returns the Position that it was given, once it is as safe as the broker is

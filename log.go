@@ -106,7 +106,6 @@ type messageLog struct {
 
 	mu     sync.Mutex // guards the fields below
 	epoch  uint64
-	base   uint64 // seq before the epoch's first
 	hi     uint64
 	left   []uint64 // the epochs before
 	shared window
@@ -115,7 +114,8 @@ type messageLog struct {
 	sources sources // memory of a read
 
 	// A lane without records only remembers what left it. The oldest of those are forgotten, and forgotten is the highest
-	// seq that they remembered: for an address without a lane, nothing newer has left.
+	// seq that they remembered: for an address without a lane, nothing newer has left. At first it is the seq before the log's
+	// first message: whatever came before that has left.
 	fading    ring[address]
 	forgotten uint64
 	why       string
@@ -128,6 +128,7 @@ type messageLog struct {
 	closed  bool
 }
 
+// newMessageLog returns a log that begins behind at: what the epoch had up to there has left it.
 func newMessageLog(at Position, shared Limits, topicLimits func(string) Limits, lag int) *messageLog {
 	return &messageLog{
 		topicLimits: topicLimits,
@@ -135,8 +136,9 @@ func newMessageLog(at Position, shared Limits, topicLimits func(string) Limits, 
 		maxFading:   max(16384, 2*shared.Count),
 		began:       time.Now(),
 		epoch:       at.Epoch,
-		base:        at.Seq,
 		hi:          at.Seq,
+		forgotten:   at.Seq,
+		why:         gapEvicted,
 		shared:      window{limits: shared},
 		lanes:       map[address]*lane{},
 		readers:     map[*routine]struct{}{},
@@ -246,15 +248,15 @@ func (l *messageLog) append(m *Message) appendResult {
 	return did
 }
 
-// restartLocked begins a new epoch, whose first message is at.
+// restartLocked begins a new epoch. at is its first message here: what it may have had before never came.
 func (l *messageLog) restartLocked(at Position) {
 	if l.left = append(l.left, l.epoch); len(l.left) > 64 {
 		l.left = l.left[1:]
 	}
-	l.epoch, l.base, l.hi = at.Epoch, at.Seq-1, at.Seq-1
+	l.epoch, l.hi = at.Epoch, at.Seq-1
 	l.shared = window{limits: l.shared.limits}
 	l.lanes = map[address]*lane{}
-	l.fading, l.forgotten, l.why = ring[address]{}, 0, ""
+	l.fading, l.forgotten, l.why = ring[address]{}, l.hi, gapEvicted
 	l.live = ring[*record]{}
 	for r := range l.readers {
 		r.taken = l.hi

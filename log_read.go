@@ -15,7 +15,8 @@ type replay struct{ count, bytes int }
 // read. The cost is that of the items and the addresses of want, whatever else the log holds.
 //
 // Contract A3 is kept here: a gap stands before the next message and covers no message that is delivered (C3, C4),
-// another epoch is announced by one gap (C8), and a cursor beyond the end goes on from the end.
+// another epoch is announced by one gap, behind which the present one is read from its first seq on (C8), and a cursor beyond the end
+// goes on from the end.
 func (l *messageLog) read(after Position, want *interest, max replay, dst []item) (items []item, scanned Position, more bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -23,7 +24,7 @@ func (l *messageLog) read(after Position, want *interest, max replay, dst []item
 	cursor := after.Seq
 	switch {
 	case after.Epoch != l.epoch:
-		cursor = l.base
+		cursor = 0
 		if planted != "no-epoch-notice" {
 			items = append(items, item{
 				gap: &Gap{Epoch: after.Epoch, From: after.Seq + 1, Reason: gapEpoch},

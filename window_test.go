@@ -280,3 +280,95 @@ func (s *server) readMessages(t testing.TB, id, after string, topics ...string) 
 	}
 	return seen
 }
+
+// What the broker had dropped before a Broadcaster began to follow it is missing there, and a gap says so: exactly up to where the
+// log begins.
+func TestEdgeOfTheBrokersWindow(t *testing.T) {
+	for _, c := range []struct {
+		name      string
+		published uint64
+		count     int    // History.Count of the Broadcaster that comes later
+		before    uint64 // where its log begins
+		limits    gpoll.Limits
+	}{
+		{"the broker's window", 3000, 0, 2000, gpoll.Limits{}},
+		{"the log's own window", 3000, 10, 2990, gpoll.Limits{}},
+		{"with windows of topics", 3000, 0, 2000, gpoll.Limits{Count: 2000}},
+		{"everything is there", 1000, 0, 0, gpoll.Limits{}},
+		{"one message", 1, 0, 0, gpoll.Limits{}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			broker := gpoll.NewMemoryBroker()
+			all := []string{""} // by seq
+			var last gpoll.Position
+			for seq := uint64(1); seq <= c.published; seq++ {
+				m := gpoll.Message{Data: fmt.Append(nil, "m", seq), Topic: []string{"", "odd"}[seq%2]}
+				if seq == c.published {
+					m = gpoll.Message{Data: []byte("end")}
+				}
+				all = append(all, string(m.Data))
+				var err error
+				if last, err = broker.Publish(t.Context(), m); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s := start(t, setup{broadcaster: func(b *gpoll.Broadcaster) {
+				b.Broker, b.History.Count = broker, c.count
+				b.TopicLimits = func(string) gpoll.Limits { return c.limits }
+			}})
+			id, now := s.register(t)
+			if now != last.String() {
+				t.Fatalf("the log ends at %s, want %v", now, last)
+			}
+			for _, after := range []uint64{0, 500, c.before - 1, c.before, c.before + 1} {
+				if after >= c.published { // also one before 0
+					continue
+				}
+				cursor := gpoll.Position{Epoch: last.Epoch, Seq: after}.String()
+				var gap []string
+				if after < c.before {
+					gap = []string{fmt.Sprintf("gap %d..%d evicted", after+1, c.before)}
+				}
+				want := slices.Concat(gap, all[max(after, c.before)+1:])
+				if got := s.readBatches(t, id, cursor, "odd"); !slices.Equal(got, want) {
+					t.Errorf("after %d: %.200q, want %.200q", after, got, want)
+				}
+				if got := s.readEvents(t, id, cursor, "odd"); !slices.Equal(got, want) {
+					t.Errorf("after %d, SSE: %.200q, want %.200q", after, got, want)
+				}
+				// Nobody knows whether it had messages.
+				if got := s.readBatches(t, id, cursor, "quiet"); slices.Contains(got, strings.Join(gap, "")) != (gap != nil) {
+					t.Errorf("after %d, a topic of which nothing is there: %.200q", after, got)
+				}
+			}
+			// A cursor of another epoch: one gap says so, and another what is missing of the present one.
+			want := []string{"gap 8..0 epoch"}
+			if c.before > 0 {
+				want = append(want, fmt.Sprintf("gap 1..%d evicted", c.before))
+			}
+			want = append(want, all[c.before+1:]...)
+			if got := s.readBatches(t, id, "00000000000000ff-7", "odd"); !slices.Equal(got, want) {
+				t.Errorf("another epoch: %.200q, want %.200q", got, want)
+			}
+		})
+	}
+}
+
+// A Broadcaster without a past has lost nothing.
+func TestNoGapAtTheBeginning(t *testing.T) {
+	s := start(t, setup{})
+	id, after := s.register(t)
+	if seq := seqOf(t, after); seq != 0 {
+		t.Fatalf("the log begins at %d", seq)
+	}
+	s.mustPublish(t, "news", "m1")
+	s.mustPublish(t, "", "end")
+	want := []string{"m1", "end"}
+	if got := s.readBatches(t, id, after, "news", "quiet"); !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	want = []string{"gap 1..0 epoch", "m1", "end"}
+	if got := s.readPlain(t, id, "00000000000000ff-0", "news", "quiet"); !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
