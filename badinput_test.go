@@ -270,10 +270,10 @@ func TestForeignCursor(t *testing.T) {
 		next   string
 	}{
 		"future":       {func(p gpoll.Position) gpoll.Position { p.Seq += 1000; return p }, func(gpoll.Position) string { return ".." }, "future", "later"},
-		"far future":   {func(p gpoll.Position) gpoll.Position { p.Seq = 1<<64 - 1; return p }, func(gpoll.Position) string { return ".." }, "future", "later"},
+		"far future":   {func(p gpoll.Position) gpoll.Position { p.Seq = maxSeq; return p }, func(gpoll.Position) string { return ".." }, "future", "later"},
 		"other epoch":  {func(p gpoll.Position) gpoll.Position { p.Epoch ^= 1; p.Seq = 41; return p }, restAfter, "epoch", "present"},
 		"epoch 0":      {func(gpoll.Position) gpoll.Position { return gpoll.Position{Seq: 4} }, restAfter, "epoch", "present"},
-		"end of epoch": {func(p gpoll.Position) gpoll.Position { p.Epoch ^= 1; p.Seq = 1<<64 - 1; return p }, nil, "epoch", "present"},
+		"end of epoch": {func(p gpoll.Position) gpoll.Position { p.Epoch ^= 1; p.Seq = maxSeq; return p }, nil, "epoch", "present"},
 	} {
 		inBubble(t, name, func(t *testing.T) {
 			s := start(t, setup{memory: true})

@@ -214,6 +214,10 @@ func (b *Broadcaster) tryPublish(ctx context.Context, m Message) (Position, erro
 
 // deliver is what the broker calls with each message in order.
 func (b *Broadcaster) deliver(m Message) {
+	if !m.Position.assignable() {
+		b.log.Error("gpoll: the broker delivered a message at a position that no message can have; it is dropped", "position", m.Position)
+		return
+	}
 	switch b.messages.append(&m) {
 	case appended:
 		b.notify(m.address())
@@ -264,6 +268,9 @@ func (b *Broadcaster) follow() error {
 	before, newest, err := b.Broker.Window(ctx)
 	if err != nil {
 		return fmt.Errorf("gpoll: the broker's window: %w", err)
+	}
+	if before.Epoch == 0 || before.Epoch != newest.Epoch || before.Seq > newest.Seq || newest.Seq > maxSeq {
+		return fmt.Errorf("gpoll: the broker's window: from %v to %v is none", before, newest)
 	}
 	if count := uint64(b.set.history.Count); newest.Seq-before.Seq > count {
 		before.Seq = newest.Seq - count

@@ -26,7 +26,7 @@ type Broker interface {
 	History(ctx context.Context, after Position, limit int) ([]Message, error)
 
 	// Window returns the Position before the oldest message that History can return and that of the newest. They
-	// are equal when there is none.
+	// are equal when there is none. Both have the epoch of the next message, which is not 0.
 	Window(ctx context.Context) (before, newest Position, err error)
 
 	// Close ends deliver's calls and the broker. Publish then returns ErrClosed.

@@ -27,7 +27,7 @@ func (l *messageLog) read(after Position, want *interest, max replay, dst []item
 		cursor = 0
 		if planted != "no-epoch-notice" {
 			items = append(items, item{
-				gap: &Gap{Epoch: after.Epoch, From: after.Seq + 1, Reason: gapEpoch},
+				gap: &Gap{Epoch: after.Epoch, From: min(after.Seq+1, maxSeq), Reason: gapEpoch},
 				pos: Position{l.epoch, cursor},
 			})
 		}

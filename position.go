@@ -16,8 +16,11 @@ type Position struct {
 	Seq   uint64
 }
 
+// maxSeq is what every client can hold: JavaScript has no larger number.
+const maxSeq = 1<<53 - 1
+
 // errPosition is the cause of every refused Position.
-var errPosition = errors.New("a position is sixteen lower-case hexadecimal digits, a hyphen and a decimal number, as in 9f86d081884c7d65-41")
+var errPosition = errors.New("a position is sixteen lower-case hexadecimal digits, a hyphen and a decimal number below 2^53, as in 9f86d081884c7d65-41")
 
 // IsZero reports whether p is the zero Position.
 func (p Position) IsZero() bool { return p == Position{} }
@@ -35,7 +38,7 @@ func (p Position) append(b []byte) []byte {
 }
 
 // ParsePosition is the inverse of [Position.String]. It accepts that spelling only: no upper case, sign,
-// leading zero, space, or number beyond 64 bits. It does not allocate unless it fails.
+// leading zero, space, or Seq beyond 2^53−1. It does not allocate unless it fails.
 func ParsePosition(s string) (Position, error) {
 	if len(s) < 18 || len(s) > 37 || s[16] != '-' {
 		return Position{}, errPosition
@@ -51,13 +54,22 @@ func ParsePosition(s string) (Position, error) {
 			return Position{}, errPosition
 		}
 	}
-	seq, ok := parseDecimal(s[17:])
+	seq, ok := parseSeq(s[17:])
 	if !ok {
 		return Position{}, errPosition
 	}
 	p.Seq = seq
 	return p, nil
 }
+
+// parseSeq reads the digits of a Seq.
+func parseSeq[T string | []byte](s T) (uint64, bool) {
+	seq, ok := parseDecimal(s)
+	return seq, ok && seq <= maxSeq
+}
+
+// assignable reports whether a broker may give p to a message.
+func (p Position) assignable() bool { return p.Epoch != 0 && p.Seq > 0 && p.Seq <= maxSeq }
 
 // parseDecimal reads an unsigned decimal number without sign or leading zero. It refuses what strconv
 // would accept beyond that and what does not fit 64 bits.

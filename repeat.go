@@ -39,7 +39,7 @@ func (rep *repeat) match(p []byte) (after Position, ok bool) {
 	if !ok || rep.req.after.IsZero() {
 		return Position{}, ok && len(digits) == 0
 	}
-	seq, ok := parseDecimal(digits)
+	seq, ok := parseSeq(digits)
 	return Position{rep.req.after.Epoch, seq}, ok
 }
 
