@@ -1,14 +1,12 @@
 package gpoll
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"runtime"
 	"runtime/debug"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -160,8 +158,7 @@ func ListenAndBroadcast(path string, mux ...*http.ServeMux) {
 // Send broadcasts msg to every client, whatever its transport and topics. It waits for no client, only for room where a routine is
 // RoutineBufferSize messages behind. A failure is logged and counted; use Publish to see it.
 func (b *Broadcaster) Send(msg string) {
-	// The bytes are never written to.
-	if _, err := b.publish(context.Background(), Message{Data: unsafe.Slice(unsafe.StringData(msg), len(msg))}); err != nil {
+	if _, err := b.publish(context.Background(), Message{Data: []byte(msg)}); err != nil {
 		b.logger().Error("gpoll: Send failed", "err", err)
 	}
 }
@@ -173,12 +170,10 @@ func (b *Broadcaster) Send(msg string) {
 // errors.Is(err, ErrUnknown) means that the message may have been accepted. Any other error means that it was not.
 // Publish keeps the order of one goroutine's calls.
 func (b *Broadcaster) Publish(ctx context.Context, m Message) (Position, error) {
-	m.Data = bytes.Clone(m.Data)
-	m.Except = slices.Clone(m.Except)
-	return b.publish(ctx, m)
+	return b.publish(ctx, m.clone())
 }
 
-// publish is Publish for a message that nobody else writes to.
+// publish is Publish for a message whose memory becomes the broker's.
 func (b *Broadcaster) publish(ctx context.Context, m Message) (Position, error) {
 	pos, err := b.tryPublish(ctx, m)
 	if err != nil {
@@ -227,7 +222,7 @@ func (b *Broadcaster) deliver(m Message) {
 }
 
 func newRecord(m *Message) *record {
-	data := unsafe.String(unsafe.SliceData(m.Data), len(m.Data)) // nobody writes to it: see Broker.Publish
+	data := unsafe.String(unsafe.SliceData(m.Data), len(m.Data)) // nobody writes to it: see Broker.Subscribe
 	return &record{
 		pos:    m.Position,
 		to:     m.address(),

@@ -13,16 +13,18 @@ type Broker interface {
 	// Publish adds m to the order and returns the Position that it was given, once it is as safe as the broker is
 	// configured to make it. An error that wraps ErrUnknown says that m may have been added, once; any other, that it
 	// was not and never will be. A Message whose ID was published within 2 minutes and 100,000 ids before is not added
-	// again: Publish returns the Position of the first. m.Data and m.Except belong to the broker from the call on.
+	// again: Publish returns the Position of the first. m.Data and m.Except belong to the broker from the call on: it may
+	// keep them and write to them.
 	Publish(ctx context.Context, m Message) (Position, error)
 
 	// Subscribe calls deliver with every message after that Position, in order and one call at a time, until Close. It
 	// returns once that is under way. A message may be delivered again, and a lost one may be left out: the reader
-	// tells by the Position. deliver keeps what it is given and does not change it. It does not wait for clients.
+	// tells by the Position. deliver keeps what it is given: neither it nor the broker changes Data and Except from then on.
+	// It does not wait for clients.
 	Subscribe(after Position, deliver func(Message)) error
 
 	// History returns up to limit messages after that Position, oldest first, as far as the broker still has them. They
-	// are of the present epoch; a Position of another one reads from the beginning.
+	// are of the present epoch; a Position of another one reads from the beginning. They belong to the caller.
 	History(ctx context.Context, after Position, limit int) ([]Message, error)
 
 	// Window returns the Position before the oldest message that History can return and that of the newest. They

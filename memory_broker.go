@@ -32,7 +32,8 @@ const (
 	publishIDCount = 100_000
 )
 
-// What a MemoryBroker keeps for History. The log of each Broadcaster keeps its own window beside it; payloads are shared.
+// What a MemoryBroker keeps for History. The log of each Broadcaster keeps its own window beside it. Payloads are shared with the log of
+// the only subscriber; where there are several, each has its own copy.
 const (
 	memoryHistoryCount = 1000
 	memoryHistoryBytes = 1 << 20
@@ -85,18 +86,25 @@ func (br *MemoryBroker) Publish(_ context.Context, m Message) (Position, error) 
 	for br.kept.len > memoryHistoryCount || br.bytes > memoryHistoryBytes {
 		br.bytes -= len(br.kept.pop().Data)
 	}
-	for _, deliver := range br.deliver {
-		deliver(m)
-	}
+	br.deliverLocked(m)
 	if planted == "duplicate" && br.newest.Seq%7 == 0 {
 		br.newest.Seq++
 		twin := m
 		twin.Position = br.newest
-		for _, deliver := range br.deliver {
-			deliver(twin)
-		}
+		br.deliverLocked(twin)
 	}
 	return m.Position, nil
+}
+
+// deliverLocked hands m, which is kept, to the subscribers.
+func (br *MemoryBroker) deliverLocked(m Message) {
+	if len(br.deliver) == 1 {
+		br.deliver[0](m)
+		return
+	}
+	for _, deliver := range br.deliver {
+		deliver(m.clone())
+	}
 }
 
 // forgetIDsLocked drops the publish ids that are too old or too many.
@@ -132,6 +140,7 @@ func (br *MemoryBroker) History(_ context.Context, after Position, limit int) ([
 	return br.historyLocked(after, limit), nil
 }
 
+// historyLocked returns copies.
 func (br *MemoryBroker) historyLocked(after Position, limit int) []Message {
 	skip := 0
 	if first := br.newest.Seq - uint64(br.kept.len); after.Epoch == br.newest.Epoch && after.Seq > first {
@@ -139,7 +148,7 @@ func (br *MemoryBroker) historyLocked(after Position, limit int) []Message {
 	}
 	messages := make([]Message, 0, min(limit, br.kept.len-skip))
 	for i := skip; i < br.kept.len && len(messages) < limit; i++ {
-		messages = append(messages, br.kept.at(i))
+		messages = append(messages, br.kept.at(i).clone())
 	}
 	return messages
 }

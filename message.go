@@ -1,7 +1,9 @@
 package gpoll
 
 import (
+	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -29,6 +31,12 @@ type Message struct {
 
 	// Position is set by the broker. Publish ignores it.
 	Position Position
+}
+
+// clone returns m with memory of its own.
+func (m Message) clone() Message {
+	m.Data, m.Except = bytes.Clone(m.Data), slices.Clone(m.Except)
+	return m
 }
 
 // A Recipient is one client or one user. The zero Recipient is nobody in particular.
