@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/http"
 	"runtime"
 	"runtime/debug"
@@ -77,9 +78,14 @@ type Broadcaster struct {
 	// History bounds the window of the log that can be replayed. Default 10,000 messages, 16 MiB, no age.
 	History Limits
 
-	// TopicLimits gives a topic a window of its own, so that a busy topic does not push out the quiet ones. It is asked when a
-	// topic's first message comes, and again after the topic was forgotten. The zero Limits is the shared window; a zero Count or
-	// Bytes is that of History. It may be called concurrently and must not call the Broadcaster.
+	// TopicLimits gives a topic a window of its own, so that a busy topic does not push out the quiet ones. The zero Limits is the
+	// shared window; a zero Count or Bytes is that of History. Limits that cannot be (a negative one, or more than 2^31−1) are logged
+	// as an error and count as zero. All windows of topics together hold at most 16 times History.Count messages and History.Bytes:
+	// beyond that the oldest message of all leaves first.
+	//
+	// It is asked when a topic's first message is published, and again after the topic was forgotten. Only who publishes that message
+	// waits for it; the messages that come from another server meanwhile are in the shared window until it has answered. It may be
+	// called concurrently.
 	TopicLimits func(topic string) Limits
 
 	// DisconnectSlow closes an SSE response or WebSocket that cannot keep up with "slow", instead of letting it lag.
@@ -200,6 +206,9 @@ func (b *Broadcaster) tryPublish(ctx context.Context, m Message) (Position, erro
 	if err := b.messages.admit(ctx); err != nil {
 		return Position{}, err
 	}
+	if m.Topic != "" {
+		b.messages.askFirst(m.Topic)
+	}
 	pos, err := b.Broker.Publish(ctx, m)
 	if err != nil {
 		return Position{}, fmt.Errorf("gpoll: publish: %w", err)
@@ -271,6 +280,7 @@ func (b *Broadcaster) follow() error {
 		before.Seq = newest.Seq - count
 	}
 	b.messages = newMessageLog(before, b.set.history, b.topicLimits(), b.set.routineBuffer)
+	b.messages.spawn = b.spawn
 	if err := b.Broker.Subscribe(before, b.deliver); err != nil {
 		return fmt.Errorf("gpoll: following the broker: %w", err)
 	}
@@ -290,14 +300,19 @@ func (b *Broadcaster) momentOf(t time.Time) moment {
 	return moment(max(t.Sub(b.began), 1))
 }
 
-// topicLimits returns TopicLimits, safe to call; nil when there is none.
+// topicLimits returns TopicLimits, safe to call and with limits that can be; nil when there is none.
 func (b *Broadcaster) topicLimits() func(string) Limits {
 	if b.TopicLimits == nil {
 		return nil
 	}
-	return func(topic string) (limits Limits) {
-		b.call("TopicLimits", func() { limits = b.TopicLimits(topic) })
-		return limits
+	return func(topic string) (own Limits) {
+		b.call("TopicLimits", func() { own = b.TopicLimits(topic) })
+		if own.Count < 0 || own.Count > math.MaxInt32 || own.Bytes < 0 || own.Bytes > math.MaxInt32 || own.Age < 0 {
+			b.log.Error("gpoll: TopicLimits returned limits that cannot be; the topic has the window that all share",
+				"topic", topic, "count", own.Count, "bytes", own.Bytes, "age", own.Age)
+			return Limits{}
+		}
+		return own
 	}
 }
 

@@ -8,13 +8,6 @@ import (
 	"time"
 )
 
-// Limits bound a window of the log. A message leaves the window by the first bound that it passes.
-type Limits struct {
-	Count int           // messages; 0 means the default
-	Bytes int           // bytes of data and topics; 0 means the default
-	Age   time.Duration // since the message was accepted; 0 means no bound
-}
-
 // A record is a message in the log, or a hole that the broker left. It never changes once appended, except
 // that each wire form is added when it is first asked for.
 type record struct {
@@ -53,22 +46,6 @@ func (r *record) excepts(publicID string) bool {
 	return slices.Contains(r.except, publicID)
 }
 
-// A window is the records that share bounds, oldest first.
-type window struct {
-	limits Limits
-	recs   ring[*record]
-	bytes  int
-}
-
-// A lane is the records of one address: what a client of a quiet topic reads instead of the whole log.
-type lane struct {
-	recs    ring[*record]
-	evicted uint64  // highest seq that has left; 0: none
-	why     string  // why it left
-	window  *window // whose bounds apply: the log's shared one, or the topic's own
-	fading  bool    // is in messageLog.fading
-}
-
 // interest is what a cursor is owed besides what goes to everybody.
 type interest struct {
 	topics []string
@@ -98,25 +75,32 @@ type item struct {
 // messageLog is the one total order of a Broadcaster's messages and the window of it that can be replayed.
 // All its methods may be called concurrently.
 type messageLog struct {
-	topicLimits func(string) Limits // user's callback; called without mu
+	topicLimits func(string) Limits // asks the application, and is called without any lock; nil: every topic is in the shared window
+	spawn       func(func())        // runs askAll
 	lag         int                 // RoutineBufferSize
 	maxFading   int
 	began       time.Time
 	expired     atomic.Int64 // when expire last ran, in nanoseconds since began
 
-	mu     sync.Mutex // guards the fields below
-	epoch  uint64
-	hi     uint64
-	left   []uint64 // the epochs before
-	shared window
-	lanes  map[address]*lane
+	mu      sync.Mutex // guards the fields below
+	epoch   uint64
+	hi      uint64
+	left    []uint64 // the epochs before
+	history Limits
+	shared  window
+	owned   window // all windows of topics with limits of their own, together
+	lanes   map[address]*lane
+	aging   agingLanes
+
+	unasked ring[string] // topics whose limits askAll has to find out
+	asking  bool         // askAll runs
 
 	sources sources // memory of a read
 
 	// A lane without records only remembers what left it. The oldest of those are forgotten, and forgotten is the highest
 	// seq that they remembered: for an address without a lane, nothing newer has left. At first it is the seq before the log's
 	// first message: whatever came before that has left.
-	fading    ring[address]
+	fading    ring[*lane]
 	forgotten uint64
 	why       string
 
@@ -129,21 +113,23 @@ type messageLog struct {
 }
 
 // newMessageLog returns a log that begins behind at: what the epoch had up to there has left it.
-func newMessageLog(at Position, shared Limits, topicLimits func(string) Limits, lag int) *messageLog {
-	return &messageLog{
+func newMessageLog(at Position, history Limits, topicLimits func(string) Limits, lag int) *messageLog {
+	l := &messageLog{
 		topicLimits: topicLimits,
 		lag:         lag,
-		maxFading:   max(16384, 2*shared.Count),
+		maxFading:   max(16384, 2*history.Count),
 		began:       time.Now(),
 		epoch:       at.Epoch,
 		hi:          at.Seq,
 		forgotten:   at.Seq,
 		why:         gapEvicted,
-		shared:      window{limits: shared},
+		history:     history,
 		lanes:       map[address]*lane{},
 		readers:     map[*routine]struct{}{},
 		slowest:     at.Seq,
 	}
+	l.emptyLocked()
+	return l
 }
 
 // admit waits until no routine is lag messages behind.
@@ -210,16 +196,6 @@ const (
 func (l *messageLog) append(m *Message) appendResult {
 	rec := newRecord(m)
 	plantRecord(rec)
-	limits, asked := Limits{}, false
-	if l.topicLimits != nil && rec.to.kind == kindTopic {
-		l.mu.Lock()
-		asked = l.lanes[rec.to] == nil
-		l.mu.Unlock()
-		if asked {
-			limits = l.topicLimits(rec.to.name)
-		}
-	}
-
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
@@ -240,10 +216,10 @@ func (l *messageLog) append(m *Message) appendResult {
 			pos:  Position{l.epoch, rec.pos.Seq - 1},
 			at:   rec.at,
 			hole: &Gap{Epoch: l.epoch, From: from, To: rec.pos.Seq - 1, Reason: gapBroker},
-		}, Limits{})
+		})
 		did = appendedToo
 	}
-	l.addLocked(rec, limits)
+	l.addLocked(rec)
 	l.behindLocked()
 	return did
 }
@@ -254,9 +230,8 @@ func (l *messageLog) restartLocked(at Position) {
 		l.left = l.left[1:]
 	}
 	l.epoch, l.hi = at.Epoch, at.Seq-1
-	l.shared = window{limits: l.shared.limits}
-	l.lanes = map[address]*lane{}
-	l.fading, l.forgotten, l.why = ring[address]{}, l.hi, gapEvicted
+	l.emptyLocked()
+	l.forgotten, l.why = l.hi, gapEvicted
 	l.live = ring[*record]{}
 	for r := range l.readers {
 		r.taken = l.hi
@@ -264,99 +239,20 @@ func (l *messageLog) restartLocked(at Position) {
 	l.slowest = l.hi
 }
 
-func (l *messageLog) addLocked(rec *record, own Limits) {
-	s := l.lanes[rec.to]
-	if s == nil {
-		s = &lane{window: &l.shared, evicted: l.forgotten, why: l.why}
-		if own != (Limits{}) {
-			s.window = &window{limits: own.or(l.shared.limits)}
-		}
-		l.lanes[rec.to] = s
-	}
-	s.recs.push(rec)
-	s.window.recs.push(rec)
-	s.window.bytes += rec.size()
+// addLocked appends rec, which nobody else has seen yet.
+func (l *messageLog) addLocked(rec *record) {
+	s := l.laneLocked(rec.to)
+	rec.to = s.to // one name for all of them
+	l.keepLocked(s, rec)
 	l.hi = rec.pos.Seq
 	if len(l.readers) > 0 {
 		l.live.push(rec)
 	} else {
 		l.slowest = l.hi
 	}
-	l.evictLocked(s.window, rec.at)
-}
-
-// or fills the zero bounds of own from the shared ones.
-func (own Limits) or(shared Limits) Limits {
-	if own.Count == 0 {
-		own.Count = shared.Count
-	}
-	if own.Bytes == 0 {
-		own.Bytes = shared.Bytes
-	}
-	return own
-}
-
-// evictLocked drops from w what its bounds no longer hold. The newest message stays, whatever its size.
-func (l *messageLog) evictLocked(w *window, now time.Time) {
-	for w.recs.len > 0 {
-		oldest := w.recs.at(0)
-		why := gapEvicted
-		switch {
-		case w.recs.len > 1 && (w.recs.len > w.limits.Count || w.bytes > w.limits.Bytes):
-		case w.limits.Age > 0 && now.Sub(oldest.at) > w.limits.Age:
-			why = gapExpired
-		default:
-			return
-		}
-		w.recs.pop()
-		w.bytes -= oldest.size()
-		s := l.lanes[oldest.to]
-		s.recs.pop()
-		s.evicted, s.why = oldest.pos.Seq, why
-		if s.recs.len == 0 && !s.fading {
-			s.fading = true
-			l.fading.push(oldest.to)
-			l.forgetLocked()
-		}
-	}
-}
-
-// forgetLocked bounds how many lanes without records are remembered one by one.
-func (l *messageLog) forgetLocked() {
-	for l.fading.len > l.maxFading {
-		to := l.fading.pop()
-		s := l.lanes[to]
-		s.fading = false
-		if s.recs.len > 0 {
-			continue
-		}
-		delete(l.lanes, to)
-		if s.evicted > l.forgotten {
-			l.forgotten, l.why = s.evicted, s.why
-		}
-	}
-}
-
-// expire drops what has become too old, also where nothing is published.
-func (l *messageLog) expire(now time.Time) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.evictLocked(&l.shared, now)
-	if l.topicLimits == nil {
-		return
-	}
-	for _, s := range l.lanes {
-		if s.window != &l.shared {
-			l.evictLocked(s.window, now)
-		}
-	}
-}
-
-// expireSometimes drops old messages once in a second, from whichever routine comes first.
-func (l *messageLog) expireSometimes(now time.Time) {
-	last, elapsed := l.expired.Load(), int64(now.Sub(l.began))
-	if elapsed-last >= int64(time.Second) && l.expired.CompareAndSwap(last, elapsed) {
-		l.expire(now)
+	l.boundLocked(s, rec.at)
+	if rec.to.kind == kindTopic && l.topicLimits != nil && !s.asked {
+		l.askLaterLocked(s)
 	}
 }
 
@@ -428,21 +324,4 @@ func (l *messageLog) close() {
 		close(l.room)
 		l.room = nil
 	}
-}
-
-// windowStats reports the bounds of the shared window and what all windows hold.
-func (l *messageLog) windowStats() (epoch, lo, hi uint64, messages, bytes int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	lo = l.hi + 1
-	if l.shared.recs.len > 0 {
-		lo = l.shared.recs.at(0).pos.Seq
-	}
-	messages, bytes = l.shared.recs.len, l.shared.bytes
-	for _, s := range l.lanes {
-		if s.window != &l.shared {
-			messages, bytes = messages+s.window.recs.len, bytes+s.window.bytes
-		}
-	}
-	return l.epoch, lo, l.hi, messages, bytes
 }

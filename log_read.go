@@ -122,9 +122,9 @@ func (l *messageLog) newest(topics []string, n int, want *interest, max replay, 
 // liveLaneLocked returns the lane of an address without what is too old, or nil.
 func (l *messageLog) liveLaneLocked(to address, now time.Time) *lane {
 	s := l.lanes[to]
-	if s != nil && s.window.limits.Age > 0 {
-		l.evictLocked(s.window, now)
-		s = l.lanes[to] // evicting may forget it
+	if s != nil && (s.limits.Age > 0 || s.window.limits.Age > 0) {
+		l.boundLocked(s, now)
+		s = l.lanes[to] // that may forget it
 	}
 	return s
 }

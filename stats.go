@@ -26,15 +26,13 @@ type Stats struct {
 	Gaps    map[string]uint64 // gaps announced, by reason
 }
 
-// Stats reports what the Broadcaster did and holds. Its cost does not grow with the clients.
+// Stats reports what the Broadcaster did and holds. Its cost grows neither with the clients nor with the topics.
 func (b *Broadcaster) Stats() Stats {
 	s := Stats{Attached: map[string]int{}}
 	if b.start() != nil {
 		return s
 	}
-	b.clients.mu.RLock()
-	s.Clients, s.Routines = len(b.clients.byKey), b.clients.running
-	b.clients.mu.RUnlock()
+	s.Clients, s.Routines = b.clients.size()
 	for t := range b.attachCount {
 		s.Attached[transport(t).String()] = int(b.attachCount[t].Load())
 	}
@@ -44,6 +42,13 @@ func (b *Broadcaster) Stats() Stats {
 	s.Published, s.Delivered, s.Repeats = b.published.Load(), b.delivered.Load(), b.repeats.Load()
 	s.Dropped, s.Refused, s.Gaps = b.counts.dropped.copy(), b.counts.refused.copy(), b.counts.gaps.copy()
 	return s
+}
+
+// size returns how many clients are registered, in how many routines.
+func (g *registry) size() (clients, routines int) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return len(g.byKey), g.running
 }
 
 // counters are counts by reason.

@@ -112,7 +112,7 @@ func refused(why *refusal) *ending {
 
 // welcome answers the hello. position is where the stream begins.
 func (s *session) welcome(c *Client, position Position) []byte {
-	clients := s.b.Stats().Clients
+	clients, _ := s.b.clients.size()
 	spread := min(max(time.Duration(clients)*time.Second/500, 100*time.Millisecond), 30*time.Second)
 	return fmt.Appendf(nil, `{"welcome":{"client-id":"%s","position":"%s","heartbeat_ms":%d,"spread_ms":%d}}`,
 		c.ID(), position, s.b.set.heartbeat.Milliseconds(), spread.Milliseconds())
