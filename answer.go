@@ -21,13 +21,20 @@ type field struct{ name, value string }
 
 // answer is what a poll in the plain form gets that has only rec to be answered with: the same for all.
 func (rec *record) answer() answer {
-	if made := rec.plain.Load(); made != nil {
-		return *made
+	if set := rec.forms.Load(); set != nil {
+		if made := set.plain.Load(); made != nil {
+			return *made
+		}
 	}
 	a := makePlain([]item{{rec: rec, pos: rec.pos}}, rec.pos)
 	a.lines = string(a.appendLines(nil))
-	rec.plain.Store(&a)
+	rec.keepPlain(&a)
 	return a
+}
+
+// size is how much memory the kept answer to a plain poll takes beside the message.
+func (a *answer) size() int {
+	return int(unsafe.Sizeof(*a)) + cap(a.fields)*int(unsafe.Sizeof(field{})) + len(a.lines) + 48 // a Position
 }
 
 // plainAnswer carries the message that items end with, which may have gaps before it; 204 when there is none. scanned is then the

@@ -75,7 +75,8 @@ type Broadcaster struct {
 	// Default 1,000 and 2,000. A negative RegisterRate is no limit.
 	RegisterRate, RegisterBurst int
 
-	// History bounds the window of the log that can be replayed. Default 10,000 messages, 16 MiB, no age.
+	// History bounds the window of the log that can be replayed. Default 10,000 messages, 16 MiB, no age. Bytes is the memory that the
+	// window takes: three quarters are for the messages, and one for their wire forms, which are made again when they are missing.
 	History Limits
 
 	// TopicLimits gives a topic a window of its own, so that a busy topic does not push out the quiet ones. The zero Limits is the

@@ -8,7 +8,8 @@ import (
 	"strings"
 )
 
-// A form is how a message stands on a wire. Each is made when it is first asked for, and its bytes are shared by every client.
+// A form is how a message stands on a wire. Each is made when it is first asked for, and its bytes are shared by every client; see
+// formCache for how long.
 type form uint8
 
 const (
@@ -25,7 +26,7 @@ func (f form) events() bool { return f == formEvent || f == formJSONEvent }
 
 // in returns rec in a form. The caller does not change the bytes.
 func (rec *record) in(f form) []byte {
-	if made := rec.forms[f].Load(); made != nil {
+	if made := rec.made(f); made != nil {
 		return *made
 	}
 	var made []byte
@@ -45,8 +46,7 @@ func (rec *record) in(f form) []byte {
 	case formJSONEvent:
 		made = appendEvent(nil, "", rec.pos, rec.in(formElement))
 	}
-	rec.forms[f].Store(&made)
-	return made
+	return rec.keep(f, made)
 }
 
 // element returns {"id":…,"topic":…,"data":…}, with data64 for bytes that are not UTF-8.

@@ -2,24 +2,28 @@ package gpoll
 
 import (
 	"context"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 )
 
 // A record is a message in the log, or a hole that the broker left. It never changes once appended, except
-// that each wire form is added when it is first asked for.
+// that each wire form is added when it is first asked for, and may be freed.
 type record struct {
 	pos    Position
+	bytes  int32       // of memory, without the forms; see weigh
+	binary bool        // data is not UTF-8
+	gone   atomic.Bool // has left its window
+	forms  atomic.Pointer[formSet]
+	cache  *formCache // counts the forms; nil: nobody does
+	data   string
 	to     address
 	except []string
-	data   string
-	binary bool // data is not UTF-8
 	at     time.Time
 	hole   *Gap // the broker lost this range; data is empty
-	forms  [formCount]atomic.Pointer[[]byte]
-	plain  atomic.Pointer[answer] // the form of a poll
 }
 
 // size is what r counts for where something is bounded by bytes: an answer, a queue, a backlog. It never changes.
@@ -32,6 +36,18 @@ func (r *record) size() int {
 
 // gapSize is what a gap counts for: no less than its JSON takes.
 const gapSize = 160
+
+// weigh returns how much memory r takes without its forms.
+func (r *record) weigh() int {
+	n := recordBytes + len(r.data) + len(r.to.name)
+	if r.hole != nil {
+		n += int(unsafe.Sizeof(*r.hole))
+	}
+	for _, id := range r.except {
+		n += int(unsafe.Sizeof(id)) + len(id)
+	}
+	return n
+}
 
 // first is the lowest seq that r stands for.
 func (r *record) first() uint64 {
@@ -89,6 +105,7 @@ type messageLog struct {
 	history Limits
 	shared  window
 	owned   window // all windows of topics with limits of their own, together
+	forms   formCache
 	lanes   map[address]*lane
 	aging   agingLanes
 
@@ -127,6 +144,7 @@ func newMessageLog(at Position, history Limits, topicLimits func(string) Limits,
 		lanes:       map[address]*lane{},
 		readers:     map[*routine]struct{}{},
 		slowest:     at.Seq,
+		forms:       formCache{limit: history.Bytes / formsShare},
 	}
 	l.emptyLocked()
 	return l
@@ -243,6 +261,7 @@ func (l *messageLog) restartLocked(at Position) {
 func (l *messageLog) addLocked(rec *record) {
 	s := l.laneLocked(rec.to)
 	rec.to = s.to // one name for all of them
+	rec.cache, rec.bytes = &l.forms, int32(min(rec.weigh(), math.MaxInt32))
 	l.keepLocked(s, rec)
 	l.hi = rec.pos.Seq
 	if len(l.readers) > 0 {

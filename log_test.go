@@ -21,7 +21,9 @@ type logModel struct {
 	why     map[address]string
 }
 
-func (m *logModel) owned(to address) bool { return to.kind == kindTopic && m.limits[to.name] != Limits{} }
+func (m *logModel) owned(to address) bool {
+	return to.kind == kindTopic && m.limits[to.name] != Limits{}
+}
 
 // drop removes the oldest record that matches.
 func (m *logModel) drop(match func(*record) bool, why string) {
@@ -32,9 +34,9 @@ func (m *logModel) drop(match func(*record) bool, why string) {
 }
 
 // bound drops what one window no longer holds.
-func (m *logModel) bound(limits Limits, match func(*record) bool, now time.Time) {
+func (m *logModel) bound(limits Limits, forLane int, match func(*record) bool, now time.Time) {
 	for {
-		count, bytes := m.held(match)
+		count, bytes := m.held(forLane, match)
 		i := slices.IndexFunc(m.kept, match)
 		switch {
 		case count > 1 && (count > limits.Count || bytes > limits.Bytes):
@@ -47,24 +49,29 @@ func (m *logModel) bound(limits Limits, match func(*record) bool, now time.Time)
 	}
 }
 
-func (m *logModel) held(match func(*record) bool) (count, bytes int) {
+// held counts the records that match, and their bytes, with so many for each address.
+func (m *logModel) held(forLane int, match func(*record) bool) (count, bytes int) {
+	lanes := map[address]bool{}
 	for _, rec := range m.kept {
 		if match(rec) {
-			count, bytes = count+1, bytes+rec.size()
+			count, bytes, lanes[rec.to] = count+1, bytes+rec.weigh(), true
 		}
 	}
-	return count, bytes
+	return count, bytes + forLane*len(lanes)
 }
 
 // boundAll drops what is too old, and beyond the bounds of a message that was added to to.
 func (m *logModel) boundAll(to address, now time.Time) {
 	for topic, own := range m.limits {
 		if own.or(m.history).Age > 0 || to == (address{kindTopic, topic}) {
-			m.bound(own.or(m.history), func(rec *record) bool { return rec.to == address{kindTopic, topic} }, now)
+			m.bound(own.or(m.history), 0, func(rec *record) bool { return rec.to == address{kindTopic, topic} }, now)
 		}
 	}
-	m.bound(Limits{Count: ownedCount * m.history.Count, Bytes: m.history.Bytes}, func(rec *record) bool { return m.owned(rec.to) }, now)
-	m.bound(m.history, func(rec *record) bool { return !m.owned(rec.to) }, now)
+	owned := Limits{Count: ownedCount * m.history.Count, Bytes: m.history.Bytes}
+	m.bound(owned, laneBytes, func(rec *record) bool { return m.owned(rec.to) }, now)
+	shared := m.history
+	shared.Bytes -= shared.Bytes / formsShare
+	m.bound(shared, laneBytes, func(rec *record) bool { return !m.owned(rec.to) }, now)
 }
 
 // read is what a cursor is owed, whole.
@@ -129,12 +136,12 @@ func TestLogAgainstModel(t *testing.T) {
 func logAgainstModel(t *testing.T, seed uint64) {
 	rnd := rand.New(rand.NewPCG(seed, 13))
 	pick := func(limits ...Limits) Limits { return limits[rnd.IntN(len(limits))] }
-	history := Limits{Count: 1 + rnd.IntN(30), Bytes: 1 << (8 + rnd.IntN(10)), Age: time.Duration(rnd.IntN(2)*(10+rnd.IntN(50))) * time.Second}
+	history := Limits{Count: 1 + rnd.IntN(30), Bytes: 1 << (10 + rnd.IntN(8)), Age: time.Duration(rnd.IntN(2)*(10+rnd.IntN(50))) * time.Second}
 	base := uint64(rnd.IntN(2) * rnd.IntN(50))
 	topics := []string{"a", "b", "c", "d", "e"}
 	own := map[string]Limits{}
 	for _, topic := range topics {
-		own[topic] = pick(Limits{}, Limits{Count: 1}, Limits{Count: 1 + rnd.IntN(10)}, Limits{Bytes: 600}, Limits{Age: time.Duration(1+rnd.IntN(40)) * time.Second})
+		own[topic] = pick(Limits{}, Limits{Count: 1}, Limits{Count: 1 + rnd.IntN(10)}, Limits{Bytes: 2000}, Limits{Age: time.Duration(1+rnd.IntN(40)) * time.Second})
 	}
 	topicLimits := func(topic string) Limits { return own[topic] }
 	l := newMessageLog(Position{1, base}, history, topicLimits, 1<<20)
@@ -199,7 +206,7 @@ func logAgainstModel(t *testing.T, seed uint64) {
 		m.boundAll(rec.to, now)
 
 		_, lo, hi, messages, bytes := l.windowStats()
-		count, size := m.held(func(*record) bool { return true })
+		count, size := m.held(laneBytes, func(*record) bool { return true })
 		oldest := m.hi + 1
 		if i := slices.IndexFunc(m.kept, func(rec *record) bool { return !m.owned(rec.to) }); i >= 0 {
 			oldest = m.kept[i].pos.Seq

@@ -15,7 +15,7 @@ type Stats struct {
 	Epoch                 string // of the log, 16 hexadecimal digits
 	WindowLow, WindowHigh uint64 // seqs that can be replayed; low is above high when there is none
 	WindowMessages        int    // in all windows
-	WindowBytes           int
+	WindowBytes           int    // of memory: messages and their wire forms
 
 	Published uint64 // messages accepted from this Broadcaster's Send and Publish
 	Delivered uint64 // messages written to a client or its channel

@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,12 +21,12 @@ func TestTopicLimitsHoldUpNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		broker := gpoll.NewMemoryBroker()
 		release := make(chan struct{})
-		asked := 0 // once here, once there
+		var asked atomic.Int32
 		setting := setup{memory: true, broadcaster: func(b *gpoll.Broadcaster) {
 			b.Broker = broker
 			b.TopicLimits = func(topic string) gpoll.Limits {
 				if topic == "slow" {
-					asked++ // one at a time: the bubble shows it
+					asked.Add(1)
 					<-release
 				}
 				return gpoll.Limits{Count: 2}
@@ -76,8 +77,8 @@ func TestTopicLimitsHoldUpNobody(t *testing.T) {
 				t.Errorf("%s: %q, want %q", name, got, want)
 			}
 		}
-		if asked > 3 {
-			t.Errorf("TopicLimits was asked %d times", asked)
+		if n := asked.Load(); n > 3 { // who publishes here, and for the messages from elsewhere one here and one there
+			t.Errorf("TopicLimits was asked %d times", n)
 		}
 	})
 }

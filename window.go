@@ -8,7 +8,7 @@ import (
 // Limits bound a window of the log. A message leaves the window by the first bound that it passes; the newest stays, whatever its size.
 type Limits struct {
 	Count int           // messages; 0 means the default
-	Bytes int           // bytes of data and topics; 0 means the default
+	Bytes int           // of memory: data, topic, Except, and about 200 more for each message; 0 means the default
 	Age   time.Duration // since the message was accepted; 0 means no bound
 }
 
@@ -86,7 +86,13 @@ type lane struct {
 
 // emptyLocked makes the log one without messages.
 func (l *messageLog) emptyLocked() {
+	for _, s := range l.lanes {
+		for i := range s.recs.len {
+			l.forms.leave(s.recs.at(i))
+		}
+	}
 	l.shared = window{limits: l.history}
+	l.shared.limits.Bytes -= l.forms.limit
 	l.owned = window{limits: Limits{Count: ownedCount * l.history.Count, Bytes: l.history.Bytes}}
 	l.lanes = map[address]*lane{}
 	l.fading, l.aging = ring[*lane]{}, nil
@@ -107,9 +113,11 @@ func (l *messageLog) keepLocked(s *lane, rec *record) {
 	s.recs.push(rec)
 	s.window.order.push(slot{s, rec.pos.Seq})
 	s.window.count++
-	size := rec.size()
-	s.bytes += size
-	s.window.bytes += size
+	s.bytes += int(rec.bytes)
+	s.window.bytes += int(rec.bytes)
+	if s.recs.len == 1 {
+		s.window.bytes += laneBytes
+	}
 	l.ageLocked(s)
 }
 
@@ -117,11 +125,15 @@ func (l *messageLog) keepLocked(s *lane, rec *record) {
 func (l *messageLog) dropLocked(s *lane, why string) {
 	rec := s.recs.pop()
 	s.window.count--
-	size := rec.size()
-	s.bytes -= size
-	s.window.bytes -= size
+	s.bytes -= int(rec.bytes)
+	s.window.bytes -= int(rec.bytes)
 	s.evicted, s.why = rec.pos.Seq, why
+	l.forms.leave(rec)
 	if s.recs.len == 0 {
+		if len(s.recs.buf) > 4 {
+			s.recs = ring[*record]{} // which pop lets go of only when it is large
+		}
+		s.window.bytes -= laneBytes
 		l.fadeLocked(s)
 	}
 }
@@ -248,10 +260,14 @@ func (l *messageLog) limit(to address, own Limits) {
 		return
 	}
 	s.limits = own.or(l.history)
+	size := s.bytes
+	if s.recs.len > 0 {
+		size += laneBytes
+	}
 	l.shared.count -= s.recs.len
-	l.shared.bytes -= s.bytes
+	l.shared.bytes -= size
 	l.owned.count += s.recs.len
-	l.owned.bytes += s.bytes
+	l.owned.bytes += size
 	s.window = &l.owned
 	for i := range s.recs.len {
 		l.owned.order.push(slot{s, s.recs.at(i).pos.Seq})
@@ -319,5 +335,5 @@ func (l *messageLog) windowStats() (epoch, lo, hi uint64, messages, bytes int) {
 	if l.shared.count > 0 {
 		lo = l.shared.oldest().recs.at(0).pos.Seq
 	}
-	return l.epoch, lo, l.hi, l.shared.count + l.owned.count, l.shared.bytes + l.owned.bytes
+	return l.epoch, lo, l.hi, l.shared.count + l.owned.count, l.shared.bytes + l.owned.bytes + l.forms.held()
 }
