@@ -195,10 +195,14 @@ func (a *attach) queueSize() int {
 	return a.client.routine.b.set.clientBuffer
 }
 
-// backfillLocked returns the newest messages of topics that the client's cursor has passed; the others come by themselves.
+// backfillLocked returns the newest messages of topics that the client's cursor has passed; the others come by themselves, and so does
+// all of an epoch that is not the cursor's.
 func (b *Broadcaster) backfillLocked(c *Client, topics []string, last int) []item {
 	want := c.interestLocked()
-	items, _ := b.messages.newest(topics, last, &want, b.limitReplay(), nil)
+	items, end := b.messages.newest(topics, last, &want, b.limitReplay(), nil)
+	if end.Epoch != c.cursor.Epoch {
+		return nil
+	}
 	for len(items) > 0 && items[len(items)-1].pos.Seq > c.cursor.Seq {
 		items = items[:len(items)-1]
 	}

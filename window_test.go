@@ -372,3 +372,35 @@ func TestNoGapAtTheBeginning(t *testing.T) {
 		t.Errorf("%q, want %q", got, want)
 	}
 }
+
+// Where the log began anew, last adds nothing: all of the new epoch is owed anyway, behind the gap that says so.
+func TestLastAcrossEpochs(t *testing.T) {
+	broker := &scriptedBroker{before: gpoll.Position{Epoch: 1}}
+	s := start(t, setup{broadcaster: func(b *gpoll.Broadcaster) { b.Broker = broker }})
+	deliver := func(epoch, seq uint64, topic, data string) {
+		broker.mu.Lock()
+		defer broker.mu.Unlock()
+		broker.deliver(gpoll.Message{Position: gpoll.Position{Epoch: epoch, Seq: seq}, Topic: topic, Data: []byte(data)})
+	}
+	for seq := range uint64(10) {
+		deliver(1, seq+1, "", "old")
+	}
+	id, _ := s.register(t)
+	deliver(2, 1, "news", "n1")
+	deliver(2, 2, "news", "n2")
+	deliver(2, 3, "", "end")
+	want := []string{"gap 11..0 epoch", "n1", "n2", "end"}
+	var got []string
+	path := "/poll" + query("client-id", id, "topic", "news", "last", "1")
+	for len(got) == 0 || got[len(got)-1] != "end" {
+		a := s.get(t, path)
+		for _, gap := range a.header.Values("Gpoll-Gap") {
+			got = append(got, shortGap(t, gap))
+		}
+		got = append(got, a.body)
+		path = "/poll" + query("client-id", id)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
