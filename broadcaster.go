@@ -257,7 +257,7 @@ func (b *Broadcaster) start() error {
 			b.turns <- &scratch{}
 		}
 		b.clients.byKey = map[clientKey]*Client{}
-		b.clients.byUser = map[string][]*Client{}
+		b.clients.byUser = map[string]userClients{}
 		if b.Broker == nil {
 			b.Broker = NewMemoryBroker()
 		}

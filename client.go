@@ -17,7 +17,7 @@ type Client struct {
 	routine *routine
 
 	// Guarded by routine.mu.
-	slot      int32 // index in routine.clients and routine.hot; -1 when it is not there
+	slot      int32 // index in routine.clients and routine.hot; -1 once it is removed
 	removed   bool
 	attached  bool           // ever
 	attach    *attach        // nil between attaches
@@ -91,6 +91,9 @@ const (
 	inline               // the routine writes to the attach's socket
 	parked               // the routine answers the poll on the attach's connection of Listener
 )
+
+// key is the name under which the registry has c.
+func (c *Client) key() clientKey { return keyOf(c.uuid.String()) }
 
 // ID returns the whole client id, `<routine>$<uuid>`. It is the client's secret: do not log it or show it to others.
 func (c *Client) ID() string { return formatClientID(c.routine.id, c.uuid.String()) }

@@ -10,11 +10,13 @@ import (
 	"github.com/google/uuid"
 )
 
-// A registry finds clients and gives each a routine.
+// A registry finds clients and gives each a routine. A client is in it only while it is whole: it has its slot, its topics and its
+// cursor in its routine before anybody finds it by its key or its user.
 type registry struct {
 	mu       sync.RWMutex // guards the fields below and routine.count
 	byKey    map[clientKey]*Client
-	byUser   map[string][]*Client
+	byUser   map[string]userClients
+	arriving int        // clients that have a place in a routine and are not in byKey yet
 	routines []*routine // by id; nil where the id is free
 	running  int
 	roomy    int // no routine below has room
@@ -29,11 +31,17 @@ func (g *registry) get(key clientKey) *Client {
 	return g.byKey[key]
 }
 
+// userClients are the clients of a user.
+type userClients struct {
+	whole []*Client // never changed, only replaced, since ofUser hands it out
+	count int       // of whole and of those that are arriving
+}
+
 // ofUser returns the clients of a user. The caller does not change the slice, nor does the registry.
 func (g *registry) ofUser(user string) []*Client {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
-	return g.byUser[user]
+	return g.byUser[user].whole
 }
 
 // each calls visit for every routine.
@@ -72,18 +80,14 @@ type registration struct {
 
 // register makes a client in the lowest-numbered routine with room, and starts a routine when there is none.
 func (b *Broadcaster) register(reg registration) (*Client, *refusal) {
-	id := uuid.New()
-	key := keyOf(id.String())
-	c := &Client{uuid: id, public: key.String(), user: reg.user, idleSince: b.now(), slot: -1}
-	if refused := b.place(c, key, reg); refused != nil {
+	c := &Client{uuid: uuid.New(), user: reg.user, idleSince: b.now()}
+	c.public = c.key().String()
+	if refused := b.place(c, reg); refused != nil {
 		return nil, refused
 	}
 	r := c.routine
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if c.removed {
-		return nil, refuseUnknownClient
-	}
 	c.slot = int32(len(r.clients))
 	r.clients = append(r.clients, c)
 	r.hot = append(r.hot, hotClient{})
@@ -96,22 +100,28 @@ func (b *Broadcaster) register(reg registration) (*Client, *refusal) {
 	if reg.last > 0 {
 		c.kept = &keptCursor{backfill: b.backfillLocked(c, c.topics, reg.last)}
 	}
+	// The routine's rounds see the client from here on, and its lock is held until everybody else does.
+	if !b.clients.enter(c) {
+		r.dropLocked(c)
+		return nil, b.refuseShutdown()
+	}
 	return c, nil
 }
 
-// place enters c under its key and user, and gives it a routine.
-func (b *Broadcaster) place(c *Client, key clientKey, reg registration) *refusal {
+// place gives c a routine. Until enter shows the client it only counts.
+func (b *Broadcaster) place(c *Client, reg registration) *refusal {
 	g := &b.clients
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.closed {
 		return b.refuseShutdown()
 	}
-	if len(g.byKey) >= b.set.maxClients {
+	if len(g.byKey)+g.arriving >= b.set.maxClients {
 		return &refusal{status: http.StatusServiceUnavailable, code: "too-many-clients", retry: spread(time.Second, 5*time.Second),
 			message: fmt.Sprintf("the server holds its limit of %d clients (Broadcaster.MaxClients); come back later", b.set.maxClients)}
 	}
-	if c.user != "" && len(g.byUser[c.user]) >= b.set.maxPerUser {
+	of := g.byUser[c.user]
+	if c.user != "" && of.count >= b.set.maxPerUser {
 		return &refusal{status: http.StatusTooManyRequests, code: "too-many-clients", retry: spread(time.Second, 5*time.Second),
 			message: fmt.Sprintf("this user holds the limit of %d clients (Broadcaster.MaxClientsPerUser); close another one", b.set.maxPerUser)}
 	}
@@ -121,12 +131,69 @@ func (b *Broadcaster) place(c *Client, key clientKey, reg registration) *refusal
 	}
 	c.routine = b.roomyRoutineLocked()
 	c.routine.count++
-	g.byKey[key] = c
+	g.arriving++
 	if c.user != "" {
-		// A new slice each time, since ofUser hands them out.
-		g.byUser[c.user] = append(slices.Clip(slices.Clone(g.byUser[c.user])), c)
+		of.count++
+		g.byUser[c.user] = of
 	}
 	return nil
+}
+
+// enter shows c, which is whole, under its key and its user in one step. After Shutdown it gives c's place back instead and reports
+// false. The mu of c's routine is held.
+func (g *registry) enter(c *Client) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.arriving--
+	if g.closed {
+		g.leaveLocked(c)
+		return false
+	}
+	g.byKey[c.key()] = c
+	if c.user != "" {
+		of := g.byUser[c.user]
+		of.whole = append(slices.Clip(slices.Clone(of.whole)), c)
+		g.byUser[c.user] = of
+	}
+	return true
+}
+
+// forget is the reverse of place and enter. It reports whether c was there.
+func (g *registry) forget(c *Client) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	key := c.key()
+	if g.byKey[key] != c {
+		return false
+	}
+	delete(g.byKey, key)
+	if c.user != "" {
+		of := g.byUser[c.user]
+		of.whole = without1(of.whole, c)
+		g.byUser[c.user] = of
+	}
+	g.leaveLocked(c)
+	return true
+}
+
+// leaveLocked gives the place of c back, and ends a routine that has no client any more.
+func (g *registry) leaveLocked(c *Client) {
+	if c.user != "" {
+		of := g.byUser[c.user]
+		if of.count--; of.count > 0 {
+			g.byUser[c.user] = of
+		} else {
+			delete(g.byUser, c.user)
+		}
+	}
+	r := c.routine
+	r.count--
+	g.roomy = min(g.roomy, r.id)
+	if r.count == 0 {
+		g.routines[r.id] = nil
+		g.running--
+		close(r.stop)
+	}
 }
 
 // allowLocked takes a token from the bucket of registrations. A negative rate is no limit.
@@ -174,32 +241,12 @@ func (b *Broadcaster) roomyRoutineLocked() *routine {
 
 // remove forgets a client and ends its attach. It reports whether the client was there.
 func (b *Broadcaster) remove(c *Client, why *ending) bool {
-	g := &b.clients
-	g.mu.Lock()
-	key := keyOf(c.uuid.String())
-	if g.byKey[key] != c {
-		g.mu.Unlock()
+	if !b.clients.forget(c) {
 		return false
 	}
-	delete(g.byKey, key)
-	if c.user != "" {
-		if left := without1(g.byUser[c.user], c); len(left) > 0 {
-			g.byUser[c.user] = left
-		} else {
-			delete(g.byUser, c.user)
-		}
-	}
 	r := c.routine
-	r.count--
-	g.roomy = min(g.roomy, r.id)
-	if r.count == 0 {
-		g.routines[r.id] = nil
-		g.running--
-		close(r.stop)
-	}
-	g.mu.Unlock()
-
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	c.removed = true
 	if c.err == nil {
 		c.err = &EndError{Code: why.refusal.code}
@@ -209,17 +256,19 @@ func (b *Broadcaster) remove(c *Client, why *ending) bool {
 	} else if why != endGone {
 		b.countEnd(why)
 	}
-	c.queue, c.kept = nil, nil
-	if c.slot >= 0 { // else register has not got to it yet
-		r.unsubscribeLocked(c)
-		at, end := c.slot, len(r.clients)-1
-		r.clients[at], r.hot[at] = r.clients[end], r.hot[end]
-		r.clients[at].slot, c.slot = at, -1
-		r.clients[end], r.hot[end] = nil, hotClient{}
-		r.clients, r.hot = r.clients[:end], r.hot[:end]
-	}
-	r.mu.Unlock()
+	r.dropLocked(c)
 	return true
+}
+
+// dropLocked takes c out of the routine.
+func (r *routine) dropLocked(c *Client) {
+	c.queue, c.kept = nil, nil
+	r.unsubscribeLocked(c)
+	at, end := c.slot, len(r.clients)-1
+	r.clients[at], r.hot[at] = r.clients[end], r.hot[end]
+	r.clients[at].slot, c.slot = at, -1
+	r.clients[end], r.hot[end] = nil, hotClient{}
+	r.clients, r.hot = r.clients[:end], r.hot[:end]
 }
 
 // without1 returns a copy of clients without c.
