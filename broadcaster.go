@@ -236,7 +236,7 @@ func newRecord(m *Message) *record {
 	return &record{
 		pos:    m.Position,
 		to:     m.address(),
-		except: m.Except,
+		except: exceptSet(m.Except),
 		data:   data,
 		binary: !utf8.ValidString(data),
 		at:     time.Now(),

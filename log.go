@@ -21,7 +21,7 @@ type record struct {
 	cache  *formCache // counts the forms; nil: nobody does
 	data   string
 	to     address
-	except []string
+	except []string // sorted public ids, each once
 	at     time.Time
 	hole   *Gap // the broker lost this range; data is empty
 }
@@ -59,7 +59,8 @@ func (r *record) first() uint64 {
 
 // excepts reports whether the client with that public id is left out.
 func (r *record) excepts(publicID string) bool {
-	return slices.Contains(r.except, publicID)
+	_, found := slices.BinarySearch(r.except, publicID)
+	return found
 }
 
 // interest is what a cursor is owed besides what goes to everybody.

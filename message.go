@@ -21,7 +21,8 @@ type Message struct {
 	// UTF-8 to arrive as text; other bytes arrive as a binary frame, as application/octet-stream or in base64.
 	Data []byte
 
-	// Except lists the public ids (see PublicID) of clients that do not get the message, for example its sender.
+	// Except lists the public ids of clients that do not get the message, for example its sender: at most 1,000, each exactly
+	// as PublicID returns it; anything else is ErrBadMessage. A repeated id counts once.
 	Except []string
 
 	// ID makes a repeated Publish harmless: a second Message with the same ID within 2 minutes and 100,000 ids is
@@ -42,7 +43,7 @@ func (m Message) clone() Message {
 // A Recipient is one client or one user. The zero Recipient is nobody in particular.
 type Recipient struct{ to address }
 
-// ToClient addresses the client with that public id (see PublicID).
+// ToClient addresses the client with that public id, exactly as PublicID returns it: a Message to anything else is ErrBadMessage.
 func ToClient(publicID string) Recipient { return Recipient{address{kindClient, publicID}} }
 
 // ToUser addresses every client whose Grant named that user.
@@ -103,15 +104,27 @@ func (m *Message) check(maxData int) error {
 		return fmt.Errorf("%w: it has a Topic and a To; choose one", ErrBadMessage)
 	case m.Topic != "" && !validTopic(m.Topic):
 		return fmt.Errorf("%w: topic %q: %s", ErrBadMessage, clip(m.Topic), topicRule)
+	case m.To.to.kind == kindClient && !validPublicID(m.To.to.name):
+		return fmt.Errorf("%w: To names a client by something else than its PublicID: %s", ErrBadMessage, publicIDRule)
 	case !m.To.IsZero() && (m.To.to.name == "" || len(m.To.to.name) > maxTopic):
-		return fmt.Errorf("%w: To names a client or user of 1 to %d bytes", ErrBadMessage, maxTopic)
+		return fmt.Errorf("%w: To names a user of 1 to %d bytes", ErrBadMessage, maxTopic)
 	case len(m.ID) > maxPublishID:
 		return fmt.Errorf("%w: the publish id has %d bytes, the limit is %d", ErrBadMessage, len(m.ID), maxPublishID)
 	case len(m.Except) > maxExcept:
 		return fmt.Errorf("%w: Except lists %d clients, the limit is %d", ErrBadMessage, len(m.Except), maxExcept)
+	case slices.ContainsFunc(m.Except, func(id string) bool { return !validPublicID(id) }):
+		return fmt.Errorf("%w: Except lists something else than PublicIDs: %s", ErrBadMessage, publicIDRule)
 	}
 	return nil
 }
+
+// exceptSet is what a record keeps of Message.Except: the public ids in it, sorted, each once. What else a broker may deliver there
+// names nobody.
+func exceptSet(ids []string) []string {
+	return sortedSet(slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return !validPublicID(id) }))
+}
+
+const publicIDRule = "32 hexadecimal digits in lower case"
 
 const topicRule = "a topic is 1 to 255 bytes of A-Z a-z 0-9 _ . : / ~ @ -"
 

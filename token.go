@@ -13,7 +13,7 @@ import (
 func UUID() string { return uuid.NewString() }
 
 // PublicID returns the name under which other clients, Message.Except and ToClient know a client: the first half of the
-// SHA-256 of its uuid, in hexadecimal. id is a whole client id or the bare uuid that AddClient returns.
+// SHA-256 of its uuid, in 32 hexadecimal digits of lower case. There is no other spelling. id is a whole client id or the bare uuid that AddClient returns.
 // The uuid cannot be found from it.
 func PublicID(id string) string {
 	if _, bare, ok := parseClientID(id); ok {
@@ -32,9 +32,12 @@ func keyOf(uuid string) clientKey {
 
 func (k clientKey) String() string { return hex.EncodeToString(k[:]) }
 
-// parseKey is the inverse of clientKey.String.
+// validPublicID reports whether s is spelled as a public id.
+func validPublicID(s string) bool { return len(s) == 2*len(clientKey{}) && lowerHex(s) }
+
+// parseKey is the inverse of clientKey.String, and takes that spelling only: the replay compares public ids as strings.
 func parseKey(publicID string) (k clientKey, ok bool) {
-	if len(publicID) != 2*len(k) {
+	if !validPublicID(publicID) {
 		return k, false
 	}
 	_, err := hex.Decode(k[:], []byte(publicID))
