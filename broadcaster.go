@@ -248,6 +248,7 @@ func (b *Broadcaster) start() error {
 	b.once.Do(func() {
 		b.log = b.logger()
 		b.began = time.Now()
+		b.goroutines.failed = func(v any) { b.logPanic("a goroutine", v) }
 		if b.startErr = b.set.fill(b); b.startErr != nil {
 			return
 		}
@@ -336,7 +337,8 @@ func (b *Broadcaster) logger() *slog.Logger {
 	return b.Logger
 }
 
-// spawn runs f in a goroutine that Shutdown waits for. f ends by itself: with its attach, or after a bounded wait.
+// spawn runs f in a goroutine that Shutdown waits for. f ends by itself: with its attach, or after a bounded wait. A panic in f is
+// logged; f sees to what it served, see rescue.go.
 func (b *Broadcaster) spawn(f func()) {
 	b.goroutines.start(f)
 }

@@ -42,6 +42,7 @@ func (a *attach) pumpChannel() {
 // fillChannel sends what the client is owed, waiting for room, until the routine takes over or the attach ends. It closes the
 // channel at the end.
 func (a *attach) fillChannel() {
+	defer a.rescueChannel()
 	sink := a.channel
 	b := a.client.routine.b
 	var items []item

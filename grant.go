@@ -130,6 +130,7 @@ const (
 // reauthorize asks Authorize again for an attach whose Grant has expired. An error ends the attach; a time-out keeps it and
 // is tried again for 30 s.
 func (a *attach) reauthorize() {
+	defer a.rescue()
 	b := a.client.routine.b
 	g := a.grantee
 	giveUp := time.Now().Add(reauthorizeFor)

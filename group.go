@@ -7,6 +7,8 @@ import (
 
 // A group is the goroutines of a Broadcaster. Unlike a sync.WaitGroup it may be waited for while goroutines come.
 type group struct {
+	failed func(v any) // is told of a panic, which goes no further
+
 	mu    sync.Mutex
 	n     int
 	empty chan struct{} // closed when n falls to 0; nil when nobody waits
@@ -19,8 +21,15 @@ func (g *group) start(f func()) {
 	g.mu.Unlock()
 	go func() { // ends with f
 		defer g.done()
+		defer g.recover()
 		f()
 	}()
+}
+
+func (g *group) recover() {
+	if v := recover(); v != nil {
+		g.failed(v)
+	}
 }
 
 func (g *group) done() {

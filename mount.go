@@ -46,7 +46,14 @@ func (b *Broadcaster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // HandleRequests is the long-poll handler, for people who mount it themselves. See docs/protocol.md for what it answers.
 func (b *Broadcaster) HandleRequests(w http.ResponseWriter, r *http.Request) {
 	if p := b.admitPoll(w, r); p != nil {
+		whole := false
+		defer func() {
+			if !whole { // a panic in what is around the handler: net/http says so
+				p.end(false)
+			}
+		}()
 		p.serve()
+		whole = true
 	}
 }
 
@@ -54,7 +61,14 @@ func (b *Broadcaster) HandleRequests(w http.ResponseWriter, r *http.Request) {
 // connection over (http.Hijacker), as a WebSocket does, where the ResponseWriter allows it.
 func (b *Broadcaster) HandleEvents(w http.ResponseWriter, r *http.Request) {
 	if e := b.admitEvents(w, r); e != nil {
+		whole := false
+		defer func() {
+			if !whole { // as above
+				e.a.close(e.sent, Position{}, 0)
+			}
+		}()
 		e.serve()
+		whole = true
 	}
 }
 

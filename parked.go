@@ -86,7 +86,10 @@ func (r *routine) resumeLocked(c *Client, at Position) {
 	conn := a.poll
 	a.cursor, a.verified = maxPosition(at, c.hot().from), true
 	c.hot().mode = resuming
-	r.b.spawn(func() { conn.resume(c) })
+	r.b.spawn(func() {
+		defer a.rescue()
+		conn.resume(c)
+	})
 }
 
 // resume reads the log on for a client's poll that a round could not answer.
@@ -151,6 +154,7 @@ func (c *pollConn) putLocked(p []byte) error {
 
 // drain writes what the socket did not take at once. It ends with that, or closes the connection after WriteTimeout.
 func (c *pollConn) drain() {
+	defer c.rescueDrain()
 	_ = c.Conn.SetWriteDeadline(time.Now().Add(c.timeout)) // Write reports a closed connection
 	_, err := c.Conn.Write(c.rest)                         // which is touched by nobody else while stalled is set
 	_ = c.Conn.SetWriteDeadline(time.Time{})
@@ -228,6 +232,7 @@ func (c *pollConn) takeBack(ended bool) bool {
 
 // finish tells the client why its parked poll has ended.
 func (a *attach) finish() {
+	defer a.rescue()
 	c := a.poll
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -267,6 +272,7 @@ func (r *routine) answerParked(c *Client, recs []*record) {
 		r.resumeLocked(c, r.before)
 		return
 	}
+	r.holding = conn
 	p := &conn.poll
 	limit := p.limit()
 	r.items = append(r.items, p.items...) // a gap that waits for its message
@@ -306,7 +312,7 @@ func (r *routine) putParked(p *poll, conn *pollConn) {
 			messages--
 		}
 	}
-	r.answers = append(r.answers, pollAnswer{conn, r.plainBytes, messages})
+	r.answers, r.holding = append(r.answers, pollAnswer{conn, r.plainBytes, messages}), nil
 	p.endLocked(true)
 	r.items, p.items = emptied(r.items), nil
 }
@@ -314,8 +320,10 @@ func (r *routine) putParked(p *poll, conn *pollConn) {
 // writeAnswers writes what answerParked collected. It waits for nobody.
 func (r *routine) writeAnswers() {
 	delivered := 0
-	for _, out := range r.answers {
+	for i := range r.answers {
+		out := &r.answers[i]
 		c := out.conn
+		r.begun = i + 1
 		err := c.putLocked(out.bytes)
 		if err == nil {
 			delivered += out.messages
@@ -324,6 +332,7 @@ func (r *routine) writeAnswers() {
 			r.unsend(c.poll.attach)
 		}
 		c.mu.Unlock()
+		out.conn = nil
 	}
 	if delivered > 0 {
 		r.b.delivered.Add(uint64(delivered))
@@ -349,18 +358,23 @@ func (r *routine) expireParked(now moment) {
 		return
 	}
 	r.scratch = <-r.b.turns
+	r.collectExpired(now)
+	r.expired = emptied(r.expired)
+	r.writeAnswers()
+	r.endTurn()
+}
+
+func (r *routine) collectExpired(now moment) {
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	for _, a := range r.expired {
 		// It may be another poll by now, or resume's. If its connection is in use, it stays due and the next sweep answers it.
 		if conn := a.poll; a.client.attach == a && a.client.hot().mode == parked && now >= a.due && conn.mu.TryLock() {
+			r.holding = conn
 			a.cursor = maxPosition(r.at, a.cursor.Seq)
 			r.putParked(&conn.poll, conn)
 		}
 	}
-	r.mu.Unlock()
-	r.expired = emptied(r.expired)
-	r.writeAnswers()
-	r.endTurn()
 }
 
 // dateLine is the Date line of an answer at this second.

@@ -32,7 +32,8 @@ type routine struct {
 	round   uint64
 
 	// Touched only by the routine's goroutine.
-	*scratch // while it hands out
+	*scratch          // while it hands out
+	reached  Position // everything up to here has been taken from the log
 	beats    []*attach
 	expired  []*attach
 }
@@ -55,6 +56,8 @@ type scratch struct {
 
 	// For parked polls.
 	answers    []pollAnswer
+	begun      int       // of answers: how many are being written or were
+	holding    *pollConn // whose mu is held, and which is not in answers yet
 	items      []item
 	plain      plainAnswerKey // of the answer that was made last
 	plainBytes []byte
@@ -98,6 +101,7 @@ func newRoutine(b *Broadcaster, id int) *routine {
 		topics: map[string]*subscribers{},
 	}
 	r.at = b.messages.join(r)
+	r.reached = r.at
 	return r
 }
 
@@ -161,13 +165,28 @@ func (r *routine) hurryUp() {
 
 // fanOut hands everything new to the clients: one round.
 func (r *routine) fanOut() {
+	defer r.rescue(r.at)
 	// As many routines hand out at a time as there are processors. Between two of them whoever publishes gets the processor:
 	// what comes meanwhile goes out with this batch.
 	r.scratch = <-r.b.turns
 	runtime.Gosched()
-	batch, at := r.b.messages.take(r, r.batch)
-	r.batch = batch
+	r.batch, r.reached = r.b.messages.take(r, r.batch)
+	r.offer(r.batch, r.reached)
+	r.writeInline()
+	r.writeAnswers()
+	for _, c := range r.overfull {
+		r.b.remove(c, endBufferFull)
+	}
+	if r.sent > 0 {
+		r.b.delivered.Add(r.sent)
+	}
+	r.endTurn()
+}
+
+// offer hands a batch to the clients. What goes to a socket is collected, and written when mu is free again.
+func (r *routine) offer(batch []*record, at Position) {
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	switch {
 	case at.Epoch != r.at.Epoch:
 		for _, c := range r.clients {
@@ -178,17 +197,6 @@ func (r *routine) fanOut() {
 		r.before, r.at = r.at, at
 		r.offerLocked(batch)
 	}
-	r.mu.Unlock()
-
-	r.writeInline()
-	r.writeAnswers()
-	for _, c := range r.overfull {
-		r.b.remove(c, endBufferFull)
-	}
-	if r.sent > 0 {
-		r.b.delivered.Add(r.sent)
-	}
-	r.endTurn()
 }
 
 // endTurn lets another routine hand out.

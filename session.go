@@ -56,6 +56,7 @@ func (s *session) begin(c *Client, o attachOptions, head []byte) {
 // run is the goroutine that reads, until the connection ends. It waits here, on a stack of the smallest size: what follows is in
 // functions of their own.
 func (s *session) run() {
+	defer s.rescueReader()
 	err := s.readable()
 	for err == nil {
 		err = s.handle()
@@ -103,6 +104,7 @@ func (s *session) startPump() {
 
 // pump writes what the client is owed until the routine takes over or the attach ends.
 func (s *session) pump() {
+	defer s.rescue()
 	a := s.attach
 	var items []item
 	var buf []byte
@@ -171,6 +173,7 @@ func (s *session) refuse(why *ending) {
 
 // finish tells the peer why its attach has ended.
 func (s *session) finish() {
+	defer s.rescue()
 	why := s.attach.ending.Load()
 	if why == endGone {
 		_ = s.stream.Close()

@@ -4,11 +4,27 @@ import "time"
 
 // sweep looks for what time has ended: polls, heartbeats, grants, clients that stay away.
 func (r *routine) sweep(now moment) {
+	defer r.rescue(r.at)
 	b := r.b
 	b.messages.expireSometimes(time.Now())
-	var gone []*Client
-	var asked []*attach
+	gone, asked := r.dues(now)
+	for _, a := range r.beats {
+		a.socket.beat(r)
+	}
+	r.beats = emptied(r.beats)
+	r.expireParked(now)
+	for _, c := range gone {
+		b.expire(c, now)
+	}
+	for _, a := range asked {
+		b.spawn(a.reauthorize)
+	}
+}
+
+// dues looks at the clients whose time has come. It returns those that were away for too long and the attaches whose Grant has expired.
+func (r *routine) dues(now moment) (gone []*Client, asked []*attach) {
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	for i := range r.hot {
 		if due := r.hot[i].due; due == 0 || now < due {
 			continue
@@ -28,18 +44,7 @@ func (r *routine) sweep(now moment) {
 		}
 		c.scheduleLocked()
 	}
-	r.mu.Unlock()
-	for _, a := range r.beats {
-		a.socket.beat(r)
-	}
-	r.beats = emptied(r.beats)
-	r.expireParked(now)
-	for _, c := range gone {
-		b.expire(c, now)
-	}
-	for _, a := range asked {
-		b.spawn(a.reauthorize)
-	}
+	return gone, asked
 }
 
 // dueLocked tells the goroutine of an attach that its time has come. A WebSocket's heartbeat and a parked poll need no goroutine.

@@ -1,0 +1,69 @@
+package gpoll
+
+import "fmt"
+
+// BreakRound registers a client that makes its routine panic: "offer" while messages are handed out, "answer" while the answer of
+// a parked poll is collected, "write" when the routine writes to sockets and holds the connections of such answers, "sweep" in
+// the next sweep.
+func (b *Broadcaster) BreakRound(where string) {
+	c, refused := b.register(registration{})
+	if refused != nil {
+		panic(refused)
+	}
+	r := c.routine
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	h := c.hot()
+	switch where {
+	case "offer":
+		h.mode = queued // without an attach
+	case "write":
+		h.mode = inline // without a session
+	case "answer":
+		h.mode = parked
+		c.attach = &attach{client: c, poll: &pollConn{b: b}} // without a poll
+	case "sweep":
+		c.attach = &attach{client: c, socket: &session{}, due: 1} // without a connection
+		h.due = 1
+	}
+	if c.attach != nil {
+		b.attachCount[c.attach.transport].Add(1)
+	}
+}
+
+// LocksHeld says what is not free while nothing happens.
+func (b *Broadcaster) LocksHeld() (held []string) {
+	try := func(name string, lock interface {
+		TryLock() bool
+		Unlock()
+	}) {
+		if !lock.TryLock() {
+			held = append(held, name)
+			return
+		}
+		lock.Unlock()
+	}
+	try("registry", &b.clients.mu)
+	try("topics", &b.topics.mu)
+	try("log", &b.messages.mu)
+	b.clients.each(func(r *routine) {
+		try(fmt.Sprint("routine ", r.id), &r.mu)
+	})
+	b.conns.mu.RLock()
+	defer b.conns.mu.RUnlock()
+	for _, c := range b.conns.byAddr {
+		try("connection of Listener", &c.mu)
+	}
+	for _, c := range b.clients.all(func(*Client) bool { return true }) {
+		if c.routine.mu.TryLock() {
+			if c.attach != nil && c.attach.socket != nil {
+				try("stream", &c.attach.socket.stream.mu)
+			}
+			c.routine.mu.Unlock()
+		}
+	}
+	if len(b.turns) != cap(b.turns) {
+		held = append(held, "a turn to hand out")
+	}
+	return held
+}
