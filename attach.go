@@ -2,7 +2,6 @@ package gpoll
 
 import (
 	"errors"
-	"net/http"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -35,7 +34,7 @@ type attach struct {
 	// Touched only by the goroutine that serves the attach.
 	want     interest
 	cursor   Position // all owed up to here has been returned by next
-	verified bool     // cursor is known to be in the log
+	verified bool     // all that want is owed up to cursor has been read from the log, or offered by the routine
 	backfill []item   // goes out before everything else
 	queue    chan *record
 	head     *record // received from queue but not returned yet
@@ -44,7 +43,8 @@ type attach struct {
 	ending atomic.Pointer[ending]
 
 	// Guarded by the routine's mu.
-	due     moment // when the poll ends, or the next heartbeat is owed; 0: never
+	over    chan struct{} // closed when the attach has ended; nil while nobody waits for that
+	due     moment        // when the poll ends, or the next heartbeat is owed; 0: never
 	isDue   bool
 	back    mode // who takes over when the goroutine has caught up: queued (the goroutine stays), direct or inline
 	ops     []operation
@@ -82,32 +82,73 @@ type attachOptions struct {
 	channel   *channelSink
 	socket    *session
 	poll      *pollConn
+	arrived   uint64  // of Broadcaster.arrivals
 	gentle    bool    // ends no other attach
 	memory    *attach // for the attach, if the one that was in it before has not been ended by others; nil: it gets its own
 }
 
-// errAttached is what a gentle open returns when there is another attach.
-var errAttached = errors.New("gpoll: the client is attached")
+var (
+	// errAttached is what a gentle open returns when there is another attach.
+	errAttached = errors.New("gpoll: the client is attached")
 
-// giveWay is for a request that would end the attach that c has. A request whose sender gave it up may come to its handler after the one
-// that followed: before it ends that one, its end has some time to arrive. refuseSuperseded says that it did, and nobody hears it.
-func (c *Client) giveWay(r *http.Request) *refusal {
-	gone := r.Context().Done()
-	for range 20 {
-		if c.Transport() == "" {
-			return nil
-		}
-		select {
-		case <-gone:
-			return refuseSuperseded
-		case <-time.After(time.Millisecond):
-		}
+	// errOvertaken is what open returns for what arrived before the newest attach.
+	errOvertaken = errors.New("gpoll: a later attach has been there")
+)
+
+// refusalOf is what the maker of a request is told when open fails.
+func refusalOf(err error) *refusal {
+	if err == errOvertaken {
+		return refuseSuperseded
 	}
-	return nil
+	return refuseUnknownClient
 }
 
-// open attaches to c. The older attach, if any, ends with superseded. It returns ErrUnknownClient when c has been removed,
-// and errAttached.
+// How long a request whose sender gave it up may be under way after the one that followed it.
+const lateness = 20 * time.Millisecond
+
+// giveWay delays a request that would supersede c's attach. A request that its sender has already cancelled may arrive after the one that
+// followed it; lateness is enough for its cancellation to be seen. giveWay returns as soon as there is nothing to supersede, and reports false
+// when gone was closed first: its sender has cancelled the request, or has stopped sending.
+func (c *Client) giveWay(gone <-chan struct{}) bool {
+	over := c.attachOver()
+	if over == nil {
+		return true
+	}
+	late := time.NewTimer(lateness)
+	defer late.Stop()
+	select {
+	case <-over:
+	case <-late.C:
+	case <-gone:
+		return false
+	}
+	return true
+}
+
+// attachOver returns a channel that is closed when c's attach ends; nil when there is none.
+func (c *Client) attachOver() <-chan struct{} {
+	c.routine.mu.Lock()
+	defer c.routine.mu.Unlock()
+	a := c.attach
+	if a == nil {
+		return nil
+	}
+	if a.over == nil {
+		a.over = make(chan struct{})
+	}
+	return a.over
+}
+
+// overLocked lets giveWay go on.
+func (a *attach) overLocked() {
+	if a.over != nil {
+		close(a.over)
+		a.over = nil
+	}
+}
+
+// open attaches to c. The older attach, if any, ends with superseded: of two the one that arrived later wins, whichever comes here first.
+// The error is ErrUnknownClient when c has been removed, errAttached or errOvertaken.
 func (c *Client) open(o attachOptions) (*attach, error) {
 	r := c.routine
 	b := r.b
@@ -121,9 +162,13 @@ func (c *Client) open(o attachOptions) (*attach, error) {
 	if c.removed {
 		return nil, ErrUnknownClient
 	}
-	if c.attach != nil && o.gentle {
+	switch {
+	case o.arrived < c.newest:
+		return nil, errOvertaken
+	case c.attach != nil && o.gentle:
 		return nil, errAttached
 	}
+	c.newest = o.arrived
 	a := o.memory
 	if a == nil || a.ending.Load() != nil { // whoever ended it may still look at it
 		a = new(attach)
@@ -161,7 +206,6 @@ func (c *Client) open(o attachOptions) (*attach, error) {
 			k.backfill = b.backfillLocked(c, fresh, o.last)
 		}
 		a.backfill = k.backfill
-		a.verified = true
 		if a.implicit {
 			*c.kept = keptCursor{backfill: k.backfill}
 		}
@@ -226,6 +270,7 @@ func (a *attach) closeLocked(cursor, sent Position, backSent int) bool {
 		return false
 	}
 	c.attach = nil
+	a.overLocked()
 	c.idleSince = r.b.now()
 	r.b.attachCount[a.transport].Add(-1)
 	c.cursor = cursor
@@ -336,11 +381,15 @@ func (a *attach) step() (ev event, read bool) {
 	return gotNothing, false
 }
 
-// caughtUpLocked reports whether the routine can take over at the attach's cursor: everything up to r.at has been
-// read, and everything behind it will be offered.
+// caughtUpLocked reports whether the routine can take over at the attach's cursor: everything up to r.at has been read, and everything behind it
+// will be offered. That the routine stands at the cursor too is not enough: of a topic that was named just now, there may be messages in
+// the log that the routine was not woken for.
 func (a *attach) caughtUpLocked() bool {
-	at := a.client.routine.at
-	return len(a.backfill) == 0 && a.cursor.Epoch == at.Epoch && (a.cursor.Seq == at.Seq || a.verified && a.cursor.Seq > at.Seq)
+	r := a.client.routine
+	if len(a.backfill) > 0 || a.cursor.Epoch != r.at.Epoch || a.cursor.Seq < r.at.Seq {
+		return false
+	}
+	return a.verified || a.cursor == r.b.messages.end() // behind which there is nothing to read
 }
 
 // drain appends what is queued to dst, at most max, without waiting.
@@ -400,8 +449,9 @@ func (a *attach) touch(d time.Duration) {
 
 // An operation changes an attach's subscription at the cursor of the goroutine that serves it, and answers in the stream.
 type operation struct {
-	change func(named []string) []string
-	answer func(at Position) []byte // nil: none
+	asked  []string                                         // topics that the Grant has to allow
+	change func(named []string) (now []string, no *refusal) // nil: nothing changes
+	answer func(at Position) []byte                         // nil: none
 }
 
 // post lets the goroutine that serves the attach do op. A client on the inline path gets a goroutine for it.
@@ -426,31 +476,68 @@ func (a *attach) post(op operation) {
 	}
 }
 
-// operate does what was posted and appends the answers to buf. What is queued was chosen by the old topics: the
-// goroutine reads on from the log.
+// operate does what was posted, in its order, and appends the answers to buf. What an operation is allowed and what it does are one step: the Grant
+// that is asked is the one in force when the topics change. The application is asked without a lock. What is queued was chosen by the old
+// topics: the goroutine reads on from the log.
 func (a *attach) operate(buf []byte) []byte {
 	c := a.client
-	c.routine.mu.Lock()
-	defer c.routine.mu.Unlock()
-	ops := a.ops
+	r := c.routine
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for len(a.ops) > 0 && c.attach == a {
+		op := &a.ops[0]
+		if len(op.asked) > 0 && a.grantee != nil {
+			g := a.grantee
+			r.mu.Unlock()
+			no := g.mayRead(r.b, op.asked)
+			r.mu.Lock()
+			switch {
+			case c.attach != a:
+				return buf
+			case a.grantee != g:
+				continue // it was renewed meanwhile: what the old one allows counts no more
+			case no == refuseInternal:
+				r.endLocked(a, endInternal)
+				return buf
+			case no != nil:
+				buf = a.complain(buf, no)
+				a.ops = a.ops[1:]
+				continue
+			}
+		}
+		if planted == "subscribe-race" {
+			a.cursor = r.at
+		}
+		named, no := c.named, (*refusal)(nil)
+		if op.change != nil {
+			named, no = op.change(named)
+		}
+		switch {
+		case no != nil:
+			buf = a.complain(buf, no)
+		default:
+			c.setTopicsLocked(named, a.grantee.given())
+			if op.answer != nil {
+				buf = append(buf, op.answer(a.cursor)...)
+			}
+		}
+		a.ops = a.ops[1:]
+	}
 	a.ops = nil
 	if c.attach != a {
 		return buf
 	}
-	for _, op := range ops {
-		if planted == "subscribe-race" {
-			a.cursor = c.routine.at
-		}
-		c.setTopicsLocked(op.change(c.named), a.grantee.given())
-		if op.answer != nil {
-			buf = append(buf, op.answer(a.cursor)...)
-		}
-	}
-	a.want = c.interestLocked()
+	a.want, a.verified = c.interestLocked(), false
 	a.queue, c.queue = nil, nil
 	a.heavy.Store(0)
 	c.hot().mode = reading
 	return buf
+}
+
+// complain appends why an operation was not done.
+func (a *attach) complain(buf []byte, why *refusal) []byte {
+	a.client.routine.b.counts.refused.add(why.code)
+	return append(buf, errorFrame(why)...)
 }
 
 // without returns the strings of s that are not in minus.

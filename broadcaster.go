@@ -131,6 +131,7 @@ type Broadcaster struct {
 	turns       chan *scratch // taken by the routines that hand out
 	conns       pollConns
 	date        atomic.Pointer[dateLine]
+	arrivals    atomic.Uint64 // counts what wants to attach, in the order of arrival
 	published   atomic.Uint64
 	delivered   atomic.Uint64
 	repeats     atomic.Uint64

@@ -17,7 +17,7 @@ func (c *Client) openChannel() (chan string, error) {
 	c.routine.mu.Unlock()
 	b := c.routine.b
 	sink := &channelSink{ch: make(chan string, b.set.clientBuffer), stop: make(chan struct{})}
-	a, err := c.open(attachOptions{transport: channel, channel: sink})
+	a, err := c.open(attachOptions{transport: channel, channel: sink, arrived: b.arrivals.Add(1)})
 	if err != nil {
 		return nil, err
 	}

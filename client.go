@@ -21,6 +21,7 @@ type Client struct {
 	removed   bool
 	attached  bool           // ever
 	attach    *attach        // nil between attaches
+	newest    uint64         // arrival of the newest attach there ever was
 	named     []string       // topics that the client asked for
 	topics    []string       // those, and what its Grant gives
 	subs      []subscription // one for each topic

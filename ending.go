@@ -57,6 +57,7 @@ func (r *routine) endLocked(a *attach, why *ending) {
 	}
 	h.session, h.direct, h.mode = nil, nil, away
 	c.attach, c.queue = nil, nil
+	a.overLocked()
 	c.idleSince = r.b.now()
 	c.scheduleLocked()
 	r.b.attachCount[a.transport].Add(-1)

@@ -52,6 +52,9 @@ func (b *Broadcaster) authorize(r *http.Request) (*grantee, *refusal) {
 		b.log.Debug("gpoll: Authorize refused", "err", err)
 		return nil, refuseUnauthorized
 	}
+	if b.expired(grant) {
+		return nil, refuseUnauthorized
+	}
 	for _, topic := range grant.Topics {
 		if !validTopic(topic) {
 			b.log.Error("gpoll: Authorize gave a bad topic", "topic", clip(topic), "rule", topicRule)
@@ -166,27 +169,42 @@ func (a *attach) reauthorize() {
 
 // renew puts a new Grant in the place of the attach's. It returns why the attach ends when that no longer allows what the client reads.
 func (a *attach) renew(grant Grant) *ending {
+	b := a.client.routine.b
 	again := *a.grantee
 	again.grant = grant
 	c := a.client
-	c.routine.mu.Lock()
-	named := c.named
-	c.routine.mu.Unlock()
-	if grant.User != c.user {
+	if grant.User != c.user || b.expired(grant) {
 		return endUnauthorized
 	}
-	if why := again.mayRead(c.routine.b, named); why != nil {
-		return refused(why)
+	r := c.routine
+	r.mu.Lock()
+	for {
+		named := c.named
+		r.mu.Unlock()
+		if why := again.mayRead(b, named); why != nil {
+			return refused(why)
+		}
+		r.mu.Lock()
+		if slices.Equal(named, c.named) { // else something was subscribed meanwhile, by what the old one allows
+			break
+		}
 	}
-	c.routine.mu.Lock()
-	a.grantee, a.expires = &again, c.routine.b.momentOf(grant.Expires)
+	a.grantee, a.expires = &again, b.momentOf(grant.Expires)
 	if c.attach == a {
 		c.scheduleLocked()
 	}
-	c.routine.mu.Unlock()
-	// What was given before may be given no more, and the reverse.
-	a.post(operation{change: func(named []string) []string { return named }})
+	r.mu.Unlock()
+	a.post(operation{}) // what was given before may be given no more, and the reverse
 	return nil
+}
+
+// expired reports, also to the operator, that Authorize gave a Grant whose time is over: it counts as none.
+func (b *Broadcaster) expired(grant Grant) bool {
+	if grant.Expires.IsZero() || time.Now().Before(grant.Expires) {
+		return false
+	}
+	b.log.Warn("gpoll: Authorize gave a Grant that has expired already; the client is told that it is not authorized", "expired", grant.Expires)
+	return true
 }
 
 func isTimeout(err error) bool {

@@ -3,6 +3,7 @@ package gpoll
 import (
 	"errors"
 	"net/http"
+	"slices"
 	"time"
 )
 
@@ -18,8 +19,10 @@ type poll struct {
 	more    bool
 }
 
+// refuseAttached is what a gentle beginPoll returns when there is another attach. Nobody hears it.
+var refuseAttached = &refusal{}
+
 // beginPoll attaches a client by a poll. on is nil where its handler waits and answers; gentle and memory are attachOptions'.
-// refuseSuperseded says that gentle had its way.
 func (b *Broadcaster) beginPoll(p *poll, req *request, c *Client, g *grantee, on *pollConn, gentle bool, memory *attach) *refusal {
 	if b.state.Load() != stateOpen {
 		return b.refuseShutdown()
@@ -28,7 +31,8 @@ func (b *Broadcaster) beginPoll(p *poll, req *request, c *Client, g *grantee, on
 	if refused != nil {
 		return refused
 	}
-	o := attachOptions{transport: longPoll, cursor: req.after, named: named, last: req.last, grantee: g, due: jitter(b.set.pollWait), poll: on, gentle: gentle, memory: memory}
+	o := attachOptions{transport: longPoll, cursor: req.after, named: named, last: req.last, grantee: g, due: jitter(b.set.pollWait), poll: on,
+		arrived: req.arrived, gentle: gentle, memory: memory}
 	if g != nil && !g.grant.Expires.IsZero() {
 		o.due = max(min(o.due, time.Until(g.grant.Expires)), time.Millisecond) // the next poll asks Authorize
 	}
@@ -36,9 +40,9 @@ func (b *Broadcaster) beginPoll(p *poll, req *request, c *Client, g *grantee, on
 	switch err {
 	case nil:
 	case errAttached:
-		return refuseSuperseded
+		return refuseAttached
 	default:
-		return refuseUnknownClient
+		return refusalOf(err)
 	}
 	*p = poll{attach: a, json: req.json, after: req.after, started: a.cursor, owed: len(a.backfill), items: p.items}
 	return nil
@@ -139,10 +143,13 @@ func (b *Broadcaster) openPoll(w http.ResponseWriter, r *http.Request, req *requ
 	p := &waitingPoll{w: w, r: r, claim: k}
 	p.items = p.first[:0]
 	refused = b.beginPoll(&p.poll, req, c, g, nil, true, &p.own)
-	if refused == refuseSuperseded {
-		if refused = c.giveWay(r); refused == nil {
-			refused = b.beginPoll(&p.poll, req, c, g, nil, false, &p.own)
+	if refused == refuseAttached {
+		if !c.giveWay(r.Context().Done()) {
+			refused = b.answerInPassing(w, r, req, c, g)
+			k.over(false)
+			return nil, refused
 		}
+		refused = b.beginPoll(&p.poll, req, c, g, nil, false, &p.own)
 	}
 	if refused != nil {
 		return nil, refused
@@ -152,6 +159,29 @@ func (b *Broadcaster) openPoll(w http.ResponseWriter, r *http.Request, req *requ
 	_ = rc.SetReadDeadline(time.Time{})
 	_ = rc.SetWriteDeadline(time.Time{})
 	return p, nil
+}
+
+// answerInPassing answers a poll whose sender has stopped sending while another attach has the client: with what is there, as any poll of such a
+// sender, and without an attach. If the sender has gone altogether nobody hears it, and the other attach, which may be its own, goes on.
+func (b *Broadcaster) answerInPassing(w http.ResponseWriter, r *http.Request, req *request, c *Client, g *grantee) *refusal {
+	named, refused := b.topicsOf(req, c, g)
+	if refused != nil {
+		return refused
+	}
+	r0 := c.routine
+	r0.mu.Lock()
+	want, at := c.interestLocked(), c.cursor
+	r0.mu.Unlock()
+	p := poll{attach: &attach{client: c}, json: req.json}
+	if !req.after.IsZero() { // else the server's cursor is the other attach's
+		want.topics = sortedSet(append(slices.Clone(named), g.given()...))
+		p.items, at, p.more = b.messages.read(req.after, &want, p.limit(), nil)
+	}
+	p.attach.cursor = at
+	out := p.answer()
+	b.writeHead(w, r)
+	_ = out.write(w) // it may have gone
+	return nil
 }
 
 // serve waits for what the client is owed, and answers. It waits here, on a small stack: what else it does is in functions of

@@ -43,7 +43,7 @@ func (c *pollConn) begin(rep *repeat, after Position) pollBegun {
 		_ = c.Conn.SetReadDeadline(time.Time{}) // Read reports a closed connection
 	}
 	req := rep.req
-	req.after = after
+	req.after, req.arrived = after, b.arrivals.Add(1)
 	p := &c.poll
 	p.items = c.first[:0]
 	if b.beginPoll(p, &req, rep.client, g, c, true, &rep.own) != nil {

@@ -21,6 +21,7 @@ type request struct {
 	hasTopics bool
 	last      int
 	json      bool
+	arrived   uint64 // of Broadcaster.arrivals
 }
 
 // body is the JSON of a POST, for requests whose query would be too long.
@@ -53,7 +54,7 @@ func (b *Broadcaster) parseRequest(w http.ResponseWriter, r *http.Request, req *
 		}
 	}
 	in := body{After: q.after.value, Topics: q.topics, Format: q.format.value}
-	*req = request{hasTopics: q.topics != nil}
+	*req = request{hasTopics: q.topics != nil, arrived: b.arrivals.Add(1)}
 	if q.last.count > 0 {
 		n, ok := parseDecimal(q.last.value)
 		if !ok || n < 1 || n > replayCount {

@@ -35,7 +35,7 @@ func (s *session) begin(c *Client, o attachOptions, head []byte) {
 	}
 	a, err := c.open(o)
 	if err != nil {
-		s.refuse(endUnknown)
+		s.refuse(refused(refusalOf(err)))
 		return
 	}
 	switch s.form {

@@ -25,11 +25,11 @@ func (b *Broadcaster) openEvents(w http.ResponseWriter, r *http.Request, req *re
 		return nil, refused
 	}
 	c, o, refused := b.client(req, g)
-	if refused == nil {
-		refused = c.giveWay(r)
-	}
 	if refused != nil {
 		return nil, refused
+	}
+	if !c.giveWay(r.Context().Done()) {
+		return nil, refuseSuperseded // nobody hears it
 	}
 	f := formEvent
 	if req.json {
@@ -41,7 +41,7 @@ func (b *Broadcaster) openEvents(w http.ResponseWriter, r *http.Request, req *re
 	o.transport, o.due = sse, jitter(b.set.heartbeat)
 	a, err := c.open(o)
 	if err != nil {
-		return nil, refuseUnknownClient
+		return nil, refusalOf(err)
 	}
 	b.writeEventHead(w, r)
 	return &eventWriter{a: a, w: w, rc: http.NewResponseController(w), done: r.Context().Done(), form: f}, nil
@@ -57,7 +57,7 @@ func (b *Broadcaster) writeEventHead(w http.ResponseWriter, r *http.Request) {
 
 // client finds or registers the client of a request for a stream, and says how to attach to it.
 func (b *Broadcaster) client(req *request, g *grantee) (*Client, attachOptions, *refusal) {
-	o := attachOptions{cursor: req.after, last: req.last, grantee: g}
+	o := attachOptions{cursor: req.after, last: req.last, grantee: g, arrived: req.arrived}
 	if b.state.Load() != stateOpen {
 		return nil, o, b.refuseShutdown()
 	}

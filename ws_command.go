@@ -34,11 +34,35 @@ type hello struct {
 func (s *session) greet() {
 	c, o, end := s.hello()
 	s.request, s.greeted = nil, true
-	if end != nil {
+	switch {
+	case end != nil:
 		s.refuse(end)
-	} else {
+	case c.attachOver() != nil && !s.stays(lateness):
+		s.refuse(endGone)
+	default:
 		s.begin(c, o, nil)
 	}
+}
+
+// stays reports whether the peer is still there after d, or has sent more, which is kept: it is giveWay for a hello, whose connection only this
+// goroutine reads. A WebSocket has no half that is closed alone.
+func (s *session) stays(d time.Duration) bool {
+	if len(s.stream.prefix) > 0 {
+		return true
+	}
+	if s.stream.SetReadDeadline(time.Now().Add(d)) != nil {
+		return false
+	}
+	var err error
+	if s.ws != nil {
+		_, err = s.in.Peek(1)
+	} else {
+		err = s.readable()
+	}
+	if err != nil && !isTimeout(err) {
+		return false
+	}
+	return s.stream.SetReadDeadline(time.Time{}) == nil
 }
 
 // hello reads the first frame and finds or registers the client.
@@ -60,7 +84,7 @@ func (s *session) hello() (*Client, attachOptions, *ending) {
 		return nil, o, refused(refuseBad("bad-request", `gpoll.v1 begins with {"hello":{"client-id":"0","topics":["…"],"after":"…"}}`))
 	}
 	b := s.b
-	req := &request{json: true, hasTopics: cmd.Hello.Topics != nil, last: cmd.Hello.Last}
+	req := &request{json: true, hasTopics: cmd.Hello.Topics != nil, last: cmd.Hello.Last, arrived: b.arrivals.Add(1)}
 	if cmd.Hello.ClientID != "0" {
 		req.id = cmd.Hello.ClientID
 	}
@@ -96,6 +120,8 @@ func refused(why *refusal) *ending {
 	switch {
 	case why == refuseUnknownClient:
 		return endUnknown
+	case why == refuseSuperseded:
+		return endSuperseded
 	case why == refuseInternal:
 		return endInternal
 	case why.code == "unauthorized" || why.code == "topic-forbidden":
@@ -138,7 +164,7 @@ func (s *session) obey(data []byte) {
 			return
 		}
 		a.post(operation{
-			change: func(had []string) []string { return without(had, topics) },
+			change: func(had []string) ([]string, *refusal) { return without(had, topics), nil },
 			answer: func(at Position) []byte { return subscriptionFrame("unsubscribed", topics, at) },
 		})
 	case cmd.Hello != nil:
@@ -149,41 +175,32 @@ func (s *session) obey(data []byte) {
 }
 
 func (s *session) subscribe(named []string) {
-	a := s.attach
 	topics, no := s.b.checkTopics(named)
-	r := a.client.routine
-	r.mu.Lock()
-	g, had := a.grantee, a.client.named
-	r.mu.Unlock()
-	if no == nil {
-		no = g.mayRead(s.b, topics)
-	}
-	if no == refuseInternal {
-		a.end(endInternal)
-		return
-	}
-	if no == nil && len(had)+len(without(topics, had)) > s.b.set.maxTopics {
-		no = refuseBad("too-many-topics", fmt.Sprintf("that would be more than %d topics (Broadcaster.MaxTopics)", s.b.set.maxTopics))
-	}
 	if no != nil {
 		s.complain(no)
 		return
 	}
-	a.post(operation{
-		change: func(had []string) []string { return sortedSet(append(slices.Clone(had), topics...)) },
+	most := s.b.set.maxTopics
+	s.attach.post(operation{
+		asked: topics,
+		change: func(had []string) ([]string, *refusal) {
+			now := sortedSet(append(slices.Clone(had), topics...))
+			if len(now) > most {
+				return had, refuseBad("too-many-topics", fmt.Sprintf("that would be more than %d topics (Broadcaster.MaxTopics)", most))
+			}
+			return now, nil
+		},
 		answer: func(at Position) []byte { return subscriptionFrame("subscribed", topics, at) },
 	})
 }
 
-// complain answers a command that cannot be obeyed. The session goes on.
+// complain answers a command that cannot be obeyed, in its place in the stream. The session goes on.
 func (s *session) complain(why *refusal) {
-	s.b.counts.refused.add(why.code)
-	s.attach.post(operation{
-		change: func(had []string) []string { return had },
-		answer: func(Position) []byte {
-			return appendFrame(nil, opText, fmt.Appendf(nil, `{"error":{"code":%q,"message":%s}}`, why.code, appendJSONString(nil, why.message)))
-		},
-	})
+	s.attach.post(operation{change: func(had []string) ([]string, *refusal) { return had, why }})
+}
+
+func errorFrame(why *refusal) []byte {
+	return appendFrame(nil, opText, fmt.Appendf(nil, `{"error":{"code":%q,"message":%s}}`, why.code, appendJSONString(nil, why.message)))
 }
 
 func subscriptionFrame(what string, topics []string, at Position) []byte {

@@ -45,8 +45,8 @@ func (b *Broadcaster) upgrade(w http.ResponseWriter, r *http.Request, req *reque
 		if refused == nil {
 			c, o, refused = b.client(req, g)
 		}
-		if refused == nil {
-			refused = c.giveWay(r)
+		if refused == nil && !c.giveWay(r.Context().Done()) {
+			refused = refuseSuperseded // nobody hears it
 		}
 		if unknown = refused == refuseUnknownClient; refused != nil && !unknown {
 			return refused
