@@ -239,14 +239,15 @@ func (b *Broadcaster) roomyRoutineLocked() *routine {
 	return r
 }
 
-// remove forgets a client and ends its attach. It reports whether the client was there.
+// remove forgets a client and ends its attach, in one step for its routine: who is not in the registry any more gets no message that left it out
+// by its name. It reports whether the client was there.
 func (b *Broadcaster) remove(c *Client, why *ending) bool {
-	if !b.clients.forget(c) {
-		return false
-	}
 	r := c.routine
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if !b.clients.forget(c) {
+		return false
+	}
 	c.removed = true
 	if c.err == nil {
 		c.err = &EndError{Code: why.refusal.code}
