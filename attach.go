@@ -359,10 +359,13 @@ func (a *attach) step() (ev event, read bool) {
 		if a.cursor.Seq < r.at.Seq {
 			a.cursor = r.at // all that was offered has been taken from the queue
 		}
+	case a.caughtUpLocked() && a.isDue && a.back == inline: // before the routine has it
+		a.isDue = false
+		return gotDue, false
 	case a.caughtUpLocked():
 		h.from, h.mode = a.cursor.Seq, a.back
 		if h.mode == inline {
-			h.session, h.turn, h.form = a.socket, a.socket.stream.turn, a.socket.form
+			h.session, h.turn, h.form, h.collected = a.socket, a.socket.stream.lease.number(), a.socket.form, 0
 		}
 		if h.mode != queued {
 			return gotHandedOver, false
@@ -458,12 +461,6 @@ type operation struct {
 func (a *attach) post(op operation) {
 	c := a.client
 	r := c.routine
-	if a.socket != nil {
-		defer a.socket.flush() // a control frame that came while the lock below was held
-		// With the right to write nothing is on its way to the socket: the cursor is exact.
-		a.socket.stream.mu.Lock()
-		defer a.socket.stream.mu.Unlock()
-	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	a.ops = append(a.ops, op)

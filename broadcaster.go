@@ -46,7 +46,8 @@ type Broadcaster struct {
 	// PongTimeout is how long a WebSocket may take to answer a ping. Default 10 s.
 	PongTimeout time.Duration
 
-	// WriteTimeout is how long one write to a client may take before its connection is given up. Default 10 s. It replaces the
+	// WriteTimeout is how long one write to a client may take before its attach ends as slow, and how long an end may take to reach a
+	// client, after the frame that was begun, before its connection is given up. Default 10 s. It replaces the
 	// http.Server's for the answers that gpoll writes.
 	WriteTimeout time.Duration
 

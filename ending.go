@@ -53,7 +53,7 @@ func (r *routine) endLocked(a *attach, why *ending) {
 	h := c.hot()
 	was := h.mode
 	if was == inline {
-		c.cursor = r.inlineCursorLocked(c)
+		c.cursor = r.endLeaseLocked(c)
 	}
 	h.session, h.direct, h.mode = nil, nil, away
 	c.attach, c.queue = nil, nil

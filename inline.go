@@ -1,13 +1,21 @@
 package gpoll
 
+import (
+	"bytes"
+	"encoding/binary"
+	"math"
+	"slices"
+	"sync/atomic"
+)
+
 // Writing from the routine: a WebSocket, or an SSE response on a connection of its own, that keeps up has no goroutine that writes and no queue. The routine collects what
 // each such client is owed under its mu (offerInline), and writes it afterwards without it (writeInline). A client
-// leaves this path by pullOut: when its socket is full, when its writer is busy, for a gap, or to change its subscription.
+// leaves this path by pullOut: when its socket is full, for a gap, or to change its subscription.
 
 // An inlineWrite is what one client gets in one round.
 type inlineWrite struct {
 	session *session
-	turn    uint32 // the session's, when this was collected
+	turn    uint32 // number of the stream's lease, when this was collected
 	piece   int32  // index in scratch.pieces
 }
 
@@ -65,96 +73,176 @@ func (r *routine) writeInline() {
 	delivered := 0
 	for i := range r.writes {
 		w := &r.writes[i]
-		if p := &r.pieces[w.piece]; r.writeOne(w, p.bytes) {
-			delivered += p.messages
-		}
+		_, messages := r.writeOne(w, &r.pieces[w.piece])
+		delivered += messages
 	}
 	if delivered > 0 {
 		r.b.delivered.Add(uint64(delivered))
 	}
 }
 
-// beatInline sends the scanned Position of a client at rest.
+// beatInline sends the scanned Position of a client at rest, or has the goroutine send it that has taken the client over.
 func (r *routine) beatInline(a *attach) {
 	c := a.client
-	r.mu.Lock()
-	switch {
-	case c.attach != a:
+	for {
+		r.mu.Lock()
+		switch {
+		case c.attach != a:
+			r.mu.Unlock()
+			return
+		case c.hot().mode != inline: // the pump sends it before it hands over
+			a.isDue = true
+			a.wake()
+			r.mu.Unlock()
+			return
+		}
+		w := inlineWrite{session: a.socket, turn: a.socket.stream.lease.number()}
+		beat := a.socket.appendBeat(nil, r.inlineCursorLocked(c))
 		r.mu.Unlock()
-		return
-	case c.hot().mode != inline: // the pump sends it
-		a.isDue = true
-		a.wake()
-		r.mu.Unlock()
-		return
+		if ok, _ := r.writeOne(&w, &piece{bytes: beat}); ok {
+			return
+		}
+		// Somebody has taken the client over since, or will have by the time that writeOne returned: look again.
 	}
-	w := inlineWrite{session: a.socket, turn: a.socket.stream.turn}
-	beat := a.socket.appendBeat(nil, r.inlineCursorLocked(c))
-	r.mu.Unlock()
-	r.writeOne(&w, beat)
 }
 
-// writeOne writes p to one client and reports whether it counts as delivered.
-func (r *routine) writeOne(w *inlineWrite, p []byte) bool {
+// writeOne writes p to one client. It reports whether any of it went out, and how many of its messages count as delivered: those that the
+// socket took, the last of them perhaps in part.
+func (r *routine) writeOne(w *inlineWrite, p *piece) (ok bool, messages int) {
 	s := &w.session.stream
-	if !s.mu.TryLock() {
-		r.leaveInline(w) // whoever writes is not this routine: a goroutine waits for its turn
-		return false
-	}
-	if s.turn != w.turn || s.closing.Load() {
+	s.mu.Lock()
+	if s.stalled.Load() || s.closing.Load() {
+		r.leaveInline(w, nil, 0, 0)
 		s.mu.Unlock()
-		return false // a goroutine has taken over, and reads this from the log
+		return false, 0
 	}
-	var err error
-	if !s.stalled.Load() {
-		err = s.tryWriteLocked(p)
-		s.wrote.Store(r.round)
+	last, ok := s.lease.claim(w.turn, r.round)
+	if !ok {
+		s.mu.Unlock()
+		return false, 0 // whoever ended the lease has the cursor before p, and another goroutine or attach goes on from there
 	}
-	written := s.wrote.Load() == r.round
-	if s.stalled.Load() { // what is left counts as written
-		r.leaveInline(w)
+	n, err := s.try(p.bytes)
+	messages = p.messages
+	switch {
+	case err != nil:
+		s.lease.disclaim(w.turn, r.round, last)
+	case n < len(p.bytes):
+		messages = r.leaveInline(w, p, n, last)
 	}
 	s.mu.Unlock()
 	if err != nil {
 		w.session.attach.end(endGone) // its reader sees the same
-		return false
+		return false, 0
 	}
-	if s.controls.Load() {
-		w.session.flush()
-	}
-	return written
+	return n > 0, messages
 }
 
-// leaveInline takes a client that could not be written to off the inline path, or ends its attach where the settings say so for a
-// client that is slow.
-func (r *routine) leaveInline(w *inlineWrite) {
+// leaveInline takes a client off the inline path whose socket takes no more, or ends its attach where the settings say so for a client
+// that is slow. The socket took n bytes of p; nil: nothing was tried. leaveInline returns how many of p's messages were begun. Of these
+// the stream keeps what is left; the others are read from the log when their time comes: so an end that comes before waits for one
+// frame. stream.mu is held.
+func (r *routine) leaveInline(w *inlineWrite, p *piece, n int, last uint64) (begun int) {
 	a := w.session.attach
 	c := a.client
+	s := &w.session.stream
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	ours := c.attach == a && s.lease.number() == w.turn
+	var at Position
+	size := 0
+	if p != nil {
+		found := false
+		switch size, begun = begunFrames(p.bytes, n, w.session.form); {
+		case !ours: // whoever ended the lease since the claim counts on all of p
+		case n == 0:
+			s.lease.disclaim(w.turn, r.round, last)
+			found = true
+		case begun >= p.messages:
+			found = true
+		default:
+			at, found = r.positionAfterLocked(c, begun)
+		}
+		if !found {
+			size, begun = len(p.bytes), p.messages
+		}
+	}
+	if n < size {
+		s.rest = bytes.Clone(p.bytes[n:size])
+		s.stalled.Store(true)
+	}
 	switch {
-	case c.attach != a || c.hot().mode != inline || w.session.stream.turn != w.turn:
-	case r.b.DisconnectSlow && w.session.stream.stalled.Load():
+	case !ours: // it was taken over, or has ended
+	case r.b.DisconnectSlow && !s.closing.Load():
 		r.endLocked(a, endSlow)
+		if !at.IsZero() {
+			c.cursor = at
+		}
 	default:
 		r.pullOutLocked(c)
+		if !at.IsZero() {
+			a.cursor = at
+		}
 	}
+	return begun
+}
+
+// positionAfterLocked returns the Position of the n-th message that c was given in this round.
+func (r *routine) positionAfterLocked(c *Client, n int) (at Position, found bool) {
+	want := c.interestLocked()
+	items, _, _ := r.b.messages.read(maxPosition(r.before, c.hot().from), &want, replay{n, math.MaxInt32}, nil)
+	if len(items) < n || slices.ContainsFunc(items[:n], func(it item) bool { return it.gap != nil }) {
+		return at, false
+	}
+	return items[n-1].pos, true
+}
+
+// begunFrames returns how many of the frames or events in p begin before n, and where the last of them ends.
+func begunFrames(p []byte, n int, f form) (end, frames int) {
+	if f.events() {
+		const blank = "\n\n"
+		if n > 0 {
+			from := max(n-len(blank), 0)
+			end = from + bytes.Index(p[from:], []byte(blank)) + len(blank)
+		}
+		return end, bytes.Count(p[:end], []byte(blank))
+	}
+	for ; end < n; frames++ {
+		size := 2 + int(p[end+1])
+		switch p[end+1] {
+		case 126:
+			size = 4 + int(binary.BigEndian.Uint16(p[end+2:]))
+		case 127:
+			size = 10 + int(binary.BigEndian.Uint64(p[end+2:]))
+		}
+		end += size
+	}
+	return end, frames
 }
 
 // pullOutLocked lets a goroutine carry the client on from where it has been written to, until it has caught up.
 func (r *routine) pullOutLocked(c *Client) {
 	a := c.attach
-	cursor := r.inlineCursorLocked(c)
-	a.socket.stream.turn++
-	a.cursor, a.verified = cursor, true
+	a.cursor, a.verified = r.endLeaseLocked(c), true
 	c.hot().mode = reading
 	r.b.spawn(a.socket.pump)
 }
 
-// inlineCursorLocked returns how far a client on the inline path has been written to.
+// endLeaseLocked takes the right to write to a client's socket from the routine, and returns how far the client has been written to.
+// The routine may be in the midst of a round: what it has not begun to write it writes no more.
+func (r *routine) endLeaseLocked(c *Client) Position {
+	return r.cursorLocked(c, c.attach.socket.stream.lease.end())
+}
+
+// inlineCursorLocked returns how far a client on the inline path has been written to. It is exact on the routine's goroutine; others
+// end the lease.
 func (r *routine) inlineCursorLocked(c *Client) Position {
+	return r.cursorLocked(c, c.attach.socket.stream.lease.round())
+}
+
+// cursorLocked is how far a client has been written to under whose lease the given round was the last one.
+func (r *routine) cursorLocked(c *Client, wrote uint64) Position {
 	h := c.hot()
-	if h.collected == r.round && c.attach.socket.stream.wrote.Load() != r.round {
+	if h.collected == r.round && wrote != r.round&leaseRound {
 		return maxPosition(r.before, h.from)
 	}
 	return maxPosition(r.at, h.from)
@@ -163,4 +251,43 @@ func (r *routine) inlineCursorLocked(c *Client) Position {
 func maxPosition(p Position, seq uint64) Position {
 	p.Seq = max(p.Seq, seq)
 	return p
+}
+
+// A lease is the right of a routine to write to a socket. Its upper bits are a number that changes when the lease ends, the lower ones
+// the last round that was claimed under it. The routine claims a round before it writes. Whoever ends the lease, holding routine.mu,
+// learns by the same operation whether the round was claimed: so every message goes out under the lease or is read from the log by
+// whoever comes next, and no lock of the stream is needed.
+type lease struct{ v atomic.Uint64 }
+
+const (
+	leaseBits  = 40
+	leaseRound = 1<<leaseBits - 1 // rounds are compared without their upper bits: only neighbours are
+)
+
+// number names the lease in force.
+func (l *lease) number() uint32 { return uint32(l.v.Load() >> leaseBits) }
+
+// round is the last one that was claimed.
+func (l *lease) round() uint64 { return l.v.Load() & leaseRound }
+
+// claim reports whether that lease is still in force, and if so notes the round. last is the one that was claimed before.
+func (l *lease) claim(number uint32, round uint64) (last uint64, ok bool) {
+	old := l.v.Load()
+	ok = uint32(old>>leaseBits) == number && l.v.CompareAndSwap(old, uint64(number)<<leaseBits|round&leaseRound)
+	return old & leaseRound, ok
+}
+
+// disclaim gives a round back of which nothing was written.
+func (l *lease) disclaim(number uint32, round, last uint64) {
+	l.v.CompareAndSwap(uint64(number)<<leaseBits|round&leaseRound, uint64(number)<<leaseBits|last)
+}
+
+// end ends the lease and returns the last round that was claimed under it.
+func (l *lease) end() (round uint64) {
+	for {
+		old := l.v.Load()
+		if l.v.CompareAndSwap(old, (old>>leaseBits+1)<<leaseBits) {
+			return old & leaseRound
+		}
+	}
 }

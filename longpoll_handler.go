@@ -205,7 +205,9 @@ func (p *waitingPoll) proceed() bool {
 	case gotNothing:
 		return false
 	case gotEnd:
-		p.attach.client.routine.b.refuse(p.w, p.r, p.attach.ending.Load().refusal)
+		b := p.attach.client.routine.b
+		_ = http.NewResponseController(p.w).SetWriteDeadline(time.Now().Add(b.set.writeTimeout)) // as in write
+		b.refuse(p.w, p.r, p.attach.ending.Load().refusal)
 	default:
 		p.write()
 	}

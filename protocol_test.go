@@ -410,7 +410,7 @@ func (tr *transcript) compare(got, want string) {
 var opcodes = map[string]byte{"text": 1, "binary": 2, "close": 8, "ping": 9, "pong": 10}
 
 // clientFrame encodes `text hello` or `close 1000 reason` as one masked frame (RFC 6455, section 5.2). The mask is zero.
-func clientFrame(t *testing.T, line string) []byte {
+func clientFrame(t testing.TB, line string) []byte {
 	word, payload, _ := strings.Cut(line, " ")
 	opcode, ok := opcodes[word]
 	if !ok {

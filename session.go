@@ -13,40 +13,59 @@ import (
 
 // A session is an attach on a connection of its own: a WebSocket, or SSE over HTTP/1.1. It has a stream, which the routine writes
 // to, and a goroutine that reads.
+//
+// Who writes and waits for the socket, when there is something that the routine or the reader could not write at once: before the attach
+// its reader, during it the pump, after it finish. Each writes all that is queued before it goes, and so tells the end that comes
+// meanwhile. The connection is closed when both are over: reading (over), and the end's way to the peer (told).
 type session struct {
 	stream  stream
 	b       *Broadcaster
 	form    form
 	attach  *attach         // nil before begin
 	request *http.Request   // of gpoll.v1, until the hello
+	helloBy moment          // when the hello has to be there; 0: it is, or none is to come
 	greeted bool            // the hello has just been answered
 	ws      *websocket.Conn // nil while the peer is silent
 	in      *bufio.Reader   // what ws reads from
 
 	awaiting atomic.Bool // a ping was not answered yet
 	checking bool        // touched only by the routine's goroutine
+
+	passes  *passedGap  // of closeForGap
+	unwatch func() bool // see watch; nil: nobody is watching. Guarded by stream.mu
 }
 
 // begin attaches the session to its client and sends head and the registration. From then on the routine, or a goroutine, writes.
 func (s *session) begin(c *Client, o attachOptions, head []byte) {
+	s.watchNoMore()
 	o.transport, o.due, o.socket = webSocket, jitter(s.b.set.heartbeat), s
 	if s.form.events() {
 		o.transport = sse
+		s.stream.precede(head) // also before an end that comes at once
 	}
 	a, err := c.open(o)
-	if err != nil {
+	switch {
+	case err == nil:
+	case s.b.state.Load() != stateOpen:
+		s.refuse(s.b.endShutdown())
+		return
+	default:
 		s.refuse(refused(refusalOf(err)))
 		return
 	}
+	var first []byte
 	switch s.form {
 	case formFrame:
-		head = appendFrame(head, opText, registrationJSON(c))
+		first = appendFrame(nil, opText, registrationJSON(c))
 	case formJSONFrame:
-		head = appendFrame(head, opText, s.welcome(c, a.cursor))
+		first = appendFrame(nil, opText, s.welcome(c, a.cursor))
 	default:
-		head = append(head, a.firstEvent()...)
+		first = a.firstEvent()
 	}
-	if err := s.stream.writeWaiting(head); err != nil {
+	late := s.lateness()
+	err = s.write(first, late)
+	late.Stop()
+	if err != nil {
 		a.end(endGone)
 		return
 	}
@@ -73,11 +92,11 @@ func (s *session) run() {
 	s.over(err)
 }
 
-// over ends the session when its reader has ended.
+// over ends the session when its reader has ended. Where an end is on its way to the peer, told closes the connection.
 func (s *session) over(err error) {
 	s.b.log.Debug("gpoll: WebSocket ended", "err", err)
 	if s.request != nil && isTimeout(err) {
-		s.refuse(refused(refuseHello))
+		s.refuse(s.noHello())
 	}
 	if s.attach != nil {
 		s.attach.end(endGone)
@@ -85,7 +104,15 @@ func (s *session) over(err error) {
 	if s.ws != nil {
 		_ = s.ws.CloseNow()
 	}
-	_ = s.stream.Close()
+	st := &s.stream
+	st.mu.Lock()
+	st.unread = true
+	telling := !st.ended && (st.closing.Load() || s.attach != nil && s.attach.ending.Load() != endGone)
+	st.mu.Unlock()
+	s.watchNoMore()
+	if !telling {
+		_ = st.Close()
+	}
 }
 
 // startPump lets the routine or a goroutine carry the client on.
@@ -102,67 +129,139 @@ func (s *session) startPump() {
 	}
 }
 
+// lateness returns a timer that ends the attach as slow. write has it run while it waits; the caller stops it.
+func (s *session) lateness() *time.Timer {
+	a := s.attach
+	return time.AfterFunc(s.b.set.writeTimeout, func() { a.end(endSlow) })
+}
+
+// write writes p after what is left over, and the control frames that wait, and waits for the socket. When that takes longer than
+// WriteTimeout, late ends what has to end: the write itself goes on, so that the peer hears of it after a whole frame, until the end's
+// own time is over. An end that comes meanwhile is told.
+func (s *session) write(p []byte, late *time.Timer) error {
+	late.Reset(s.b.set.writeTimeout)
+	told, err := s.stream.writeWaiting(p)
+	late.Stop()
+	if told {
+		s.told(err)
+	}
+	return err
+}
+
+// A pump writes about so much at once: an end that comes meanwhile waits for no more, and a cursor is never behind by more.
+const pieceSize = 64 << 10
+
 // pump writes what the client is owed until the routine takes over or the attach ends.
 func (s *session) pump() {
 	defer s.rescue()
 	a := s.attach
+	late := s.lateness()
+	defer late.Stop()
 	var items []item
 	var buf []byte
-	err := s.stream.writeWaiting(nil) // what the routine's write left over
+	err := s.write(nil, late) // what the routine's write left over
 	for err == nil {
 		var ev event
 		items, ev = a.next(s.b.limitReplay(), items[:0])
-		buf = buf[:0]
 		switch ev {
 		case gotItems:
-			for i := range items {
-				if items[i].gap != nil && s.form == formFrame {
-					s.closeForGap(items[i], buf)
-					s.flush()
-					return
-				}
-				buf = appendItem(buf, &items[i], s.form)
-			}
-			if err = s.stream.writeWaiting(buf); err == nil {
-				s.b.countItems(items)
-			}
+			buf, err = s.writeItems(items, buf, late)
 			clear(items)
 		case gotOp:
-			buf = a.operate(buf)
-			err = s.stream.writeWaiting(buf)
+			buf = a.operate(buf[:0])
+			err = s.write(buf, late)
 		case gotDue:
-			err = s.stream.writeWaiting(s.appendBeat(buf, a.cursor))
+			buf = s.appendBeat(buf[:0], a.cursor)
+			err = s.write(buf, late)
 		case gotStall:
-			err = s.stream.writeWaiting(nil)
-		case gotHandedOver, gotEnd:
-			s.flush() // a control frame that came while this goroutine wrote
+			err = s.write(nil, late)
+		case gotHandedOver, gotEnd: // finish tells why
 			return
 		}
 	}
-	why := endGone
-	if isTimeout(err) {
-		why = endSlow
-	}
-	a.end(why)
-	_ = s.stream.Close() // the reader ends with it
+	a.end(endGone) // unless it ended before
 }
 
-// closeForGap writes what came before a gap that the plain form cannot carry, and closes. A new connect goes on after it.
-func (s *session) closeForGap(it item, before []byte) {
-	_ = s.stream.writeWaiting(before)
-	a := s.attach
-	s.b.countGap(it.gap)
+// writeItems writes items, in the memory of buf, piece by piece. Its error says that the attach ends.
+func (s *session) writeItems(items []item, buf []byte, late *time.Timer) ([]byte, error) {
+	buf = buf[:0]
+	from := 0 // what comes first in buf
+	for i := range items {
+		gap := items[i].gap != nil && s.form == formFrame
+		if !gap {
+			buf = appendItem(buf, &items[i], s.form)
+		}
+		if gap && from < i || len(buf) >= pieceSize || i == len(items)-1 && !gap {
+			to := i + 1
+			if gap {
+				to = i
+			}
+			before, ok := s.attach.claim(items[to-1].pos)
+			if !ok {
+				return buf, errEnding
+			}
+			if err := s.write(buf, late); err != nil {
+				s.attach.disclaim(before, items[to-1].pos)
+				return buf, err
+			}
+			s.b.countItems(items[from:to])
+			buf, from = buf[:0], to
+		}
+		if gap {
+			s.closeForGap(items[i])
+			return buf, errEnding
+		}
+	}
+	return buf, nil
+}
+
+// claim is called before messages up to at are written: an attach that comes from here on without a cursor goes on after them. It
+// returns the cursor that the client had, and false when the attach has ended: then they are the next one's.
+func (a *attach) claim(at Position) (before Position, ok bool) {
 	c := a.client
 	c.routine.mu.Lock()
-	if c.attach == a {
-		c.routine.endLocked(a, &ending{&refusal{code: "gap", message: it.gap.String()}, closeUnknown})
-		c.cursor = it.pos
+	defer c.routine.mu.Unlock()
+	if c.attach != a {
+		return before, false
 	}
-	c.routine.mu.Unlock()
+	before = c.cursor
+	if before.Epoch != at.Epoch || before.Seq < at.Seq { // older: last=N
+		c.cursor = at
+	}
+	return before, true
+}
+
+// disclaim gives back what was claimed and not written, unless another attach has gone on after it.
+func (a *attach) disclaim(before, at Position) {
+	c := a.client
+	c.routine.mu.Lock()
+	defer c.routine.mu.Unlock()
+	if (c.attach == a || c.attach == nil) && c.cursor == at {
+		c.cursor = before
+	}
+}
+
+// A passedGap is a gap that a close frame announces. A client without a cursor goes on after it if that frame went out, and before it
+// if not.
+type passedGap struct{ before, after Position }
+
+// closeForGap closes for a gap that the plain form cannot carry. What comes before it was written. A new connect goes on after it.
+func (s *session) closeForGap(it item) {
+	a := s.attach
+	c := a.client
+	c.routine.mu.Lock()
+	defer c.routine.mu.Unlock()
+	if c.attach != a {
+		return
+	}
+	s.b.countGap(it.gap)
+	s.passes = &passedGap{c.cursor, it.pos} // for finish, which begins below
+	c.routine.endLocked(a, &ending{&refusal{code: "gap", message: it.gap.String()}, closeUnknown})
 }
 
 // refuse closes a connection that never got an attach. run waits for the peer's close frame.
 func (s *session) refuse(why *ending) {
+	s.watchNoMore()
 	if why == endGone {
 		_ = s.stream.Close()
 		return
@@ -171,35 +270,115 @@ func (s *session) refuse(why *ending) {
 	s.sendClose(why)
 }
 
-// finish tells the peer why its attach has ended.
+// finish tells the peer why its attach has ended. It waits for the socket, but for nobody who writes to it: that one goes on and tells
+// the end.
 func (s *session) finish() {
 	defer s.rescue()
-	why := s.attach.ending.Load()
-	if why == endGone {
+	if why := s.attach.ending.Load(); why != endGone {
+		s.sendEnd(why, true)
+	} else if !s.stream.closing.Load() { // else the frame that ended the connection is on its way, or was answered: see told and over
 		_ = s.stream.Close()
-		return
 	}
-	s.sendClose(why)
 }
 
 // How long a peer may take to answer a close frame.
 const closeWait = 5 * time.Second
 
-func (s *session) sendClose(why *ending) {
+// sendClose tells the peer why the connection ends, where that is not because of its attach.
+func (s *session) sendClose(why *ending) { s.sendEnd(why, false) }
+
+func (s *session) sendEnd(why *ending, ofAttach bool) {
 	if s.form.events() {
-		s.stream.queue(appendEnd(nil, why), true)
-		_ = s.stream.writeWaiting(nil) // its peer may be gone
-		_ = s.stream.Close()           // the end of the response; the reader ends with it
+		s.sendLast(appendEnd(nil, why), ofAttach)
 		return
 	}
 	payload := append([]byte{byte(why.closeCode >> 8), byte(why.closeCode)}, why.closeReason()...)
-	s.stream.queue(appendFrame(nil, opClose, payload), true)
-	if s.stream.raw == nil {
-		_ = s.stream.writeWaiting(nil) // its peer may be gone
-	} else {
-		s.flush()
+	s.sendLast(appendFrame(nil, opClose, payload), ofAttach)
+}
+
+// sendLast sends the last frame, after what was partly written, within WriteTimeout. When there was one before, that one is told.
+func (s *session) sendLast(frame []byte, ofAttach bool) {
+	st := &s.stream
+	st.mu.Lock()
+	first := st.queueLastLocked(frame)
+	if first {
+		st.attachEnd = ofAttach
 	}
-	_ = s.stream.SetReadDeadline(time.Now().Add(closeWait)) // a connection that is gone has no deadline
+	st.mu.Unlock()
+	if !first {
+		return
+	}
+	_ = st.SetWriteDeadline(time.Now().Add(st.timeout)) // also of a write that is under way; a connection that is gone has none
+	if told, err := st.writeWaiting(nil); told {
+		s.told(err)
+	}
+}
+
+// told is called once, when the last frame has gone out or cannot go out. A WebSocket's peer answers it.
+func (s *session) told(err error) {
+	st := &s.stream
+	st.mu.Lock()
+	attachEnd, unread := st.attachEnd, st.unread
+	st.mu.Unlock()
+	if err == nil && attachEnd && s.passes != nil {
+		s.passes.pass(s.attach.client)
+	}
+	if err != nil || unread || s.form.events() || s.b.ctx.Err() != nil {
+		if err != nil {
+			st.cut()
+		}
+		_ = st.Close() // the reader ends with it
+		return
+	}
+	st.readLast(time.Now().Add(closeWait))
+	s.watch()
+}
+
+// pass moves the client's cursor behind the gap, unless it has a new attach, which has begun before it.
+func (g *passedGap) pass(c *Client) {
+	c.routine.mu.Lock()
+	defer c.routine.mu.Unlock()
+	if c.attach == nil && c.cursor == g.before {
+		c.cursor = g.after
+	}
+}
+
+// watch is for a peer that the session waits for and nobody else does: for the hello, or for the answer to a close. Shutdown does not
+// wait for that.
+func (s *session) watch() {
+	st := &s.stream
+	unwatch := context.AfterFunc(s.b.ctx, func() { st.readLast(time.Unix(1, 0)) }) // the reader ends
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.unread {
+		unwatch()
+		return
+	}
+	s.unwatch = unwatch
+}
+
+func (s *session) watchNoMore() {
+	s.stream.mu.Lock()
+	defer s.stream.mu.Unlock()
+	if s.unwatch != nil {
+		s.unwatch()
+		s.unwatch = nil
+	}
+}
+
+// awaitHello begins the time that the hello of gpoll.v1 has.
+func (s *session) awaitHello() {
+	s.helloBy = s.b.now() + moment(helloWait)
+	_ = s.stream.readBy(s.readDeadline()) // run sees it when the connection is gone
+	s.watch()
+}
+
+// noHello is why a connection ends whose hello did not come.
+func (s *session) noHello() *ending {
+	if s.b.state.Load() != stateOpen {
+		return s.b.endShutdown()
+	}
+	return refused(refuseHello)
 }
 
 // closeReason is what a close frame says beside its code, at most 123 bytes.
@@ -213,41 +392,35 @@ func (why *ending) closeReason() string {
 	return why.refusal.code
 }
 
-// flush writes the control frames that wait, without waiting itself. Whoever is writing at the moment does it afterwards.
-func (s *session) flush() {
-	st := &s.stream
-	if st.raw == nil {
-		if s.attach == nil {
-			_ = st.writeWaiting(nil) // before the session; its reader sees a failure too
-			return
-		}
-		r := s.attach.client.routine
-		r.mu.Lock()
-		s.attach.wake() // the pump writes them
-		r.mu.Unlock()
+// sendControl sends a control frame without waiting.
+func (s *session) sendControl(frame []byte) {
+	left, err := s.stream.queue(frame)
+	switch {
+	case err != nil:
+		s.b.spawn(func() { _ = s.stream.Close() }) // the reader ends with it; a routine does not wait for that
+	case left:
+		s.carry()
+	}
+}
+
+// carry finds a goroutine for what the socket did not take at once.
+func (s *session) carry() {
+	a := s.attach
+	if a == nil { // the reader calls this, and is alone
+		late := time.AfterFunc(s.b.set.writeTimeout, func() { _ = s.stream.Close() }) // which ends the write
+		_ = s.write(nil, late)                                                        // it sees a failure too
 		return
 	}
-	for st.controls.Load() && st.mu.TryLock() {
-		var err error
-		if len(st.rest) == 0 {
-			err = st.tryWriteLocked(st.takeControl())
-		}
-		stalled := len(st.rest) > 0
-		if stalled && s.attach != nil {
-			c := s.attach.client
-			c.routine.mu.Lock()
-			if c.attach == s.attach && c.hot().mode == inline {
-				c.routine.pullOutLocked(c)
-			}
-			c.routine.mu.Unlock()
-		}
-		st.mu.Unlock()
-		if err != nil {
-			s.b.spawn(func() { _ = st.Close() }) // the reader ends with it; a routine does not wait for that
-		}
-		if err != nil || stalled {
-			return
-		}
+	c := a.client
+	r := c.routine
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case c.attach != a: // finish writes it before it tells the end
+	case c.hot().mode == inline:
+		r.pullOutLocked(c)
+	default:
+		a.wake() // the pump has not handed over yet, and does not before it has written it
 	}
 }
 
@@ -270,8 +443,7 @@ func (s *session) beat(r *routine) {
 			return
 		}
 		s.awaiting.Store(true)
-		s.stream.queue(appendFrame(nil, opPing, ""), false)
-		s.flush()
+		s.sendControl(appendFrame(nil, opPing, ""))
 		next = set.pongTimeout
 	}
 	a.touch(next)

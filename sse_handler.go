@@ -106,6 +106,7 @@ type eventWriter struct {
 	w     http.ResponseWriter
 	rc    *http.ResponseController
 	done  <-chan struct{}
+	late  *time.Timer // ends the attach as slow; it runs while a write waits
 	form  form
 	sent  Position // what certainly went out
 	buf   []byte
@@ -114,6 +115,8 @@ type eventWriter struct {
 
 // serve writes until the attach ends, the client has gone or a write fails. It waits here, on a small stack.
 func (e *eventWriter) serve() {
+	e.late = time.AfterFunc(e.timeout(), func() { e.a.end(endSlow) })
+	defer e.late.Stop()
 	err := e.begin()
 	for err == nil {
 		select {
@@ -195,9 +198,14 @@ func appendEnd(b []byte, why *ending) []byte {
 	return appendEvent(b, "end", Position{}, why.refusal.body())
 }
 
-// write writes and flushes p within WriteTimeout.
+func (e *eventWriter) timeout() time.Duration { return e.a.client.routine.b.set.writeTimeout }
+
+// write writes and flushes p. After WriteTimeout the attach has ended as slow; the write goes on for as long again, so that an end that
+// came meanwhile, for whatever reason, is told after a whole event.
 func (e *eventWriter) write(p []byte) error {
-	err := e.rc.SetWriteDeadline(time.Now().Add(e.a.client.routine.b.set.writeTimeout))
+	e.late.Reset(e.timeout())
+	defer e.late.Stop()
+	err := e.rc.SetWriteDeadline(time.Now().Add(2 * e.timeout()))
 	if err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return err
 	}

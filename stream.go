@@ -2,6 +2,7 @@ package gpoll
 
 import (
 	"bytes"
+	"errors"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -9,26 +10,36 @@ import (
 	"time"
 )
 
-// A stream is the write side of a hijacked connection. Data frames come from a routine, which never waits, or from the one
-// goroutine that carries the client on when the socket is full; control frames come from anywhere. Frames never interleave, a
-// partly written one is continued before anything else, and nothing follows a close frame.
+// A stream is the write side of a connection that was taken over. Frames never interleave: a partly written one is finished before
+// anything else, then come the control frames, and nothing follows the last frame.
+//
+// mu is held for a moment and never while somebody waits for the socket, so that a routine may wait for mu. What the socket refuses
+// stays in rest, and then one goroutine writes and waits (writeWaiting): it writes until nothing is left, control frames that come
+// meanwhile and the last frame included. Whoever finds it writing has nothing more to do than to queue.
 type stream struct {
 	// What a routine touches comes first, in one line of memory.
-	mu       sync.Mutex      // the right to write; a routine only tries it
-	wrote    atomic.Uint64   // the routine's last round that went out
-	turn     uint32          // counts how often a goroutine took over from the routine; guarded by routine.mu
-	stalled  atomic.Bool     // rest is not empty
+	mu       sync.Mutex
+	lease    lease           // the routine's right to write; touched by its owner's routine.mu, or by a claim
+	stalled  atomic.Bool     // the socket takes no data: a goroutine writes, rest is not empty, or the connection is broken
 	controls atomic.Bool     // control is not empty
-	closing  atomic.Bool     // a close frame was queued: no data from here on
+	closing  atomic.Bool     // the last frame was queued: no data from here on
 	raw      syscall.RawConn // nil where the socket cannot be watched: TLS, other systems
 
 	net.Conn
 	prefix  []byte        // was read but not yet handled
 	timeout time.Duration // of one write that waits
-	rest    []byte        // what the socket refused; guarded by mu
 
-	controlMu sync.Mutex
-	control   [][]byte // frames that wait for the right to write: one of each kind
+	// Guarded by mu, as are writes to the flags above.
+	rest     []byte   // what the socket refused
+	control  [][]byte // frames that wait to be written: one of each kind
+	busy     bool     // a goroutine writes: it sees to everything that is queued
+	ended    bool     // the last frame has gone out, or never will
+	broken   bool     // a write has failed
+	lastRead bool     // the deadline of reading is final
+
+	// Of the session, likewise.
+	unread    bool // nobody reads any more
+	attachEnd bool // the last frame says why the attach ended
 }
 
 // init takes over a connection. prefix has been read from it already.
@@ -49,21 +60,48 @@ func (s *stream) Read(p []byte) (int, error) {
 	return s.Conn.Read(p)
 }
 
-// Write queues one whole control frame, for coder/websocket. See queue.
-func (s *stream) Write(frame []byte) (int, error) {
-	s.queue(bytes.Clone(frame), frame[0] == 0x80|opClose)
-	return len(frame), nil
+// precede makes p the first thing that is written to the connection.
+func (s *stream) precede(p []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.rest = p
+	s.stalled.Store(true)
 }
 
-// queue takes a control frame, or the event that ends SSE, and never waits for the socket. A newer frame of a kind replaces
-// an older one that has not gone out. Nothing follows the last one.
-func (s *stream) queue(frame []byte, last bool) {
-	s.controlMu.Lock()
-	defer s.controlMu.Unlock()
-	if s.closing.Load() {
-		return
+// queue takes a control frame and never waits for the socket. A newer frame of a kind replaces an older one that has not gone out.
+// left says that the frame waits for a goroutine that calls writeWaiting, and that there is none.
+func (s *stream) queue(frame []byte) (left bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing.Load() || s.broken {
+		return false, nil
 	}
-	s.closing.Store(last)
+	s.queueLocked(frame)
+	switch {
+	case s.busy:
+		return false, nil
+	case s.raw == nil || len(s.rest) > 0:
+		return true, nil
+	}
+	if err = s.tryWriteLocked(s.takeControlLocked(nil)); err != nil {
+		s.broken = true
+		s.stalled.Store(true)
+	}
+	return len(s.rest) > 0, err
+}
+
+// queueLastLocked queues the last frame, a close frame or the event that ends SSE. It reports false when there is one already. The caller
+// holds mu, sets the deadline of writing afterwards, and calls writeWaiting.
+func (s *stream) queueLastLocked(frame []byte) bool {
+	if s.closing.Load() {
+		return false
+	}
+	s.closing.Store(true)
+	s.queueLocked(frame)
+	return true
+}
+
+func (s *stream) queueLocked(frame []byte) {
 	s.controls.Store(true)
 	for i := range s.control {
 		if s.control[i][0] == frame[0] {
@@ -74,53 +112,103 @@ func (s *stream) queue(frame []byte, last bool) {
 	s.control = append(s.control, frame)
 }
 
-// takeControl returns the control frames that wait, as bytes to write.
-func (s *stream) takeControl() []byte {
-	s.controlMu.Lock()
-	defer s.controlMu.Unlock()
-	if len(s.control) == 0 {
-		return nil
+// takeControlLocked appends the control frames that wait to p.
+func (s *stream) takeControlLocked(p []byte) []byte {
+	for _, frame := range s.control {
+		p = append(p, frame...)
 	}
-	frames := bytes.Join(s.control, nil)
 	s.control = nil
 	s.controls.Store(false)
-	return frames
+	return p
 }
 
 // pending reports whether something waits to be written that is no data of the log.
 func (s *stream) pending() bool { return s.stalled.Load() || s.controls.Load() }
 
-// writeWaiting writes what is left over, then p, waiting for the socket at most timeout. p may be empty. Control frames that
-// wait go out too.
-func (s *stream) writeWaiting(p []byte) error {
+var (
+	// errEnding is what writeWaiting returns when the last frame goes before what it was given.
+	errEnding = errors.New("gpoll: the connection is being closed")
+	errBroken = errors.New("gpoll: a write to the connection has failed")
+)
+
+// writeWaiting writes what is left over, then p, which may be empty, then the control frames that wait and those that come
+// meanwhile. It waits for the socket without an end of its own: its caller sees to one. told is true for the one call that wrote the
+// last frame, or found out that it cannot be written. Without an error p has gone out.
+func (s *stream) writeWaiting(p []byte) (told bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closing.Load() {
-		p = nil
+	if s.busy {
+		return false, errEnding // only the end's goroutine meets another that writes: that one tells the end
 	}
-	p = append(p, s.takeControl()...)
-	if len(s.rest) == 0 && len(p) == 0 {
+	s.busy = true
+	s.stalled.Store(true)
+	dropped := false
+	for !s.broken {
+		if len(p) > 0 && s.closing.Load() {
+			p, dropped = nil, true
+		}
+		out := p
+		if len(s.rest) > 0 {
+			out = append(s.rest, p...)
+		}
+		out = s.takeControlLocked(out)
+		if s.rest, p = nil, nil; len(out) == 0 {
+			break
+		}
+		s.broken = s.writeUnlocked(out) != nil
+	}
+	s.busy = false
+	s.stalled.Store(s.broken)
+	if s.closing.Load() && !s.ended {
+		s.ended, told = true, true
+	}
+	switch {
+	case s.broken:
+		err = errBroken
+	case dropped:
+		err = errEnding
+	}
+	return told, err
+}
+
+// writeUnlocked writes p without mu, which the caller holds. After a panic of the connection's the stream is broken.
+func (s *stream) writeUnlocked(p []byte) error {
+	returned := false
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		if !returned {
+			s.busy, s.broken = false, true
+		}
+	}()
+	_, err := s.Conn.Write(p)
+	returned = true
+	return err
+}
+
+// cut closes what carries the connection, without the farewell of TLS, which would wait for the socket once more.
+func (s *stream) cut() {
+	if over, ok := s.Conn.(interface{ NetConn() net.Conn }); ok {
+		_ = over.NetConn().Close()
+	}
+}
+
+// readBy sets the deadline of reading; the zero time is none. It does nothing once the deadline is final.
+func (s *stream) readBy(by time.Time) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lastRead {
 		return nil
 	}
-	if err := s.SetWriteDeadline(time.Now().Add(s.timeout)); err != nil {
-		return err
-	}
-	if len(s.rest) > 0 {
-		n, err := s.Conn.Write(s.rest)
-		if s.rest = s.rest[n:]; err != nil {
-			return err
-		}
-		s.rest = nil
-		s.stalled.Store(false)
-	}
-	if n, err := s.Conn.Write(p); err != nil {
-		s.rest = bytes.Clone(p[n:])
-		return err
-	}
-	if s.raw != nil {
-		return s.SetWriteDeadline(time.Time{}) // an expired one would refuse the routine
-	}
-	return nil
+	return s.SetReadDeadline(by)
+}
+
+// readLast sets the deadline of reading for good.
+func (s *stream) readLast(by time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lastRead = true
+	_ = s.SetReadDeadline(by) // a connection that is gone has no deadline
 }
 
 // tryWriteLocked writes p as far as the socket takes it at once, and keeps the rest. The caller holds mu, and rest is empty.

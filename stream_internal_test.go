@@ -3,6 +3,8 @@ package gpoll
 import (
 	"io"
 	"net"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -54,5 +56,36 @@ func TestClosedBehindTheBack(t *testing.T) {
 			t.Errorf("a bystander was sent %q", got)
 		}
 		c.Close()
+	}
+}
+
+// Wherever a socket stops taking a piece, what was begun is what ends there or after.
+func TestBegunFrames(t *testing.T) {
+	sizes := []int{0, 1, 125, 126, 127, 1 << 10, 1<<16 - 1, 1 << 16, 0}
+	for f := range formCount {
+		if f == formElement {
+			continue
+		}
+		var p []byte
+		var ends []int
+		for i, size := range sizes {
+			rec := &record{pos: Position{1, uint64(i + 1)}, data: strings.Repeat("\n", size)}
+			p = append(p, rec.in(f)...)
+			ends = append(ends, len(p))
+		}
+		for n := 0; n <= len(p); n++ {
+			if n > 3000 && n < len(p)-3000 && n%997 != 0 {
+				continue
+			}
+			frames, _ := slices.BinarySearch(ends, n)
+			want := 0
+			if n > 0 {
+				frames++
+				want = ends[frames-1]
+			}
+			if end, got := begunFrames(p, n, f); end != want || got != frames {
+				t.Fatalf("form %d, %d bytes: %d frames, the last one ends at %d, want %d and %d", f, n, got, end, frames, want)
+			}
+		}
 	}
 }

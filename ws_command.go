@@ -70,12 +70,13 @@ func (s *session) hello() (*Client, attachOptions, *ending) {
 	var o attachOptions
 	data, err := s.readMessage(helloWait)
 	if isTimeout(err) {
-		return nil, o, refused(refuseHello)
+		return nil, o, s.noHello()
 	}
 	if err != nil {
 		return nil, o, endGone
 	}
-	if err := s.stream.SetReadDeadline(time.Time{}); err != nil {
+	s.helloBy = 0
+	if err := s.stream.readBy(time.Time{}); err != nil {
 		return nil, o, endGone
 	}
 	r := s.request

@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"time"
 )
 
 // subprotocol is the JSON form on WebSocket.
@@ -66,7 +65,7 @@ func (b *Broadcaster) upgrade(w http.ResponseWriter, r *http.Request, req *reque
 	case s.form == formFrame:
 		s.begin(c, o, nil)
 	default:
-		_ = s.stream.SetReadDeadline(time.Now().Add(helloWait)) // run sees it when the connection is gone
+		s.awaitHello()
 	}
 	b.spawn(s.run)
 	return nil

@@ -75,7 +75,11 @@ func (s *session) hijack(w http.ResponseWriter) error {
 
 // readable waits until something has arrived. It is kept small for the stack that waits in it.
 func (s *session) readable() error {
-	if s.ws != nil || len(s.stream.prefix) > 0 {
+	if s.ws != nil {
+		_, err := s.in.Peek(1)
+		return err
+	}
+	if len(s.stream.prefix) > 0 {
 		return nil
 	}
 	if s.stream.raw == nil {
@@ -106,19 +110,8 @@ func (s *session) handle() error {
 		s.stream.prefix = nil
 		return nil
 	}
-	if s.ws == nil {
-		opcode, payload, rest := skim(s.stream.prefix)
-		switch opcode {
-		case opPing:
-			s.stream.queue(appendFrame(nil, opPong, payload), false)
-			s.flush()
-		case opPong:
-			s.awaiting.Store(false)
-		}
-		if opcode != 0 {
-			s.stream.prefix = rest
-			return nil
-		}
+	if did, err := s.handleControl(); did || err != nil {
+		return err
 	}
 	if s.request != nil {
 		s.greet()
@@ -138,12 +131,82 @@ func (s *session) handle() error {
 	return nil
 }
 
-// readMessage reads the next message whole. While nothing of it is there it waits without end; from then on at most d.
-func (s *session) readMessage(d time.Duration) ([]byte, error) {
-	if s.ws == nil {
-		if err := s.stream.SetReadDeadline(time.Now().Add(d)); err != nil {
-			return nil, err
+// handleControl handles a ping or a pong, when that is what has arrived, and reports whether it was.
+func (s *session) handleControl() (did bool, err error) {
+	p := s.stream.prefix
+	if s.ws != nil {
+		p, _ = s.in.Peek(s.in.Buffered())
+	}
+	opcode, payload, size := skim(p)
+	if size > len(p) {
+		if err := s.hurry(messageWait); err != nil {
+			return false, err
 		}
+		for size > len(p) {
+			if p, err = s.readUpTo(size); err != nil {
+				return false, err
+			}
+			opcode, payload, size = skim(p)
+		}
+		if err := s.stream.readBy(s.readDeadline()); err != nil {
+			return false, err
+		}
+	}
+	switch opcode {
+	case opPing:
+		s.sendControl(appendFrame(nil, opPong, payload))
+	case opPong:
+		s.awaiting.Store(false)
+	default:
+		return false, nil
+	}
+	switch {
+	case s.ws != nil:
+		_, err = s.in.Discard(size)
+		s.release()
+	case size < len(p):
+		s.stream.prefix = p[size:]
+	default:
+		s.stream.prefix = nil
+	}
+	return true, err
+}
+
+// readUpTo waits until more has arrived of a frame of that size, and returns what is there of it.
+func (s *session) readUpTo(size int) ([]byte, error) {
+	if s.ws != nil {
+		return s.in.Peek(size)
+	}
+	st := &s.stream
+	more := make([]byte, size-len(st.prefix))
+	n, err := st.Conn.Read(more)
+	st.prefix = append(st.prefix, more[:n]...)
+	return st.prefix, err
+}
+
+// readDeadline is when reading ends that waits for nothing in particular; the zero time: never.
+func (s *session) readDeadline() time.Time {
+	if s.helloBy == 0 {
+		return time.Time{}
+	}
+	return s.b.began.Add(time.Duration(s.helloBy))
+}
+
+// hurry is called when the first byte of a frame or a message is there: it has to be whole within d.
+func (s *session) hurry(d time.Duration) error {
+	by := time.Now().Add(d)
+	if hello := s.readDeadline(); !hello.IsZero() && hello.Before(by) {
+		by = hello
+	}
+	return s.stream.readBy(by)
+}
+
+// readMessage reads a message whole, of which something has arrived, within d.
+func (s *session) readMessage(d time.Duration) ([]byte, error) {
+	if err := s.hurry(d); err != nil {
+		return nil, err
+	}
+	if s.ws == nil {
 		if err := s.open(reopening{s, http.Header{}}, handshake); err != nil {
 			return nil, err
 		}
@@ -159,28 +222,30 @@ func (s *session) readMessage(d time.Duration) ([]byte, error) {
 	if typ == websocket.MessageText && !utf8.Valid(data) {
 		s.sendClose(&ending{refuseBad("bad-utf-8", ""), websocket.StatusInvalidFramePayloadData})
 	}
-	if s.release(); s.ws == nil && !s.stream.closing.Load() {
-		err = s.stream.SetReadDeadline(time.Time{})
-	}
-	return data, err
+	s.release()
+	return data, s.stream.readBy(s.readDeadline())
 }
 
-// skim takes a whole, masked ping or pong from the front of p (RFC 6455, section 5.5). Its opcode is 0 when there is
-// something else. The payload is unmasked in place.
-func skim(p []byte) (opcode byte, payload, rest []byte) {
-	const mask = 4
-	if len(p) < 2+mask || p[0] != 0x80|opPing && p[0] != 0x80|opPong || p[1] < 0x80 || p[1] > 0x80+125 {
-		return 0, nil, p
+// skim looks at a masked ping or pong at the front of p (RFC 6455, section 5.5) and returns its size, or the least that it may be when
+// too little is there; 0 when there is something else. The opcode is 0 until the frame is whole. The payload is unmasked in place.
+func skim(p []byte) (opcode byte, payload []byte, size int) {
+	const header, mask = 2, 4
+	switch {
+	case len(p) == 0 || p[0] != 0x80|opPing && p[0] != 0x80|opPong:
+		return 0, nil, 0
+	case len(p) < header:
+		return 0, nil, header
+	case p[1] < 0x80 || p[1] > 0x80+125:
+		return 0, nil, 0
 	}
-	end := 2 + mask + int(p[1]&0x7f)
-	if len(p) < end {
-		return 0, nil, p
+	if size = header + mask + int(p[1]&0x7f); len(p) < size {
+		return 0, nil, size
 	}
-	payload = p[2+mask : end]
+	payload = p[header+mask : size]
 	for i := range payload {
-		payload[i] ^= p[2+i%mask]
+		payload[i] ^= p[header+i%mask]
 	}
-	return p[0] & 0x0f, payload, p[end:]
+	return p[0] & 0x0f, payload, size
 }
 
 // Buffers for what arrives on silent connections.
@@ -241,7 +306,10 @@ func (readSide) Close() error { return nil }
 type controlWriter struct{ session *session }
 
 func (w controlWriter) Write(frame []byte) (int, error) {
-	n, err := w.session.stream.Write(frame)
-	w.session.flush()
-	return n, err
+	if p := bytes.Clone(frame); p[0] == 0x80|opClose {
+		w.session.sendLast(p, false)
+	} else {
+		w.session.sendControl(p)
+	}
+	return len(frame), nil
 }
