@@ -222,7 +222,8 @@ func (b *Broadcaster) tryPublish(ctx context.Context, m Message) (Position, erro
 // deliver is what the broker calls with each message in order.
 func (b *Broadcaster) deliver(m Message) {
 	if !m.Position.assignable() {
-		b.log.Error("gpoll: the broker delivered a message at a position that no message can have; it is dropped", "position", m.Position)
+		b.log.Error("gpoll: the broker delivered a message at a position that none can have; it is dropped",
+			"position", m.Position)
 		return
 	}
 	switch b.messages.append(&m) {

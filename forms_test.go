@@ -40,7 +40,9 @@ func TestWindowMemory(t *testing.T) {
 		{name: "10 KB", size: 10_000},
 		{name: "100 bytes, no forms", size: 100, noForm: true},
 		{name: "10 KB, no forms", size: 10_000, noForm: true},
-		{name: "100 bytes in topics", size: 100, spoil: func(m *Message, seq uint64) { m.Topic = fmt.Sprint("topic-", seq%100) }},
+		{name: "100 bytes in topics", size: 100, spoil: func(m *Message, seq uint64) {
+			m.Topic = fmt.Sprint("topic-", seq%100)
+		}},
 		{name: "100 bytes, not UTF-8", size: 100, spoil: func(m *Message, _ uint64) { m.Data[0] = 0xff }},
 		{name: "100 bytes with Except", size: 100, spoil: func(m *Message, seq uint64) {
 			m.Except = make([]string, 20)
@@ -53,7 +55,8 @@ func TestWindowMemory(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			before := settledHeap()
-			l := newMessageLog(Position{1, 0}, Limits{Count: 100_000, Bytes: bytes}, func(string) Limits { return Limits{Count: 3} }, 200)
+			few := func(string) Limits { return Limits{Count: 3} }
+			l := newMessageLog(Position{1, 0}, Limits{Count: 100_000, Bytes: bytes}, few, 200)
 			l.spawn = func(func()) {}
 			want := &interest{}
 			var items []item
@@ -96,7 +99,8 @@ func TestWindowMemory(t *testing.T) {
 				limit += bytes / formsShare
 			}
 			_, _, _, messages, counted := l.windowStats()
-			t.Logf("%d messages, %d lanes are faded; counted %d of %d bytes, held %+.1f %%", messages, faded, counted, limit, 100*float64(held-counted)/float64(counted))
+			t.Logf("%d messages, %d lanes are faded; counted %d of %d bytes, held %+.1f %%",
+				messages, faded, counted, limit, 100*float64(held-counted)/float64(counted))
 			if counted > limit || counted < limit*97/100 {
 				t.Errorf("%d bytes are counted, the limit is %d", counted, limit)
 			}
@@ -153,7 +157,8 @@ func (l *messageLog) verifyForms(t *testing.T) {
 		}
 	}
 	if counted != l.forms.bytes || listed > l.shared.count || l.forms.bytes > l.forms.limit && listed > 1 {
-		t.Fatalf("%d records with %d bytes of forms, counted %d, the limit is %d; %d messages", listed, counted, l.forms.bytes, l.forms.limit, l.shared.count)
+		t.Fatalf("%d records with %d bytes of forms, counted %d, the limit is %d; %d messages",
+			listed, counted, l.forms.bytes, l.forms.limit, l.shared.count)
 	}
 }
 
@@ -173,7 +178,8 @@ func TestFormsConcurrently(t *testing.T) {
 						continue
 					}
 					fillForms(it.rec)
-					if want := fmt.Sprintf("%s %d", strings.Repeat("x", 1000), it.rec.pos.Seq); !strings.Contains(string(it.rec.in(formFrame)), want) || it.rec.answer().body != want {
+					want := fmt.Sprintf("%s %d", strings.Repeat("x", 1000), it.rec.pos.Seq)
+					if !strings.Contains(string(it.rec.in(formFrame)), want) || it.rec.answer().body != want {
 						t.Errorf("message %v is another", it.rec.pos)
 					}
 				}

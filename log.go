@@ -92,7 +92,7 @@ type item struct {
 // messageLog is the one total order of a Broadcaster's messages and the window of it that can be replayed.
 // All its methods may be called concurrently.
 type messageLog struct {
-	topicLimits func(string) Limits // asks the application, and is called without any lock; nil: every topic is in the shared window
+	topicLimits func(string) Limits // asks the application, without any lock; nil: all topics share a window
 	spawn       func(func())        // runs askAll
 	lag         int                 // RoutineBufferSize
 	maxFading   int

@@ -144,7 +144,8 @@ func readTheSame(t *testing.T, rnd *rand.Rand) {
 	topics := []string{"a", "b", "c", "d"}
 	limits := map[string]gpoll.Limits{}
 	for _, topic := range topics {
-		limits[topic] = []gpoll.Limits{{}, {Count: 1}, {Count: 1 + rnd.IntN(5)}, {Count: 30}, {Age: time.Duration(1+rnd.IntN(60)) * time.Second}}[rnd.IntN(5)]
+		few, age := 1+rnd.IntN(5), time.Duration(1+rnd.IntN(60))*time.Second
+		limits[topic] = []gpoll.Limits{{}, {Count: 1}, {Count: few}, {Count: 30}, {Age: age}}[rnd.IntN(5)]
 	}
 	broker := &scriptedBroker{before: gpoll.Position{Epoch: 1}}
 	s := start(t, setup{memory: true, listener: rnd.IntN(2) == 0, broadcaster: func(b *gpoll.Broadcaster) {
@@ -241,7 +242,8 @@ func (s *server) readFrames(t testing.TB, id, after string, topics ...string) (s
 	t.Helper()
 	c := s.socket(t, "/poll/ws", "gpoll.v1")
 	defer c.CloseNow()
-	say(t, c, fmt.Sprintf(`{"hello":{"client-id":%s,"after":%s,"topics":["%s"]}}`, jsonString(t, id), jsonString(t, after), strings.Join(append(topics, "none"), `","`)))
+	named := strings.Join(append(slices.Clone(topics), "none"), `","`)
+	say(t, c, fmt.Sprintf(`{"hello":{"client-id":%s,"after":"%s","topics":["%s"]}}`, jsonString(t, id), after, named))
 	frame(t, c)
 	for len(seen) == 0 || seen[len(seen)-1] != "end" {
 		seen = append(seen, seenElement(t, elementOf(t, frame(t, c))))
@@ -402,5 +404,51 @@ func TestLastAcrossEpochs(t *testing.T) {
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// Gaps that come together go out in answers of a bounded head: beyond that they do not wait for a message.
+func TestManyGapsInPlainPolls(t *testing.T) {
+	for _, listener := range []bool{false, true} {
+		inBubble(t, fmt.Sprint("listener=", listener), func(t *testing.T) {
+			broker := &scriptedBroker{before: gpoll.Position{Epoch: 1}}
+			s := start(t, setup{memory: true, listener: listener, broadcaster: func(b *gpoll.Broadcaster) { b.Broker = broker }})
+			id, after := s.register(t)
+			var want []string
+			for seq := uint64(2); seq <= 200; seq += 2 { // each second message is lost, and the others are not for this client
+				broker.mu.Lock()
+				broker.deliver(gpoll.Message{Position: gpoll.Position{Epoch: 1, Seq: seq}, Topic: "other"})
+				broker.mu.Unlock()
+				want = append(want, fmt.Sprintf("gap %d..%d broker", seq-1, seq-1))
+			}
+			s.settle()
+			var got []string
+			for len(got) < len(want) {
+				a := s.get(t, "/poll"+query("client-id", id, "after", after))
+				gaps := a.header.Values("Gpoll-Gap")
+				if a.status != http.StatusNoContent || len(gaps) == 0 || len(gaps) > 32 {
+					t.Fatalf("%d with %d gaps", a.status, len(gaps))
+				}
+				for _, gap := range gaps {
+					got = append(got, shortGap(t, gap))
+				}
+				after = a.position()
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("%q, want %q", got, want)
+			}
+			// A few wait, and come with the message.
+			answered := s.later(t, "/poll"+query("client-id", id, "after", after))
+			s.settle()
+			broker.mu.Lock()
+			broker.deliver(gpoll.Message{Position: gpoll.Position{Epoch: 1, Seq: 203}, Topic: "other"})
+			broker.mu.Unlock()
+			s.settle()
+			broker.at(1, 204)
+			a := <-answered
+			if a.body != "1-204" || len(a.header.Values("Gpoll-Gap")) != 1 {
+				t.Errorf("%d %q %v", a.status, a.body, a.header)
+			}
+		})
 	}
 }
