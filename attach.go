@@ -96,11 +96,11 @@ var (
 )
 
 // refusalOf is what the maker of a request is told when open fails.
-func refusalOf(err error) *refusal {
+func (b *Broadcaster) refusalOf(err error) *refusal {
 	if err == errOvertaken {
 		return refuseSuperseded
 	}
-	return refuseUnknownClient
+	return b.refuseUnknown()
 }
 
 // How long a request whose sender gave it up may be under way after the one that followed it.

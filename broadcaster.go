@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math"
 	"net/http"
+	"net/netip"
 	"runtime"
 	"runtime/debug"
 	"sync"
@@ -75,6 +76,17 @@ type Broadcaster struct {
 	// RegisterRate is how many clients may register by HTTP in a second, all together, and RegisterBurst how many at once.
 	// Default 1,000 and 2,000. A negative RegisterRate is no limit.
 	RegisterRate, RegisterBurst int
+
+	// ClientIP tells from whose address a request comes, so that a flood of registrations from one address costs that address
+	// (an IPv6 one: its /64) and no other: each may register RegisterRatePerIP clients in a second and RegisterBurstPerIP at
+	// once, within RegisterRate. The zero Addr counts against RegisterRate only, and so do all where ClientIP is nil: behind a
+	// proxy a whole site shares one address. TrustedProxies makes such a function. It is called for each registration by HTTP,
+	// may be called concurrently, and a panic in it is a 500.
+	ClientIP func(*http.Request) netip.Addr
+
+	// RegisterRatePerIP and RegisterBurstPerIP are the limits of one address, where ClientIP is set. Default 10 and 50. A negative
+	// RegisterRatePerIP is no limit.
+	RegisterRatePerIP, RegisterBurstPerIP int
 
 	// History bounds the window of the log that can be replayed. Default 10,000 messages, 16 MiB, no age. Bytes is the memory that the
 	// window takes: three quarters are for the messages, and one for their wire forms, which are made again when they are missing.

@@ -42,7 +42,7 @@ func (b *Broadcaster) beginPoll(p *poll, req *request, c *Client, g *grantee, on
 	case errAttached:
 		return refuseAttached
 	default:
-		return refusalOf(err)
+		return b.refusalOf(err)
 	}
 	*p = poll{attach: a, json: req.json, after: req.after, started: a.cursor, owed: len(a.backfill), items: p.items}
 	return nil
@@ -241,7 +241,7 @@ func (b *Broadcaster) answerRegistration(w http.ResponseWriter, r *http.Request,
 	if refused != nil {
 		return refused
 	}
-	c, refused := b.register(registration{remote: true, user: g.user(), named: named, given: g.given(), cursor: req.after, last: req.last})
+	c, refused := b.register(registration{remote: true, from: req.from, user: g.user(), named: named, given: g.given(), cursor: req.after, last: req.last})
 	if refused != nil {
 		return refused
 	}

@@ -80,7 +80,7 @@ func (b *Broadcaster) HandleWebSocket(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// admit is what every transport goes through: origin, method, parsing. It reports whether req says what is asked; else it has
+// admit is what every transport goes through: origin, method, whether the Broadcaster is going down, parsing. It reports whether req says what is asked; else it has
 // answered. A request that waits does so after admit has returned: its parked goroutine keeps a small stack.
 func (b *Broadcaster) admit(w http.ResponseWriter, r *http.Request, req *request) bool {
 	if err := b.start(); err != nil {
@@ -102,7 +102,15 @@ func (b *Broadcaster) admit(w http.ResponseWriter, r *http.Request, req *request
 		b.refuse(w, r, refuseMethod)
 		return false
 	}
-	if refused := b.parseRequest(w, r, req); refused != nil {
+	if b.state.Load() != stateOpen { // before anything is looked up: the clients are gone already, or about to
+		b.refuse(w, r, b.refuseShutdown())
+		return false
+	}
+	refused := b.parseRequest(w, r, req)
+	if refused == nil && req.id == "" {
+		req.from, refused = b.clientIP(r)
+	}
+	if refused != nil {
 		b.refuse(w, r, refused)
 		return false
 	}
@@ -143,11 +151,20 @@ func (b *Broadcaster) refuseIf(w http.ResponseWriter, r *http.Request, why *refu
 func (b *Broadcaster) find(id, user string) (*Client, *refusal) {
 	routine, uuid, ok := parseClientID(id)
 	if !ok {
-		return nil, refuseUnknownClient
+		return nil, b.refuseUnknown()
 	}
 	c := b.clients.get(keyOf(uuid))
 	if c == nil || c.routine.id != routine || c.user != user {
-		return nil, refuseUnknownClient
+		return nil, b.refuseUnknown()
 	}
 	return c, nil
+}
+
+// refuseUnknown is the answer to an id that is not there. While the Broadcaster goes down none is: what Shutdown removed after admit
+// had let the request pass has not expired, and its client is not to register anew at once.
+func (b *Broadcaster) refuseUnknown() *refusal {
+	if b.state.Load() != stateOpen {
+		return b.refuseShutdown()
+	}
+	return refuseUnknownClient
 }

@@ -3,6 +3,7 @@ package gpoll
 import (
 	"fmt"
 	"net/http"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -19,9 +20,9 @@ type registry struct {
 	arriving int        // clients that have a place in a routine and are not in byKey yet
 	routines []*routine // by id; nil where the id is free
 	running  int
-	roomy    int // no routine below has room
-	tokens   float64
-	refilled time.Time
+	roomy    int    // no routine below has room
+	rate     bucket // of all registrations
+	rates    addressBuckets
 	closed   bool
 }
 
@@ -70,7 +71,8 @@ func (g *registry) all(match func(*Client) bool) []*Client {
 
 // registration is what a new client brings.
 type registration struct {
-	remote bool // counts against RegisterRate
+	remote bool       // counts against RegisterRate
+	from   netip.Addr // counts against RegisterRatePerIP; the zero Addr does not
 	user   string
 	named  []string // topics
 	given  []string
@@ -125,9 +127,10 @@ func (b *Broadcaster) place(c *Client, reg registration) *refusal {
 		return &refusal{status: http.StatusTooManyRequests, code: "too-many-clients", retry: spread(time.Second, 5*time.Second),
 			message: fmt.Sprintf("this user holds the limit of %d clients (Broadcaster.MaxClientsPerUser); close another one", b.set.maxPerUser)}
 	}
-	if reg.remote && !g.allowLocked(time.Now(), b.set.registerRate, b.set.registerBurst) {
-		return &refusal{status: http.StatusTooManyRequests, code: "rate", retry: spread(time.Second, 2*time.Second),
-			message: "too many clients register at this moment (Broadcaster.RegisterRate); come back later"}
+	if reg.remote {
+		if refused := b.rateLocked(reg.from, time.Now()); refused != nil {
+			return refused
+		}
 	}
 	c.routine = b.roomyRoutineLocked()
 	c.routine.count++
@@ -196,22 +199,34 @@ func (g *registry) leaveLocked(c *Client) {
 	}
 }
 
-// allowLocked takes a token from the bucket of registrations. A negative rate is no limit.
-func (g *registry) allowLocked(now time.Time, rate, burst int) bool {
-	if rate < 0 {
-		return true
+// rateLocked takes a token for a registration from the bucket of its address and from that of all, or from neither: what an address
+// sends beyond its own rate is no burden to the others. A negative rate is no limit.
+func (b *Broadcaster) rateLocked(from netip.Addr, now time.Time) *refusal {
+	g := &b.clients
+	set := &b.set
+	limited := from.IsValid() && set.registerRatePerIP >= 0
+	key := addressKey(from)
+	var own bucket
+	if limited {
+		own = g.rates.take(key, now, time.Duration(set.registerBurstPerIP)*time.Second/time.Duration(set.registerRatePerIP))
+		if !own.fill(now, set.registerRatePerIP, set.registerBurstPerIP) {
+			g.rates.put(key, own)
+			return &refusal{status: http.StatusTooManyRequests, code: "rate", retry: spread(time.Second, 2*time.Second),
+				message: "too many clients register from this address (Broadcaster.RegisterRatePerIP); come back later"}
+		}
 	}
-	if g.refilled.IsZero() {
-		g.tokens = float64(burst)
-	} else {
-		g.tokens = min(float64(burst), g.tokens+now.Sub(g.refilled).Seconds()*float64(rate))
+	if set.registerRate >= 0 {
+		if !g.rate.fill(now, set.registerRate, set.registerBurst) {
+			return &refusal{status: http.StatusTooManyRequests, code: "rate", retry: spread(time.Second, 2*time.Second),
+				message: "too many clients register at this moment (Broadcaster.RegisterRate); come back later"}
+		}
+		g.rate.tokens--
 	}
-	g.refilled = now
-	if g.tokens < 1 {
-		return false
+	if limited {
+		own.tokens--
+		g.rates.put(key, own)
 	}
-	g.tokens--
-	return true
+	return nil
 }
 
 // roomyRoutineLocked returns the lowest-numbered routine with room, or a new one under the lowest free number.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -15,7 +16,8 @@ import (
 
 // A request is what a client asks for, from the query, the headers or the body of a POST.
 type request struct {
-	id        string // whole client id; "" registers
+	id        string     // whole client id; "" registers
+	from      netip.Addr // of a registration; see Broadcaster.ClientIP
 	after     Position
 	topics    []string // sorted, without repetition
 	hasTopics bool

@@ -44,13 +44,8 @@ func (s *session) begin(c *Client, o attachOptions, head []byte) {
 		s.stream.precede(head) // also before an end that comes at once
 	}
 	a, err := c.open(o)
-	switch {
-	case err == nil:
-	case s.b.state.Load() != stateOpen:
-		s.refuse(s.b.endShutdown())
-		return
-	default:
-		s.refuse(refused(refusalOf(err)))
+	if err != nil {
+		s.refuse(refused(s.b.refusalOf(err)))
 		return
 	}
 	var first []byte

@@ -33,6 +33,7 @@ type settings struct {
 	clientTTL, attachTimeout, shutdownSpread              time.Duration
 	maxMessage, maxTopics, maxClients, maxPerUser         int
 	registerRate, registerBurst, replayCount, replayBytes int
+	registerRatePerIP, registerBurstPerIP                 int
 	history                                               Limits
 	repeatFor                                             time.Duration
 	authHeaders                                           []string
@@ -57,27 +58,29 @@ func (s *settings) fill(b *Broadcaster) error {
 	}
 	const many = math.MaxInt32
 	*s = settings{
-		routineMaxClients: number("RoutineMaxClients", b.RoutineMaxClients, defaultRoutineMaxClients, 1, 10_000_000),
-		clientBuffer:      number("ClientBufferSize", b.ClientBufferSize, defaultClientBufferSize, 1, 1<<20),
-		routineBuffer:     number("RoutineBufferSize", b.RoutineBufferSize, defaultRoutineBufferSize, 1, 1<<20),
-		clientBytes:       clientBytes,
-		syncDelay:         time.Duration(number("SyncDelayMs", b.SyncDelayMs, 0, 0, 60_000)) * time.Millisecond,
-		pollWait:          duration("PollWait", b.PollWait, 25*time.Second),
-		heartbeat:         duration("Heartbeat", b.Heartbeat, 15*time.Second),
-		pongTimeout:       duration("PongTimeout", b.PongTimeout, 10*time.Second),
-		writeTimeout:      duration("WriteTimeout", b.WriteTimeout, 10*time.Second),
-		clientTTL:         duration("ClientTTL", b.ClientTTL, 60*time.Second),
-		attachTimeout:     duration("AttachTimeout", b.AttachTimeout, 15*time.Second),
-		shutdownSpread:    duration("ShutdownSpread", b.ShutdownSpread, 10*time.Second),
-		maxMessage:        number("MaxMessage", b.MaxMessage, 64<<10, 1, many),
-		maxTopics:         number("MaxTopics", b.MaxTopics, 128, 1, 1<<20),
-		maxClients:        number("MaxClients", b.MaxClients, 100_000, 1, many),
-		maxPerUser:        number("MaxClientsPerUser", b.MaxClientsPerUser, 16, 1, many),
-		registerRate:      number("RegisterRate", b.RegisterRate, 1000, -1, many),
-		registerBurst:     number("RegisterBurst", b.RegisterBurst, 2000, 1, many),
-		repeatFor:         repeatFor,
-		replayCount:       replayCount,
-		replayBytes:       replayBytes,
+		routineMaxClients:  number("RoutineMaxClients", b.RoutineMaxClients, defaultRoutineMaxClients, 1, 10_000_000),
+		clientBuffer:       number("ClientBufferSize", b.ClientBufferSize, defaultClientBufferSize, 1, 1<<20),
+		routineBuffer:      number("RoutineBufferSize", b.RoutineBufferSize, defaultRoutineBufferSize, 1, 1<<20),
+		clientBytes:        clientBytes,
+		syncDelay:          time.Duration(number("SyncDelayMs", b.SyncDelayMs, 0, 0, 60_000)) * time.Millisecond,
+		pollWait:           duration("PollWait", b.PollWait, 25*time.Second),
+		heartbeat:          duration("Heartbeat", b.Heartbeat, 15*time.Second),
+		pongTimeout:        duration("PongTimeout", b.PongTimeout, 10*time.Second),
+		writeTimeout:       duration("WriteTimeout", b.WriteTimeout, 10*time.Second),
+		clientTTL:          duration("ClientTTL", b.ClientTTL, 60*time.Second),
+		attachTimeout:      duration("AttachTimeout", b.AttachTimeout, 15*time.Second),
+		shutdownSpread:     duration("ShutdownSpread", b.ShutdownSpread, 10*time.Second),
+		maxMessage:         number("MaxMessage", b.MaxMessage, 64<<10, 1, many),
+		maxTopics:          number("MaxTopics", b.MaxTopics, 128, 1, 1<<20),
+		maxClients:         number("MaxClients", b.MaxClients, 100_000, 1, many),
+		maxPerUser:         number("MaxClientsPerUser", b.MaxClientsPerUser, 16, 1, many),
+		registerRate:       number("RegisterRate", b.RegisterRate, 1000, -1, many),
+		registerBurst:      number("RegisterBurst", b.RegisterBurst, 2000, 1, many),
+		registerRatePerIP:  number("RegisterRatePerIP", b.RegisterRatePerIP, 10, -1, many),
+		registerBurstPerIP: number("RegisterBurstPerIP", b.RegisterBurstPerIP, 50, 1, many),
+		repeatFor:          repeatFor,
+		replayCount:        replayCount,
+		replayBytes:        replayBytes,
 		history: Limits{
 			Count: number("History.Count", b.History.Count, 10_000, 1, many),
 			Bytes: number("History.Bytes", b.History.Bytes, 16<<20, 1, many),

@@ -41,7 +41,7 @@ func (b *Broadcaster) openEvents(w http.ResponseWriter, r *http.Request, req *re
 	o.transport, o.due = sse, jitter(b.set.heartbeat)
 	a, err := c.open(o)
 	if err != nil {
-		return nil, refusalOf(err)
+		return nil, b.refusalOf(err)
 	}
 	b.writeEventHead(w, r)
 	return &eventWriter{a: a, w: w, rc: http.NewResponseController(w), done: r.Context().Done(), form: f}, nil
@@ -72,7 +72,7 @@ func (b *Broadcaster) client(req *request, g *grantee) (*Client, attachOptions, 
 		return c, o, refused
 	}
 	o.cursor = Position{} // the registration's
-	c, refused = b.register(registration{remote: true, user: g.user(), named: o.named, given: g.given(), cursor: req.after, last: req.last})
+	c, refused = b.register(registration{remote: true, from: req.from, user: g.user(), named: o.named, given: g.given(), cursor: req.after, last: req.last})
 	return c, o, refused
 }
 

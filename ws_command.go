@@ -90,6 +90,9 @@ func (s *session) hello() (*Client, attachOptions, *ending) {
 		req.id = cmd.Hello.ClientID
 	}
 	var no *refusal
+	if req.from, no = b.clientIP(r); no != nil {
+		return nil, o, refused(no)
+	}
 	if req.after, no = parseCursor(cmd.Hello.After); no != nil {
 		return nil, o, refused(no)
 	}
