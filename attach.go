@@ -88,7 +88,7 @@ type attachOptions struct {
 }
 
 var (
-	// errAttached is what a gentle open returns when there is another attach.
+	// errAttached is what a gentle open returns when there is another attach, and that of a channel, with the attach, when there is one.
 	errAttached = errors.New("gpoll: the client is attached")
 
 	// errOvertaken is what open returns for what arrived before the newest attach.
@@ -163,6 +163,8 @@ func (c *Client) open(o attachOptions) (*attach, error) {
 		return nil, ErrUnknownClient
 	}
 	switch {
+	case c.attach != nil && o.channel != nil && c.attach.channel != nil:
+		return c.attach, errAttached // its channel is everybody's who asks for one
 	case o.arrived < c.newest:
 		return nil, errOvertaken
 	case c.attach != nil && o.gentle:
@@ -187,6 +189,8 @@ func (c *Client) open(o attachOptions) (*attach, error) {
 	}
 	if o.transport != channel { // which has no request that could name any
 		c.setTopicsLocked(o.named, o.grantee.given())
+	} else {
+		c.err = nil // it was about the channel before
 	}
 	if o.cursor.IsZero() {
 		a.implicit = o.transport == longPoll

@@ -7,7 +7,6 @@ import (
 	"math"
 	"net/http"
 	"net/netip"
-	"runtime"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -19,7 +18,8 @@ import (
 // A Broadcaster owns one log of messages and the clients that read it. Set its fields before its first use; from then on they are
 // read only. The zero value of each field means its default, and the zero Broadcaster is ready for use.
 //
-// A bad setting panics when the Broadcaster is mounted, by the field's name, and is the error of Publish. A Broadcaster has
+// A bad setting panics when the Broadcaster is mounted, by the field's name, and is the error of Publish. A Broker that cannot be
+// followed yet is the error of Publish and a 500, and is tried again at the next use. A Broadcaster has
 // goroutines only while it has clients; Shutdown ends them. All methods may be called concurrently.
 type Broadcaster struct {
 	// RoutineMaxClients is how many clients one routine serves. Default 1000. A routine is one goroutine: many small ones
@@ -125,20 +125,25 @@ type Broadcaster struct {
 	// Gpoll-Client-Id and the first frame of gpoll.v1 carry it as well.
 	RefuseQueryID bool
 
-	// Broker orders and carries the messages. nil is a new MemoryBroker. Shutdown closes it.
+	// Broker orders and carries the messages. nil is a new MemoryBroker, which Shutdown closes. One that is set here may serve
+	// other Broadcasters too: Shutdown ends what this one has of it, and whoever made it closes it when none is left.
 	Broker Broker
 
 	// Logger gets what an operator should know, never a client id or a payload. nil discards it.
 	Logger *slog.Logger
 
-	once     sync.Once
-	startErr error
-	began    time.Time
-	set      settings
-	log      *slog.Logger
-	messages *messageLog
-	clients  registry
-	topics   topicIndex
+	once       sync.Once
+	badSetting error
+	ready      atomic.Bool // the broker is followed
+	trialMu    sync.Mutex  // guards trial
+	trial      *trial      // under way; nil: none
+	ownsBroker bool
+	began      time.Time
+	set        settings
+	log        *slog.Logger
+	messages   *messageLog
+	clients    registry
+	topics     topicIndex
 
 	goroutines  group
 	turns       chan *scratch // taken by the routines that hand out
@@ -150,7 +155,10 @@ type Broadcaster struct {
 	repeats     atomic.Uint64
 	attachCount [transportCount]atomic.Int64
 	counts      counters
-	state       atomic.Int32 // open, draining, closed
+	unsubscribe func()        // ends the broker's deliveries
+	state       atomic.Int32  // open, draining, closed
+	shut        chan struct{} // closed when the first Shutdown has closed all that it closes
+	shutErr     error         // of that; read after shut is closed
 	ctx         context.Context
 	cancel      context.CancelFunc
 }
@@ -258,30 +266,6 @@ func newRecord(m *Message) *record {
 	}
 }
 
-// start makes the Broadcaster ready at its first use. It returns what is wrong with the settings.
-func (b *Broadcaster) start() error {
-	b.once.Do(func() {
-		b.log = b.logger()
-		b.began = time.Now()
-		b.goroutines.failed = func(v any) { b.logPanic("a goroutine", v) }
-		if b.startErr = b.set.fill(b); b.startErr != nil {
-			return
-		}
-		b.ctx, b.cancel = context.WithCancel(context.Background())
-		b.turns = make(chan *scratch, runtime.GOMAXPROCS(0))
-		for range cap(b.turns) {
-			b.turns <- &scratch{}
-		}
-		b.clients.byKey = map[clientKey]*Client{}
-		b.clients.byUser = map[string]userClients{}
-		if b.Broker == nil {
-			b.Broker = NewMemoryBroker()
-		}
-		b.startErr = b.follow()
-	})
-	return b.startErr
-}
-
 // follow reads the broker's stream into the log, from as far back as the log's window holds.
 func (b *Broadcaster) follow() error {
 	ctx, cancel := context.WithTimeout(b.ctx, 10*time.Second)
@@ -298,7 +282,7 @@ func (b *Broadcaster) follow() error {
 	}
 	b.messages = newMessageLog(before, b.set.history, b.topicLimits(), b.set.routineBuffer)
 	b.messages.spawn = b.spawn
-	if err := b.Broker.Subscribe(before, b.deliver); err != nil {
+	if b.unsubscribe, err = b.Broker.Subscribe(before, b.deliver); err != nil {
 		return fmt.Errorf("gpoll: following the broker: %w", err)
 	}
 	return nil

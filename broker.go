@@ -17,11 +17,12 @@ type Broker interface {
 	// keep them and write to them.
 	Publish(ctx context.Context, m Message) (Position, error)
 
-	// Subscribe calls deliver with every message after that Position, in order and one call at a time, until Close. It
-	// returns once that is under way. A message may be delivered again, and a lost one may be left out: the reader
+	// Subscribe calls deliver with every message after that Position, in order and one call at a time, until stop or Close. It
+	// returns once that is under way. stop ends it for this subscriber alone: when it returns, no call is under way and none
+	// comes. It may be called again. A message may be delivered again, and a lost one may be left out: the reader
 	// tells by the Position. deliver keeps what it is given: neither it nor the broker changes Data and Except from then on.
 	// It does not wait for clients.
-	Subscribe(after Position, deliver func(Message)) error
+	Subscribe(after Position, deliver func(Message)) (stop func(), err error)
 
 	// History returns up to limit messages after that Position, oldest first, as far as the broker still has them. They
 	// are of the present epoch; a Position of another one reads from the beginning. They belong to the caller.
@@ -31,6 +32,6 @@ type Broker interface {
 	// are equal when there is none. Both have the epoch of the next message, which is not 0.
 	Window(ctx context.Context) (before, newest Position, err error)
 
-	// Close ends deliver's calls and the broker. Publish then returns ErrClosed.
+	// Close ends deliver's calls and the broker. Publish then returns ErrClosed. Whoever made the broker calls it.
 	Close(ctx context.Context) error
 }

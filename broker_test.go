@@ -17,6 +17,7 @@ import (
 type scriptedBroker struct {
 	before  gpoll.Position
 	fail    error
+	stopped bool
 	closed  bool
 	mu      sync.Mutex
 	deliver func(gpoll.Message)
@@ -26,11 +27,15 @@ func (b *scriptedBroker) Publish(context.Context, gpoll.Message) (gpoll.Position
 	return gpoll.Position{}, b.fail
 }
 
-func (b *scriptedBroker) Subscribe(_ gpoll.Position, deliver func(gpoll.Message)) error {
+func (b *scriptedBroker) Subscribe(_ gpoll.Position, deliver func(gpoll.Message)) (stop func(), err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.deliver = deliver
-	return nil
+	return func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.stopped = true
+	}, nil
 }
 
 func (b *scriptedBroker) History(context.Context, gpoll.Position, int) ([]gpoll.Message, error) {
@@ -204,8 +209,8 @@ func TestPublishFailures(t *testing.T) {
 		t.Errorf("Published %d, Refused %v", st.Published, st.Refused)
 	}
 	shutdown(t, s.Broadcaster)
-	if !broker.closed {
-		t.Error("Shutdown did not close the broker")
+	if !broker.stopped || broker.closed {
+		t.Errorf("after Shutdown: stopped is %v, want true; closed is %v, want false: it belongs to its maker", broker.stopped, broker.closed)
 	}
 }
 

@@ -18,6 +18,9 @@ func (c *Client) openChannel() (chan string, error) {
 	b := c.routine.b
 	sink := &channelSink{ch: make(chan string, b.set.clientBuffer), stop: make(chan struct{})}
 	a, err := c.open(attachOptions{transport: channel, channel: sink, arrived: b.arrivals.Add(1)})
+	if err == errAttached { // by another call that has come meanwhile
+		return a.channel.ch, nil
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -1,7 +1,6 @@
 package gpoll
 
 import (
-	"errors"
 	"slices"
 
 	"github.com/google/uuid"
@@ -122,8 +121,8 @@ func (c *Client) Transport() string {
 	return c.attach.transport.String()
 }
 
-// Err says why the channel of GetChannel was closed: an *EndError, whose Gap is set when messages were lost. It is nil while the
-// client is registered and its channel is open.
+// Err says why the last channel of GetChannel was closed: an *EndError, whose Gap is set when messages were lost. It is nil while the
+// client is registered and that channel is open.
 func (c *Client) Err() error {
 	c.routine.mu.Lock()
 	defer c.routine.mu.Unlock()
@@ -195,7 +194,10 @@ func (b *Broadcaster) Client(id string) (*Client, bool) {
 	}
 	if routine, bare, ok := parseClientID(id); ok {
 		c := b.clients.get(keyOf(bare))
-		return c, c != nil && c.routine.id == routine
+		if c == nil || c.routine.id != routine {
+			return nil, false
+		}
+		return c, true
 	}
 	c := b.clients.get(keyOf(id))
 	return c, c != nil
@@ -222,9 +224,5 @@ func (b *Broadcaster) GetChannel(cid string, rid int) (chan string, error) {
 	if !ok || c.routine.id != rid {
 		return nil, ErrUnknownClient
 	}
-	ch, err := c.openChannel()
-	if errors.Is(err, ErrUnknownClient) {
-		return nil, err
-	}
-	return ch, nil
+	return c.openChannel()
 }

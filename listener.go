@@ -37,7 +37,7 @@ import (
 //
 // Listener panics when a setting is bad.
 func (b *Broadcaster) Listener(ln net.Listener) net.Listener {
-	if err := b.start(); err != nil {
+	if err := b.prepare(); err != nil {
 		panic(err)
 	}
 	return &pollListener{ln, b}

@@ -4,18 +4,21 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
+	"slices"
 	"sync"
 	"time"
 )
 
 // A MemoryBroker keeps its messages in this process: its epoch ends with it. It serves one Broadcaster, or several
-// in one process. It is the Broker of a Broadcaster that has none.
+// in one process, and lives until it is closed. It is the Broker of a Broadcaster that has none.
 type MemoryBroker struct {
 	mu      sync.Mutex // guards the fields below, and orders the calls of deliver
 	newest  Position
 	kept    ring[Message]
 	bytes   int // of kept
 	deliver []func(Message)
+	names   []uint64 // of deliver, by which a subscriber stops
+	named   uint64   // the last one that was given
 	ids     map[string]publishID
 	order   ring[string] // of ids, oldest first
 	closed  bool
@@ -120,17 +123,27 @@ func (br *MemoryBroker) forgetIDsLocked(now time.Time) {
 }
 
 // Subscribe implements Broker.
-func (br *MemoryBroker) Subscribe(after Position, deliver func(Message)) error {
+func (br *MemoryBroker) Subscribe(after Position, deliver func(Message)) (stop func(), err error) {
 	br.mu.Lock()
 	defer br.mu.Unlock()
 	if br.closed {
-		return ErrClosed
+		return nil, ErrClosed
 	}
 	for _, m := range br.historyLocked(after, br.kept.len) {
 		deliver(m)
 	}
-	br.deliver = append(br.deliver, deliver)
-	return nil
+	br.named++
+	name := br.named
+	br.deliver, br.names = append(br.deliver, deliver), append(br.names, name)
+	return func() { br.unsubscribe(name) }, nil
+}
+
+func (br *MemoryBroker) unsubscribe(name uint64) {
+	br.mu.Lock()
+	defer br.mu.Unlock()
+	if i := slices.Index(br.names, name); i >= 0 {
+		br.deliver, br.names = slices.Delete(br.deliver, i, i+1), slices.Delete(br.names, i, i+1)
+	}
 }
 
 // History implements Broker.
@@ -167,7 +180,7 @@ func (br *MemoryBroker) Close(context.Context) error {
 	br.mu.Lock()
 	defer br.mu.Unlock()
 	br.closed = true
-	br.deliver, br.ids = nil, nil
+	br.deliver, br.names, br.ids = nil, nil, nil
 	br.kept, br.order = ring[Message]{}, ring[string]{}
 	return nil
 }

@@ -60,7 +60,7 @@ func TestMemoryBrokerSharesNothing(t *testing.T) {
 		}
 	}
 	publish("m1")
-	if err := broker.Subscribe(gpoll.Position{}, scribble); err != nil {
+	if _, err := broker.Subscribe(gpoll.Position{}, scribble); err != nil {
 		t.Fatal(err)
 	}
 	publish("m2")

@@ -18,8 +18,11 @@ func (b *Broadcaster) ListenAndBroadcast(path string, mux ...*http.ServeMux) {
 	if !strings.HasPrefix(path, "/") || strings.ContainsAny(path, " {}") {
 		panic("gpoll: ListenAndBroadcast takes a path that begins with / and has no space or brace, not " + path)
 	}
-	if err := b.start(); err != nil {
+	if err := b.prepare(); err != nil {
 		panic(err)
+	}
+	if err := b.start(); err != nil {
+		b.log.Error("gpoll: mounted, and tried again at each request", "err", err)
 	}
 	base := strings.TrimSuffix(path, "/")
 	for _, rt := range routes {
@@ -83,7 +86,10 @@ func (b *Broadcaster) HandleWebSocket(w http.ResponseWriter, r *http.Request) {
 // admit is what every transport goes through: origin, method, whether the Broadcaster is going down, parsing. It reports whether req says what is asked; else it has
 // answered. A request that waits does so after admit has returned: its parked goroutine keeps a small stack.
 func (b *Broadcaster) admit(w http.ResponseWriter, r *http.Request, req *request) bool {
-	if err := b.start(); err != nil {
+	if err := b.start(); err == ErrClosed { // before it ever served
+		b.refuse(w, r, b.refuseShutdown())
+		return false
+	} else if err != nil {
 		b.logger().Error("gpoll: cannot serve", "err", err)
 		b.writeHead(w, r)
 		refuseInternal.write(w)

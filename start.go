@@ -1,0 +1,98 @@
+package gpoll
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"time"
+)
+
+// start makes the Broadcaster ready at its first use. Its error is what is wrong with the settings, which stays; ErrClosed after
+// Shutdown; or why the broker could not be followed, which is tried again at the next use.
+func (b *Broadcaster) start() error {
+	if b.ready.Load() {
+		return nil
+	}
+	if err := b.prepare(); err != nil {
+		return err
+	}
+	return b.connect()
+}
+
+// prepare checks the settings, once.
+func (b *Broadcaster) prepare() error {
+	b.once.Do(func() {
+		b.log = b.logger()
+		b.began = time.Now()
+		b.goroutines.failed = func(v any) { b.logPanic("a goroutine", v) }
+		if b.badSetting = b.set.fill(b); b.badSetting != nil {
+			return
+		}
+		b.ctx, b.cancel = context.WithCancel(context.Background())
+		b.shut = make(chan struct{})
+		b.turns = make(chan *scratch, runtime.GOMAXPROCS(0))
+		for range cap(b.turns) {
+			b.turns <- &scratch{}
+		}
+		b.clients.byKey = map[clientKey]*Client{}
+		b.clients.byUser = map[string]userClients{}
+		if b.Broker == nil {
+			b.Broker, b.ownsBroker = NewMemoryBroker(), true
+		}
+	})
+	return b.badSetting
+}
+
+// A trial is an attempt to follow the broker. Whoever comes meanwhile shares it.
+type trial struct {
+	done chan struct{}
+	err  error // set before done is closed
+}
+
+var errTrial = errors.New("gpoll: following the broker failed with a panic")
+
+// connect follows the broker, or waits for another goroutine that is about to.
+func (b *Broadcaster) connect() error {
+	b.trialMu.Lock()
+	t := b.trial
+	switch {
+	case b.ready.Load():
+		b.trialMu.Unlock()
+		return nil
+	case b.state.Load() != stateOpen:
+		b.trialMu.Unlock()
+		return ErrClosed
+	case t != nil:
+		b.trialMu.Unlock()
+		<-t.done
+		return t.err
+	}
+	t = &trial{make(chan struct{}), errTrial}
+	b.trial = t
+	b.trialMu.Unlock()
+	defer b.concludeTrial(t)
+	t.err = b.follow()
+	return t.err
+}
+
+// concludeTrial lets those go on that wait for t. Of a Broadcaster that was shut down meanwhile nobody else ends what t began.
+func (b *Broadcaster) concludeTrial(t *trial) {
+	b.trialMu.Lock()
+	b.trial = nil
+	late := b.state.Load() != stateOpen
+	b.ready.Store(t.err == nil && !late)
+	b.trialMu.Unlock()
+	if late && t.err == nil {
+		b.unfollow()
+		t.err = ErrClosed
+	}
+	close(t.done)
+}
+
+// unfollow ends what follow began.
+func (b *Broadcaster) unfollow() {
+	b.messages.close()
+	if b.unsubscribe != nil {
+		b.unsubscribe()
+	}
+}
