@@ -69,7 +69,7 @@ func (c *Client) scheduleLocked() {
 // hot returns what the routine keeps for c. The client is registered and not removed; routine.mu is held, also while the result is used.
 func (c *Client) hot() *hotClient { return &c.routine.hot[c.slot] }
 
-// A keptCursor is what the server keeps for a client whose polls bring no cursor.
+// A keptCursor is what the server keeps for a client whose polls bring no cursor, or of AddClient before its first attach.
 type keptCursor struct {
 	sent     Position // end of a response that the next such poll acknowledges; zero: none
 	backfill []item   // what last=N owes
@@ -83,7 +83,7 @@ type mode uint8
 
 const (
 	away     mode = iota // nobody: the client is unattached and will bring its cursor or find it in Client.cursor
-	counting             // nobody, but a poll without cursor is expected: it is removed when too much has come meanwhile
+	counting             // nobody, but a poll without cursor, or GetChannel, is expected: it is removed when too much has come meanwhile
 	reading              // the attach's goroutine reads the log
 	resuming             // a goroutine is about to read the log for a poll that was parked
 	queued               // the routine queues for the attach's goroutine
@@ -174,12 +174,12 @@ func (c *Client) lagLocked() {
 
 // AddClient registers a client and returns its bare uuid and the id of the routine that owns it, for GetChannel in this process
 // or for a browser as `<routine>$<uuid>`. It belongs to no user and to no topic. If it is not attached within
-// AttachTimeout it expires. AddClient returns "" and -1 after Shutdown or when MaxClients are registered.
+// AttachTimeout it expires, and before that when more than ClientBufferSize messages have come. AddClient returns "" and -1 after Shutdown or when MaxClients are registered.
 func (b *Broadcaster) AddClient() (string, int) {
 	if b.start() != nil {
 		return "", -1
 	}
-	c, refused := b.register(registration{})
+	c, refused := b.register(registration{fills: true})
 	if refused != nil {
 		b.log.Warn("gpoll: AddClient refused", "code", refused.code)
 		return "", -1

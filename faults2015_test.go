@@ -2,6 +2,7 @@ package gpoll_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -363,6 +364,69 @@ func TestFault2015FullBufferSaysSo(t *testing.T) {
 		}
 		if want == 200 || client.Err() == nil {
 			t.Errorf("the channel ended after %d of 200 messages with Err %v", want, client.Err())
+		}
+	})
+}
+
+// What the 2015 package's own tests expect of a client that never fetches: it is gone once its buffer is full, and not before.
+func TestSeedClientThatNeverFetches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, size := range []int{2, 5, 100} {
+			s := start(t, setup{memory: true, broadcaster: func(b *gpoll.Broadcaster) { b.ClientBufferSize = size }})
+			id, routine := s.AddClient()
+			other, _ := s.AddClient() // fetches in time
+			for i := range size {
+				s.Send(fmt.Sprint(i))
+			}
+			synctest.Wait()
+			if n := s.Stats().Clients; n != 2 {
+				t.Fatalf("a buffer of %d that is just full: %d clients, want 2", size, n)
+			}
+			fetched, err := s.GetChannel(other, routine)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.Send("one more")
+			synctest.Wait()
+			if _, err := s.GetChannel(id, routine); !errors.Is(err, gpoll.ErrUnknownClient) {
+				t.Errorf("a buffer of %d: GetChannel: %v", size, err)
+			}
+			if st := s.Stats(); st.Clients != 1 || st.Dropped["buffer-full"] != 1 {
+				t.Errorf("a buffer of %d: %d clients, dropped %v", size, st.Clients, st.Dropped)
+			}
+			for i := range size {
+				if got := <-fetched; got != fmt.Sprint(i) {
+					t.Fatalf("a buffer of %d, fetched in time: %q, want %d", size, got, i)
+				}
+			}
+			if got := <-fetched; got != "one more" {
+				t.Errorf("a buffer of %d, fetched in time: %q", size, got)
+			}
+
+			// As a browser's, with a position, it needs no buffer once it has been here.
+			id, routine = s.AddClient()
+			whole := fmt.Sprintf("%d$%s", routine, id)
+			after := s.mustPublish(t, "", "x").String()
+			s.Send("y")
+			if a := s.get(t, "/poll"+query("client-id", whole, "after", after)); a.body != "y" {
+				t.Errorf("%d %q", a.status, a.body)
+			}
+			for range 2 * size {
+				s.Send("z")
+			}
+			synctest.Wait()
+			if a := s.get(t, "/poll"+query("client-id", whole, "after", after)); a.body != "y" {
+				t.Errorf("%d %q", a.status, a.body)
+			}
+			// One that registered over HTTP may bring a position: it has its AttachTimeout.
+			id, after = s.register(t)
+			for range 2 * size {
+				s.Send("late")
+			}
+			synctest.Wait()
+			if a := s.get(t, "/poll"+query("client-id", id, "after", after)); a.body != "late" {
+				t.Errorf("registered over HTTP: %d %q", a.status, a.body)
+			}
 		}
 	})
 }

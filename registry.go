@@ -78,6 +78,7 @@ type registration struct {
 	given  []string
 	cursor Position // zero: the end of the log
 	last   int
+	fills  bool // it is removed when its buffer is full, also before its first attach
 }
 
 // register makes a client in the lowest-numbered routine with room, and starts a routine when there is none.
@@ -101,6 +102,10 @@ func (b *Broadcaster) register(reg registration) (*Client, *refusal) {
 	}
 	if reg.last > 0 {
 		c.kept = &keptCursor{backfill: b.backfillLocked(c, c.topics, reg.last)}
+	}
+	if reg.fills {
+		c.kept = &keptCursor{}
+		c.hot().mode = counting
 	}
 	// The routine's rounds see the client from here on, and its lock is held until everybody else does.
 	if !b.clients.enter(c) {
