@@ -159,7 +159,8 @@ func (c *reader) says(end, code string) bool {
 	if c.kind == "sse" {
 		return strings.Contains(end, `"error":"`+code+`"`) && (code != "shutdown" || strings.Contains(end, `"retry_ms":`))
 	}
-	closes := map[string]string{"slow": "4008 slow", "superseded": "4009 superseded", "removed": "4004 removed", "shutdown": "1001 shutdown;retry_ms="}
+	closes := map[string]string{"slow": "4008 slow", "superseded": "4009 superseded", "removed": "4004 removed",
+		"shutdown": "1001 shutdown;retry_ms="}
 	return end == closes[code] || code == "shutdown" && strings.HasPrefix(end, closes[code])
 }
 
@@ -318,7 +319,7 @@ func TestSlowWriteIsTold(t *testing.T) {
 				if n := s.Stats().Attached[transportOf(kind)]; n != 1 {
 					t.Errorf("ended within %v", time.Since(begun))
 				}
-				time.Sleep(1)
+				time.Sleep(time.Nanosecond)
 				synctest.Wait()
 				if n := s.Stats().Attached[transportOf(kind)]; n != 0 {
 					t.Errorf("not ended after %v", time.Since(begun))
@@ -435,7 +436,8 @@ func TestHeadComesFirstAlways(t *testing.T) {
 			s.RemoveClient(id)
 		}
 		all, err := io.ReadAll(conn)
-		if err != nil || !bytes.HasPrefix(all, []byte("HTTP/1.1 200 OK\r\n")) || !bytes.Contains(all, []byte("event: end\n")) {
+		whole := bytes.HasPrefix(all, []byte("HTTP/1.1 200 OK\r\n")) && bytes.Contains(all, []byte("event: end\n"))
+		if err != nil || !whole {
 			t.Fatalf("the response is %q, %v", all, err)
 		}
 		conn.Close()
@@ -467,7 +469,8 @@ func TestPollEndOnFullSocket(t *testing.T) {
 					end(t, s, id)
 					time.Sleep(pause)
 					r := bufio.NewReader(conn)
-					for i, want := range []int{http.StatusOK, map[string]int{"superseded": 409, "removed": 404, "shutdown": 503}[code]} {
+					status := map[string]int{"superseded": 409, "removed": 404, "shutdown": 503}[code]
+					for i, want := range []int{http.StatusOK, status} {
 						resp, err := http.ReadResponse(r, nil)
 						if i == 1 && pause > 10*time.Second {
 							if err == nil {
@@ -601,7 +604,8 @@ func serveTLS(t *testing.T, certificate tls.Certificate, buffer int) *server {
 	hs := &http.Server{Handler: mux}
 	served := make(chan error, 1)
 	go func() { // ends with hs.Close
-		served <- hs.Serve(tls.NewListener(ln, &tls.Config{Certificates: []tls.Certificate{certificate}, NextProtos: []string{"http/1.1"}}))
+		config := &tls.Config{Certificates: []tls.Certificate{certificate}, NextProtos: []string{"http/1.1"}}
+		served <- hs.Serve(tls.NewListener(ln, config))
 	}()
 	s := &server{Broadcaster: b, url: "http://gpoll.test", settle: synctest.Wait}
 	s.dial = func(ctx context.Context) (net.Conn, error) {
@@ -631,7 +635,9 @@ func certificateForTests() tls.Certificate {
 // Over TLS, where no write can go on that was given up, ends are told likewise: of a WebSocket, and of an SSE response that net/http carries.
 func TestEndOverTLS(t *testing.T) {
 	certificate := certificateForTests()
-	slow := map[string]func(t testing.TB, s *server, id string){"slow": func(testing.TB, *server, string) { time.Sleep(5 * time.Second) }}
+	slow := map[string]func(t testing.TB, s *server, id string){
+		"slow": func(testing.TB, *server, string) { time.Sleep(5 * time.Second) },
+	}
 	maps.Copy(slow, ends)
 	for code, end := range slow {
 		for _, pause := range []time.Duration{10*time.Second - 1, 10*time.Second + 1} {
@@ -724,7 +730,8 @@ func TestMessageWait(t *testing.T) {
 					clientFrame(t, message)[:3], clientFrame(t, message)[3:],
 					clientFrame(t, "ping hello")[:1], clientFrame(t, "ping hello")[1:],
 					append(clientFrame(t, pong), clientFrame(t, message)...),
-					append([]byte{0x01}, clientFrame(t, "text {")[1:]...), clientFrame(t, pong), append([]byte{0x80}, clientFrame(t, "text }")[1:]...),
+					append([]byte{0x01}, clientFrame(t, "text {")[1:]...), clientFrame(t, pong),
+					append([]byte{0x80}, clientFrame(t, "text }")[1:]...),
 				} {
 					time.Sleep(4 * time.Second) // less than the 10 s of what has begun
 					if _, err := c.Write(part); err != nil {
@@ -890,7 +897,7 @@ func TestStallInARound(t *testing.T) {
 			all.Go(func() { // ends with the last message
 				c.SetReadDeadline(time.Now().Add(5 * patience))
 				c.r = bufio.NewReaderSize(c.r, 2<<10)
-				for i := 0; i < n; i++ {
+				for i := range n {
 					m, end, err := c.next()
 					if kind == "gpoll.v1" && err == nil && end == "" {
 						m = elementOf(t, m).Data

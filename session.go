@@ -269,9 +269,11 @@ func (s *session) refuse(why *ending) {
 // the end.
 func (s *session) finish() {
 	defer s.rescue()
-	if why := s.attach.ending.Load(); why != endGone {
+	switch why := s.attach.ending.Load(); {
+	case why != endGone:
 		s.sendEnd(why, true)
-	} else if !s.stream.closing.Load() { // else the frame that ended the connection is on its way, or was answered: see told and over
+	case s.stream.closing.Load(): // the frame that ended the connection is on its way, or waits for its answer: see told and over
+	default:
 		_ = s.stream.Close()
 	}
 }
@@ -303,7 +305,8 @@ func (s *session) sendLast(frame []byte, ofAttach bool) {
 	if !first {
 		return
 	}
-	_ = st.SetWriteDeadline(time.Now().Add(st.timeout)) // also of a write that is under way; a connection that is gone has none
+	// Also of a write that is under way. A connection that is gone has none.
+	_ = st.SetWriteDeadline(time.Now().Add(st.timeout))
 	if told, err := st.writeWaiting(nil); told {
 		s.told(err)
 	}

@@ -20,7 +20,7 @@ type stream struct {
 	// What a routine touches comes first, in one line of memory.
 	mu       sync.Mutex
 	lease    lease           // the routine's right to write; touched by its owner's routine.mu, or by a claim
-	stalled  atomic.Bool     // the socket takes no data: a goroutine writes, rest is not empty, or the connection is broken
+	stalled  atomic.Bool     // a goroutine writes, rest is not empty, or the connection is broken
 	controls atomic.Bool     // control is not empty
 	closing  atomic.Bool     // the last frame was queued: no data from here on
 	raw      syscall.RawConn // nil where the socket cannot be watched: TLS, other systems

@@ -89,3 +89,49 @@ func TestBegunFrames(t *testing.T) {
 		}
 	}
 }
+
+// A spiedConn notes the deadlines of reading.
+type spiedConn struct {
+	net.Conn
+	deadlines []bool // whether each is one
+}
+
+func (c *spiedConn) SetReadDeadline(t time.Time) error {
+	c.deadlines = append(c.deadlines, !t.IsZero())
+	return c.Conn.SetReadDeadline(t)
+}
+
+// A pong that comes in pieces on a socket that is watched is a pong, and the deadline that its first byte begins ends with it.
+func TestPongInPieces(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	client, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	conn, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	pong := []byte{0x80 | opPong, 0x80 | 4, 1, 2, 3, 4, 'a', 'b', 'c', 'd'}
+	for split := 1; split < len(pong); split++ {
+		s := &session{b: &Broadcaster{}, form: formFrame}
+		s.stream.init(conn, slices.Clone(pong[:split]), time.Second)
+		spy := &spiedConn{Conn: conn}
+		s.stream.Conn = spy
+		s.awaiting.Store(true)
+		if _, err := client.Write(pong[split:]); err != nil {
+			t.Fatal(err)
+		}
+		did, err := s.handleControl()
+		lifted := slices.Equal(spy.deadlines, []bool{true, false})
+		if !did || err != nil || s.awaiting.Load() || s.stream.prefix != nil || !lifted {
+			t.Errorf("split at %d: %v, %v, left %q, deadlines %v", split, did, err, s.stream.prefix, spy.deadlines)
+		}
+	}
+}
