@@ -19,14 +19,13 @@ func TestDrainingAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := start(t, setup{memory: true})
 		id, after := s.register(t)
-		greeting := s.socket(t, "/poll/ws", "gpoll.v1") // its hello comes later
+		greeting := s.socket(t, "/poll/ws", "gpoll.v1") // its hello would come later
 		down := make(chan struct{})
 		go func() { // ends with Shutdown
 			defer close(down)
 			shutdown(t, s.Broadcaster)
 		}()
 		synctest.Wait()
-		say(t, greeting, `{"hello":{"client-id":"`+id+`"}}`)
 		var ms int64
 		if code, reason := closing(t, greeting); code != 1001 {
 			t.Errorf("hello: close %d %q", code, reason)
