@@ -223,13 +223,15 @@ func (p *waitingPoll) write() {
 	out := p.answer()
 	p.claim.watch(&out)
 	b.writeHead(p.w, p.r)
+	// Before the answer goes: a client that closes its connection as soon as it has the answer, as curl and some proxies do, has it.
+	gone := p.r.Context().Err() != nil
 	err := out.write(p.w)
 	if err == nil {
 		if err = rc.Flush(); errors.Is(err, http.ErrNotSupported) {
 			err = nil
 		}
 	}
-	written := err == nil && p.r.Context().Err() == nil
+	written := err == nil && !gone
 	p.end(written)
 	b.countItems(p.items)
 	p.claim.settle(p, &out, written)
