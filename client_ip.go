@@ -8,11 +8,13 @@ import (
 	"time"
 )
 
-// TrustedProxies returns a function for Broadcaster.ClientIP where proxies with these addresses stand in front. It is the peer's
-// address, or where the peer is one of the proxies, the last one in X-Forwarded-For that is not: what stands before that one
-// was said by somebody whom nobody has to believe. Where that list holds proxies only, it is the first of them.
+// TrustedProxies returns a function for Broadcaster.ClientIP where proxies with these addresses stand in front. It is
+// the peer's address, or where the peer is one of the proxies, the last one in X-Forwarded-For that is not: what
+// stands before that one was said by somebody whom nobody has to believe. Where that list holds proxies only, it is
+// the first of them.
 //
-// It is the zero Addr where the request's RemoteAddr is no address, as on a Unix socket. TrustedProxies panics when a prefix is bad.
+// It is the zero Addr where the request's RemoteAddr is no address, as on a Unix socket. TrustedProxies panics when a
+// prefix is bad.
 func TrustedProxies(prefixes ...netip.Prefix) func(*http.Request) netip.Addr {
 	trusted := make([]netip.Prefix, len(prefixes))
 	for i, p := range prefixes {
@@ -55,8 +57,8 @@ func TrustedProxies(prefixes ...netip.Prefix) func(*http.Request) netip.Addr {
 	}
 }
 
-// parseIP reads an address with or without a port, and returns the zero Addr for anything else. An IPv4 address is one in whatever
-// spelling, and a zone says nothing of the peer.
+// parseIP reads an address with or without a port, and returns the zero Addr for anything else. An IPv4 address is
+// one in whatever spelling, and a zone says nothing of the peer.
 func parseIP(s string) netip.Addr {
 	if at, err := netip.ParseAddrPort(s); err == nil {
 		return at.Addr().Unmap().WithZone("")
@@ -99,8 +101,8 @@ func (k *bucket) fill(now time.Time, rate, burst int) bool {
 	return k.tokens >= 1
 }
 
-// addressBuckets are the buckets of addresses. One that is full again is forgotten sooner or later, and more than 2 × maxAddresses are
-// never kept: a flood from more addresses than that is what the bucket of all registrations is for.
+// addressBuckets are the buckets of addresses. One that is full again is forgotten sooner or later, and more than 2 ×
+// maxAddresses are never kept: a flood from more addresses than that is what the bucket of all registrations is for.
 type addressBuckets struct {
 	young, old map[netip.Addr]bucket
 	turned     time.Time // when young became old
@@ -129,7 +131,8 @@ func (t *addressBuckets) put(key netip.Addr, k bucket) {
 	t.young[key] = k
 }
 
-// addressKey is what counts as one address: an IPv4 address, or the /64 of an IPv6 one, which a single host has for itself.
+// addressKey is what counts as one address: an IPv4 address, or the /64 of an IPv6 one, which a single host has for
+// itself.
 func addressKey(a netip.Addr) netip.Addr {
 	a = a.Unmap()
 	if !a.Is6() {

@@ -25,8 +25,9 @@ func TestRegisterRateOfAnAddress(t *testing.T) {
 			r.RemoteAddr = from
 			w := httptest.NewRecorder()
 			b.HandleRequests(w, r)
-			if w.Code == http.StatusTooManyRequests && (w.Header().Get("Gpoll-Error") != "rate" || w.Header().Get("Retry-After") == "") {
-				t.Errorf("%v %s", w.Header(), w.Body)
+			h := w.Header()
+			if w.Code == http.StatusTooManyRequests && (h.Get("Gpoll-Error") != "rate" || h.Get("Retry-After") == "") {
+				t.Errorf("%v %s", h, w.Body)
 			}
 			return w.Code
 		}
@@ -88,7 +89,8 @@ func TestRegisterRateOfAnAddressOnEveryTransport(t *testing.T) {
 			if a := s.get(t, by.path, by.header...); a.status != http.StatusTooManyRequests || a.code(t) != "rate" {
 				t.Errorf("%s: %d %s", by.name, a.status, a.body)
 			}
-			if a := s.get(t, by.path, append([]string{"X-Panic", "1"}, by.header...)...); a.status != http.StatusInternalServerError {
+			a := s.get(t, by.path, append([]string{"X-Panic", "1"}, by.header...)...)
+			if a.status != http.StatusInternalServerError {
 				t.Errorf("%s, with a panic in ClientIP: %d %s", by.name, a.status, a.body)
 			}
 		}

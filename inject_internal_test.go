@@ -2,9 +2,9 @@ package gpoll
 
 import "fmt"
 
-// BreakRound registers a client that makes its routine panic: "offer" while messages are handed out, "answer" while the answer of
-// a parked poll is collected, "write" when the routine writes to sockets and holds the connections of such answers, "sweep" in
-// the next sweep.
+// BreakRound registers a client that makes its routine panic: "offer" while messages are handed out, "answer" while
+// the answer of a parked poll is collected, "write" when the routine writes to sockets and holds the connections of
+// such answers, "sweep" in the next sweep.
 func (b *Broadcaster) BreakRound(where string) {
 	c, refused := b.register(registration{})
 	if refused != nil {

@@ -94,7 +94,9 @@ func TestClientThatIsNone(t *testing.T) {
 	b := gpoll.NewBroadcaster()
 	defer shutdown(t, b)
 	id, routine := b.AddClient()
-	for _, other := range []string{strconv.Itoa(routine+1) + "$" + id, "", "0$", id[1:], strings.ToUpper(id), gpoll.PublicID(id)} {
+	for _, other := range []string{
+		strconv.Itoa(routine+1) + "$" + id, "", "0$", id[1:], strings.ToUpper(id), gpoll.PublicID(id),
+	} {
 		if c, ok := b.Client(other); c != nil || ok {
 			t.Errorf("Client(%q): %v, %v", other, c, ok)
 		}
@@ -217,7 +219,8 @@ func TestShutdownOfASharedBroker(t *testing.T) {
 	}
 }
 
-// A broker that cannot be reached is tried again at the next use, by one goroutine for all that wait; a mount does not panic for it.
+// A broker that cannot be reached is tried again at the next use, by one goroutine for all that wait; a mount does
+// not panic for it.
 func TestFailedStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		down := errors.New("no route to the broker")
@@ -275,7 +278,8 @@ func TestFailedStart(t *testing.T) {
 	})
 }
 
-// Shutdown does not need the broker: it gives an attempt to reach it up, and everything after it is refused as after any Shutdown.
+// Shutdown does not need the broker: it gives an attempt to reach it up, and everything after it is refused as after
+// any Shutdown.
 func TestShutdownWithoutABroker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		broker := &lateBroker{MemoryBroker: gpoll.NewMemoryBroker()}

@@ -151,7 +151,8 @@ func goodMessage(m gpoll.Message) bool {
 	return true
 }
 
-// Whatever Except lists, in whatever order and how often, nothing dies, and who is left out is left out live and in the replay.
+// Whatever Except lists, in whatever order and how often, nothing dies, and who is left out is left out live and in
+// the replay.
 func TestExcept(t *testing.T) {
 	for _, batches := range []bool{false, true} {
 		inBubble(t, fmt.Sprint("in batches ", batches), func(t *testing.T) {
@@ -192,13 +193,16 @@ func TestExcept(t *testing.T) {
 	}
 }
 
-// A public id has one spelling. Another is refused, so that it cannot count on one way of delivery and not on the other.
+// A public id has one spelling. Another is refused, so that it cannot count on one way of delivery and not on the
+// other.
 func TestPublicIDHasOneSpelling(t *testing.T) {
 	inBubble(t, "", func(t *testing.T) {
 		c := gather(t, false)
 		defer shutdown(t, c.Broadcaster)
 		p := c.members[0].public
-		for _, id := range []string{strings.ToUpper(p), c.members[0].id, "", " " + p, p[:31], p + "0", "nobody", "g" + p[1:]} {
+		for _, id := range []string{
+			strings.ToUpper(p), c.members[0].id, "", " " + p, p[:31], p + "0", "nobody", "g" + p[1:],
+		} {
 			if id == p {
 				continue // without a letter in it
 			}
@@ -211,7 +215,8 @@ func TestPublicIDHasOneSpelling(t *testing.T) {
 	})
 }
 
-// What a broker delivers was not checked here: another spelling names nobody, live and in the replay, and a repeated id is one.
+// What a broker delivers was not checked here: another spelling names nobody, live and in the replay, and a repeated
+// id is one.
 func TestStrangeIDsFromABroker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		broker := &scriptedBroker{before: gpoll.Position{Epoch: 1, Seq: 100}}
@@ -253,8 +258,9 @@ func TestStrangeIDsFromABroker(t *testing.T) {
 	})
 }
 
-// FuzzPublish publishes random messages to an audience: strange holds what a request may have brought, script chooses where it goes. Each
-// message is refused or reaches exactly those whom it names, live and in the replay, and nothing dies.
+// FuzzPublish publishes random messages to an audience: strange holds what a request may have brought, script chooses
+// where it goes. Each message is refused or reaches exactly those whom it names, live and in the replay, and nothing
+// dies.
 func FuzzPublish(f *testing.F) {
 	f.Add([]byte{1, 0, 2, 0, 0}, "")
 	f.Add([]byte{1, 0, 2, 0, 0, 1, 0, 2, 1, 1, 3, 0, 3, 0, 2, 0, 0, 0}, "a")

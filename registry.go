@@ -11,8 +11,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// A registry finds clients and gives each a routine. A client is in it only while it is whole: it has its slot, its topics and its
-// cursor in its routine before anybody finds it by its key or its user.
+// A registry finds clients and gives each a routine. A client is in it only while it is whole: it has its slot, its topics
+// and its cursor in its routine before anybody finds it by its key or its user.
 type registry struct {
 	mu       sync.RWMutex // guards the fields below and routine.count
 	byKey    map[clientKey]*Client
@@ -147,8 +147,8 @@ func (b *Broadcaster) place(c *Client, reg registration) *refusal {
 	return nil
 }
 
-// enter shows c, which is whole, under its key and its user in one step. After Shutdown it gives c's place back instead and reports
-// false. The mu of c's routine is held.
+// enter shows c, which is whole, under its key and its user in one step. After Shutdown it gives c's place back instead
+// and reports false. The mu of c's routine is held.
 func (g *registry) enter(c *Client) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -204,8 +204,8 @@ func (g *registry) leaveLocked(c *Client) {
 	}
 }
 
-// rateLocked takes a token for a registration from the bucket of its address and from that of all, or from neither: what an address
-// sends beyond its own rate is no burden to the others. A negative rate is no limit.
+// rateLocked takes a token for a registration from the bucket of its address and from that of all, or from neither: what
+// an address sends beyond its own rate is no burden to the others. A negative rate is no limit.
 func (b *Broadcaster) rateLocked(from netip.Addr, now time.Time) *refusal {
 	g := &b.clients
 	set := &b.set

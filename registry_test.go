@@ -97,7 +97,7 @@ func TestLimitsOfClientsWhoComeTogether(t *testing.T) {
 	var all sync.WaitGroup
 	for range 20 {
 		all.Go(func() {
-			for _, user := range strings.Split("abcdefghijklmnopqrst", "") {
+			for user := range strings.SplitSeq("abcdefghijklmnopqrst", "") {
 				w := httptest.NewRecorder()
 				r := httptest.NewRequest(http.MethodGet, "/poll", nil)
 				r.Header.Set("Authorization", user)
@@ -109,7 +109,7 @@ func TestLimitsOfClientsWhoComeTogether(t *testing.T) {
 	if n := b.Stats().Clients; n != 50 {
 		t.Errorf("%d clients, want MaxClients, 50", n)
 	}
-	for _, user := range strings.Split("abcdefghijklmnopqrst", "") {
+	for user := range strings.SplitSeq("abcdefghijklmnopqrst", "") {
 		if n := b.Revoke(user); n > 5 {
 			t.Errorf("%d clients of %s, the limit is 5", n, user)
 		}

@@ -6,12 +6,13 @@ import (
 	"time"
 )
 
-// A panic inside gpoll costs those whose work was under way, and never the process. It is logged as an error with its stack. The attaches that
-// it may have touched end with "internal", which Stats counts: their clients come back with the cursors that they have. No lock stays
-// held: what a panic may leave is unlocked by a deferred call, or is noted where the functions below find it.
+// A panic inside gpoll costs those whose work was under way, and never the process. It is logged as an error with its
+// stack. The attaches that it may have touched end with "internal", which Stats counts: their clients come back with
+// the cursors that they have. No lock stays held: what a panic may leave is unlocked by a deferred call, or is noted
+// where the functions below find it.
 //
-// These are the roots: run of a routine (rescue around each round and sweep), the other goroutines of gpoll (rescue of what they
-// serve, and group.start for all of them), and the handlers, which net/http recovers (abandon).
+// These are the roots: run of a routine (rescue around each round and sweep), the other goroutines of gpoll (rescue
+// of what they serve, and group.start for all of them), and the handlers, which net/http recovers (abandon).
 
 // logPanic tells the operator of a panic. It is called by the deferred function that recovered it.
 func (b *Broadcaster) logPanic(where string, v any) {
@@ -29,9 +30,9 @@ func (b *Broadcaster) contained(where string, f func()) (ok bool) {
 	return true
 }
 
-// rescue is deferred around each round and each sweep. After a panic nobody knows what each of the routine's clients got: all their
-// attaches end, at a cursor from which nothing is missing, and the routine goes on with what comes next. from is where the
-// routine stood before.
+// rescue is deferred around each round and each sweep. After a panic nobody knows what each of the routine's clients
+// got: all their attaches end, at a cursor from which nothing is missing, and the routine goes on with what comes
+// next. from is where the routine stood before.
 func (r *routine) rescue(from Position) {
 	v := recover()
 	if v == nil {
@@ -53,7 +54,8 @@ func (r *routine) rescue(from Position) {
 	}
 }
 
-// abandonAnswers lets go of the connections whose answers were collected in the round that has failed, and tells their clients.
+// abandonAnswers lets go of the connections whose answers were collected in the round that has failed, and tells
+// their clients.
 func (r *routine) abandonAnswers() {
 	b := r.b
 	if conn := r.holding; conn != nil { // its poll is still attached, and ends with the others
@@ -146,7 +148,7 @@ func (s *session) rescueReader() {
 			s.refuse(endInternal)
 		}
 		_ = s.stream.SetReadDeadline(time.Now().Add(s.b.set.writeTimeout + closeWait)) // reading reports a closed connection
-		_, _ = io.Copy(io.Discard, s.stream.Conn)                                      // what it brings has no reader any more
+		_, _ = io.Copy(io.Discard, s.stream.Conn)                                      // nobody reads what it brings
 	})
 	s.over(io.ErrUnexpectedEOF)
 }

@@ -52,8 +52,8 @@ func (h *panicCounter) Handle(_ context.Context, r slog.Record) error {
 	return nil
 }
 
-// A panic in a round or a sweep is logged, ends the routine's attaches with "internal", and leaves no lock held. Their clients come back
-// and miss nothing; the routine and its other clients go on.
+// A panic in a round or a sweep is logged, ends the routine's attaches with "internal", and leaves no lock held.
+// Their clients come back and miss nothing; the routine and its other clients go on.
 func TestPanicOfARoutine(t *testing.T) {
 	for _, where := range []string{"offer", "answer", "write", "sweep"} {
 		t.Run(where, func(t *testing.T) {
@@ -108,7 +108,8 @@ func TestPanicOfARoutine(t *testing.T) {
 						got[i] = true
 						continue
 					}
-					if code := websocket.CloseStatus(err); code != websocket.StatusInternalError || !strings.Contains(err.Error(), `"internal"`) {
+					told := strings.Contains(err.Error(), `"internal"`)
+					if code := websocket.CloseStatus(err); code != websocket.StatusInternalError || !told {
 						t.Errorf("WebSocket %d: %v, want 1011 internal", i, err)
 					}
 					break
@@ -367,7 +368,8 @@ func parkedOn(t *testing.T, s *server, ln *trapListener, id string) (near net.Co
 	return near, ln.newest()
 }
 
-// A panic while an answer is written to a connection of Listener cuts that connection, and the next poll has the message.
+// A panic while an answer is written to a connection of Listener cuts that connection, and the next poll has the
+// message.
 func TestPanicOfAnAnswer(t *testing.T) {
 	for _, where := range []string{"by the routine", "by the goroutine of the rest"} {
 		inBubble(t, where, func(t *testing.T) {
@@ -398,7 +400,8 @@ func TestPanicOfAnAnswer(t *testing.T) {
 	}
 }
 
-// A panic in what is around the handler is net/http's. The client is free for the next request, which gets what this one did not.
+// A panic in what is around the handler is net/http's. The client is free for the next request, which gets what this
+// one did not.
 func TestPanicAroundTheHandler(t *testing.T) {
 	for _, by := range gets[1:3] {
 		inBubble(t, by.name, func(t *testing.T) {

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// start makes the Broadcaster ready at its first use. Its error is what is wrong with the settings, which stays; ErrClosed after
-// Shutdown; or why the broker could not be followed, which is tried again at the next use.
+// start makes the Broadcaster ready at its first use. Its error is what is wrong with the settings, which stays;
+// ErrClosed after Shutdown; or why the broker could not be followed, which is tried again at the next use.
 func (b *Broadcaster) start() error {
 	if b.ready.Load() {
 		return nil
@@ -75,7 +75,8 @@ func (b *Broadcaster) connect() error {
 	return t.err
 }
 
-// concludeTrial lets those go on that wait for t. Of a Broadcaster that was shut down meanwhile nobody else ends what t began.
+// concludeTrial lets those go on that wait for t. Of a Broadcaster that was shut down meanwhile nobody else ends what
+// t began.
 func (b *Broadcaster) concludeTrial(t *trial) {
 	b.trialMu.Lock()
 	b.trial = nil
