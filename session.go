@@ -324,6 +324,8 @@ func (s *session) told(err error) {
 	if err != nil || unread || s.form.events() || s.b.ctx.Err() != nil {
 		if err != nil {
 			st.cut()
+		} else if st.raw != nil {
+			discardRead(st.raw) // else closing resets the connection, and what the peer has not received yet is lost
 		}
 		_ = st.Close() // the reader ends with it
 		return

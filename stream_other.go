@@ -20,3 +20,5 @@ func readSome(syscall.RawConn, func() []byte, func([]byte)) ([]byte, error) {
 }
 
 func writeOnce(int, []byte) (int, error) { return 0, errors.ErrUnsupported }
+
+func discardRead(syscall.RawConn) {}

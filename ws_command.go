@@ -50,7 +50,7 @@ func (s *session) stays(d time.Duration) bool {
 	if len(s.stream.prefix) > 0 {
 		return true
 	}
-	if s.stream.SetReadDeadline(time.Now().Add(d)) != nil {
+	if s.stream.readBy(time.Now().Add(d)) != nil {
 		return false
 	}
 	var err error
@@ -62,7 +62,7 @@ func (s *session) stays(d time.Duration) bool {
 	if err != nil && !isTimeout(err) {
 		return false
 	}
-	return s.stream.SetReadDeadline(time.Time{}) == nil
+	return s.stream.readBy(time.Time{}) == nil
 }
 
 // hello reads the first frame and finds or registers the client.
