@@ -4,6 +4,8 @@
 # make bench-quick  a look, in two minutes; writes nothing
 # make fuzz    each fuzz target for FUZZTIME (default 30s)
 # make long    the soak for 60 s
+# make explore schedules of the interleaving explorer without end; GPOLL_SEED says where it begins
+# make mutants every planted bug of testdata/planted, one at a time: a test, the checker or the explorer has to find it
 # make vuln    known vulnerabilities in what is reachable
 #
 # GPOLL_REQUIRE=1 makes a failure of everything that would be skipped.
@@ -11,7 +13,7 @@
 GO       ?= go
 FUZZTIME ?= 30s
 
-.PHONY: test setup lint bench bench-quick fuzz long vuln
+.PHONY: test setup lint bench bench-quick fuzz long explore mutants vuln
 
 test: setup lint
 	$(GO) test -race -timeout 15m work
@@ -37,6 +39,12 @@ fuzz:
 
 long:
 	GPOLL_SOAK=60s $(GO) test -count 1 -timeout 20m -v -run 'Soak' ./gpolltest/...
+
+explore:
+	GPOLL_KEEP_ON=1 GPOLL_SCHEDULES=$${GPOLL_SCHEDULES:-1000000000} $(GO) test -count 1 -timeout 0 -v -run TestExplore ./internal/explore
+
+mutants:
+	GPOLL_MUTANTS=1 $(GO) test -count 1 -timeout 30m -v -run 'Planted' ./gpolltest ./internal/explore
 
 vuln:
 	$(GO) tool govulncheck ./... ./cmd/...

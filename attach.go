@@ -214,7 +214,6 @@ func (c *Client) open(o attachOptions) (*attach, error) {
 			*c.kept = keptCursor{backfill: k.backfill}
 		}
 	} else {
-		a.cursor = plantCursor(c, a.cursor)
 		c.cursor = o.cursor
 	}
 	if !a.implicit {
@@ -324,17 +323,16 @@ func (a *attach) ready(max replay, dst []item) (items []item, more bool, ev even
 			return dst, false, gotEnd
 		}
 		if items, more = a.drain(dst, max); len(items) > len(dst) {
-			return plantBatch(a, items), more, gotItems
+			return items, more, gotItems
 		}
 		ev, read := a.step()
 		if !read {
 			return dst, false, ev
 		}
-		plantRead(a)
 		items, a.cursor, more = a.client.routine.b.messages.read(a.cursor, &a.want, max, dst)
 		a.verified = true
 		if len(items) > len(dst) {
-			return plantBatch(a, items), more, gotItems
+			return items, more, gotItems
 		}
 	}
 }
@@ -505,9 +503,6 @@ func (a *attach) operate(buf []byte) []byte {
 				a.ops = a.ops[1:]
 				continue
 			}
-		}
-		if planted == "subscribe-race" {
-			a.cursor = r.at
 		}
 		named, no := c.named, (*refusal)(nil)
 		if op.change != nil {

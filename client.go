@@ -29,7 +29,6 @@ type Client struct {
 	kept      *keptCursor    // for polls that bring no cursor; nil before the first
 	idleSince moment         // since when attach is nil
 	err       *EndError
-	planted   plantedCursor
 
 	// The routine's present round: the addressed messages for this client, as a chain in scratch.due.
 	first, end int32

@@ -214,7 +214,6 @@ const (
 // numbers becomes a gap of reason "broker".
 func (l *messageLog) append(m *Message) appendResult {
 	rec := newRecord(m)
-	plantRecord(rec)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {

@@ -25,12 +25,10 @@ func (l *messageLog) read(after Position, want *interest, max replay, dst []item
 	switch {
 	case after.Epoch != l.epoch:
 		cursor = 0
-		if planted != "no-epoch-notice" {
-			items = append(items, item{
-				gap: &Gap{Epoch: after.Epoch, From: min(after.Seq+1, maxSeq), Reason: gapEpoch},
-				pos: Position{l.epoch, cursor},
-			})
-		}
+		items = append(items, item{
+			gap: &Gap{Epoch: after.Epoch, From: min(after.Seq+1, maxSeq), Reason: gapEpoch},
+			pos: Position{l.epoch, cursor},
+		})
 	case cursor > l.hi:
 		cursor = l.hi
 		items = append(items, item{gap: &Gap{Epoch: l.epoch, Reason: gapFuture}, pos: Position{l.epoch, cursor}})
@@ -70,9 +68,7 @@ func (l *messageLog) read(after Position, want *interest, max replay, dst []item
 		if cursor < until {
 			g := &Gap{Epoch: l.epoch, From: cursor + 1, To: until, Reason: why}
 			cursor = until
-			if plantGap(g, next) {
-				items = append(items, item{gap: g, pos: Position{l.epoch, until}})
-			}
+			items = append(items, item{gap: g, pos: Position{l.epoch, until}})
 		}
 		if next == nil {
 			return items, Position{l.epoch, l.hi}, false
@@ -154,9 +150,6 @@ func (l *messageLog) sourcesLocked(cursor uint64, want *interest) (sources sourc
 
 // after returns the index of the first record behind cursor.
 func (s *lane) after(cursor uint64) int {
-	if planted == "cursor-off-by-one" && cursor > 0 {
-		cursor--
-	}
 	lo, hi := 0, s.recs.len
 	for lo < hi {
 		if mid := (lo + hi) / 2; s.recs.at(mid).pos.Seq > cursor {

@@ -52,9 +52,6 @@ func randomEpoch() uint64 {
 	var b [8]byte
 	for {
 		_, _ = rand.Read(b[:]) // crypto/rand.Read never fails
-		if planted == "epoch-reused" {
-			return 1
-		}
 		if epoch := binary.BigEndian.Uint64(b[:]); epoch != 0 {
 			return epoch
 		}
@@ -90,12 +87,6 @@ func (br *MemoryBroker) Publish(_ context.Context, m Message) (Position, error) 
 		br.bytes -= len(br.kept.pop().Data)
 	}
 	br.deliverLocked(m)
-	if planted == "duplicate" && br.newest.Seq%7 == 0 {
-		br.newest.Seq++
-		twin := m
-		twin.Position = br.newest
-		br.deliverLocked(twin)
-	}
 	return m.Position, nil
 }
 

@@ -1,19 +1,22 @@
 package gpolltest
 
 import (
-	"bytes"
 	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/corvuscrypto/gpoll/internal/overlay"
 )
 
-// TestPlantedBugs builds gpoll with its planted bugs and runs TestPlantedWorkload once with each: the checker must name an
-// invariant that the bug breaks. Without a bug the same binary must pass.
+// TestPlantedBugs plants the bugs of testdata/planted, one at a time, each a patch that the go command puts in by -overlay. Those that name
+// invariants have TestPlantedWorkload run, which must report one of them. With GPOLL_MUTANTS=1, as make mutants sets it, those that name tests of
+// the package have these run, and one must fail. The explorer runs what depends on order (internal/explore). Without a bug everything passes.
 func TestPlantedBugs(t *testing.T) {
 	goTool, err := exec.LookPath("go")
 	if err != nil {
@@ -22,56 +25,111 @@ func TestPlantedBugs(t *testing.T) {
 		}
 		t.Skip("the go command is needed to build the planted bugs: ", err)
 	}
-	binary := filepath.Join(t.TempDir(), "planted.test")
-	if out, err := exec.CommandContext(t.Context(), goTool, "test", "-c", "-tags", "plantbugs", "-o", binary, ".").CombinedOutput(); err != nil {
-		t.Fatalf("go test -c: %v\n%s", err, out)
-	}
-	run := func(t *testing.T, bug string) (out []byte, err error) {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
-		cmd := exec.CommandContext(ctx, binary, "-test.run=^TestPlantedWorkload$", "-test.timeout=50s")
-		cmd.Env = append(os.Environ(), "GPOLL_PLANT="+bug)
-		return cmd.CombinedOutput()
-	}
-	named := regexp.MustCompile(`violation of (I\d+):`)
-
+	b := &planter{goTool: goTool, slots: make(chan struct{}, 2)}
 	t.Run("none", func(t *testing.T) {
-		if out, err := run(t, ""); err != nil {
+		t.Parallel()
+		if out, err := b.run(t, nil, ".", "^TestPlantedWorkload$"); err != nil {
 			t.Errorf("%v\n%s", err, out)
 		}
 	})
-	for _, planted := range []struct {
-		bug string
-		any []string // one of them must be named
-	}{
-		{"no-epoch-notice", []string{"I8"}},
-		{"no-eviction-notice", []string{"I5"}},
-		{"gap-too-long", []string{"I7"}},
-		{"gap-too-short", []string{"I5", "I7"}},
-		{"cursor-off-by-one", []string{"I2"}},
-		{"wrong-topic", []string{"I6"}},
-		{"removal-on-write", []string{"I5"}},
-		{"swap", []string{"I2", "I5"}},
-		{"drop-from-batch", []string{"I5"}},
-		{"duplicate", []string{"I1", "I2", "I3"}},
-		{"altered-payload", []string{"I4"}},
-		{"accepted-not-stored", []string{"I5"}},
-		{"subscribe-race", []string{"I5"}},
-		{"epoch-reused", []string{"I1"}},
-	} {
-		t.Run(planted.bug, func(t *testing.T) {
-			out, err := run(t, planted.bug)
-			if err == nil {
-				t.Fatal("the checker found nothing")
+	mutants := os.Getenv("GPOLL_MUTANTS") != ""
+	for _, p := range plantedBugs(t) {
+		t.Run(p.Name, func(t *testing.T) {
+			t.Parallel()
+			if want := strings.Fields(p.Field["workload"]); len(want) > 0 {
+				out, err := b.run(t, p, ".", "^TestPlantedWorkload$")
+				if err == nil {
+					t.Fatal("the checker found nothing")
+				}
+				found := violated(out)
+				t.Logf("violations: %v", found)
+				if !slices.ContainsFunc(want, func(i string) bool { return found[i] > 0 }) {
+					t.Errorf("none of %v was reported:\n%s", want, out)
+				}
 			}
-			found := map[string]int{}
-			for _, m := range named.FindAllSubmatch(out, -1) {
-				found[string(m[1])]++
-			}
-			t.Logf("violations: %v", found)
-			if !slices.ContainsFunc(planted.any, func(i string) bool { return found[i] > 0 }) {
-				t.Errorf("none of %v was reported:\n%s", planted.any, bytes.TrimSpace(out))
+			if tests := p.Field["test"]; tests != "" && mutants {
+				out, err := b.run(t, p, "..", tests)
+				if err == nil {
+					t.Fatalf("no test of %q failed", tests)
+				}
+				t.Logf("%.500s", out)
 			}
 		})
 	}
+}
+
+// TestPlantedBugsFit applies every patch, also those that only make mutants runs, and says which no longer fits.
+func TestPlantedBugsFit(t *testing.T) {
+	for _, p := range plantedBugs(t) {
+		if err := overlay.New("..").Patch(p); err != nil {
+			t.Error(err)
+		}
+		if p.Field["workload"] == "" && p.Field["test"] == "" && p.Field["explore"] == "" {
+			t.Errorf("%s does not say what finds it: workload, test or explore", p.Name)
+		}
+		if strings.TrimSpace(p.About) == "" {
+			t.Errorf("%s does not say what the bug is", p.Name)
+		}
+	}
+}
+
+func plantedBugs(t *testing.T) (all []*overlay.Patch) {
+	files, err := filepath.Glob("../testdata/planted/*.patch")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no patches in testdata/planted: %v", err)
+	}
+	for _, file := range files {
+		p, err := overlay.ReadPatch(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+	return all
+}
+
+// violated counts the invariants that a checker names.
+func violated(out []byte) map[string]int {
+	found := map[string]int{}
+	for _, m := range regexp.MustCompile(`violation of (I\d+):`).FindAllSubmatch(out, -1) {
+		found[string(m[1])]++
+	}
+	return found
+}
+
+// A planter builds and runs tests of the package with a bug.
+type planter struct {
+	goTool string
+	slots  chan struct{} // as many builds as run at a time
+}
+
+// run runs tests of the package in dir with the bug of p, if it is not nil.
+func (b *planter) run(t *testing.T, p *overlay.Patch, dir, tests string) (out []byte, err error) {
+	b.slots <- struct{}{}
+	defer func() { <-b.slots }()
+	root, err := filepath.Abs("..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := overlay.New(root)
+	if p != nil {
+		if err := set.Patch(p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list, err := set.Write(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	binary := filepath.Join(t.TempDir(), "planted.test")
+	build := exec.CommandContext(t.Context(), b.goTool, "test", "-c", "-overlay", list, "-o", binary, ".")
+	build.Dir = dir
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("go test -c: %v\n%s", err, out)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, binary, "-test.run="+tests, "-test.timeout=100s")
+	cmd.Dir = dir
+	return cmd.CombinedOutput()
 }
