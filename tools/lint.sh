@@ -11,6 +11,7 @@ if [ -n "$bad" ]; then
 	exit 1
 fi
 go vet work
+go vet -tags explore ./internal/explore
 go tool staticcheck work
 fixes=$(go fix -diff work) || true # its status says only that there is something
 if [ -n "$fixes" ]; then

@@ -1,0 +1,211 @@
+//go:build linux
+
+package explore
+
+import (
+	"bytes"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/corvuscrypto/gpoll/internal/overlay"
+)
+
+// instrumented writes instrumented copies of the package's files into dir, with what set has changed in them, and returns the list that the go
+// command takes with -overlay. root is the repository.
+func instrumented(root, dir string, set *overlay.Set) (list string, err error) {
+	files, err := filepath.Glob(filepath.Join(root, "*.go"))
+	if err != nil {
+		return "", err
+	}
+	for _, path := range files {
+		file := filepath.Base(path)
+		if strings.HasSuffix(file, "_test.go") || file == "benchmark.go" {
+			continue
+		}
+		text, err := set.Source(file)
+		if err != nil {
+			return "", err
+		}
+		if text, err = instrument(file, text); err != nil {
+			return "", err
+		}
+		set.Put(file, text)
+	}
+	for file, from := range map[string]string{"once_linux.go": "once.go.txt", "gpolltest/conn_raw.go": "conn_raw.go.txt"} {
+		text, err := os.ReadFile(filepath.Join("testdata", from))
+		if err != nil {
+			return "", err
+		}
+		set.Put(file, text)
+	}
+	return set.Write(dir)
+}
+
+// An edit puts text in the place of what stands between two offsets.
+type edit struct {
+	from, to int
+	text     string
+}
+
+// instrument returns a file of the package in which every lock and atomic value is one of internal/step, and a point stands in front of every
+// statement at which goroutines can meet. Lines keep their numbers.
+func instrument(name string, text []byte) ([]byte, error) {
+	fset := token.NewFileSet()
+	file, err := parser.ParseFile(fset, name, text, parser.SkipObjectResolution|parser.ParseComments)
+	if err != nil {
+		return nil, err
+	}
+	v := &visitor{offset: func(p token.Pos) int { return fset.Position(p).Offset }}
+	for _, decl := range file.Decls {
+		if f, ok := decl.(*ast.FuncDecl); ok {
+			v.quiet = quiet(f)
+			ast.Inspect(f, v.visit)
+			continue
+		}
+		v.quiet = false
+		ast.Inspect(decl, v.visit)
+	}
+	if name == "stream_unix.go" {
+		const sockets = "case *net.TCPConn, *net.UnixConn:"
+		at := bytes.Index(text, []byte(sockets))
+		if at < 0 {
+			return nil, fmt.Errorf("%s: no line %q, which says what is written to without waiting", name, sockets)
+		}
+		end := at + len(sockets)
+		v.edits = append(v.edits, edit{end - 1, end - 1, ", step.InMemory"})
+		v.used = true
+	}
+	if !v.used {
+		return text, nil
+	}
+	after := v.offset(file.Name.End())
+	v.edits = append(v.edits, edit{after, after, `; import "github.com/corvuscrypto/gpoll/internal/step"`})
+	slices.SortStableFunc(v.edits, func(a, b edit) int { return a.from - b.from })
+	var out bytes.Buffer
+	at := 0
+	for _, e := range v.edits {
+		out.Write(text[at:e.from])
+		out.WriteString(e.text)
+		at = e.to
+	}
+	out.Write(text[at:])
+	// An import may have no other use left.
+	for _, spec := range file.Imports {
+		switch spec.Path.Value {
+		case `"sync"`:
+			out.WriteString("\nvar _ sync.Once\n")
+		case `"sync/atomic"`:
+			out.WriteString("\nvar _ atomic.Bool\n")
+		case `"runtime"`:
+			out.WriteString("\nvar _ = runtime.Gosched\n")
+		case `"math/rand/v2"`:
+			out.WriteString("\nvar _ = rand.Int\n")
+		}
+	}
+	return out.Bytes(), nil
+}
+
+// quiet reports whether net/http calls a function while it holds a lock of its own, on which nothing in a bubble may wait.
+func quiet(f *ast.FuncDecl) bool {
+	if f.Recv == nil || f.Name.Name != "SetReadDeadline" && f.Name.Name != "SetDeadline" {
+		return false
+	}
+	star, ok := f.Recv.List[0].Type.(*ast.StarExpr)
+	return ok && star.X.(*ast.Ident).Name == "pollConn"
+}
+
+type visitor struct {
+	offset func(token.Pos) int
+	edits  []edit
+	used   bool
+	quiet  bool
+}
+
+// replaced are the names that internal/step has for what it puts in the place of.
+var replaced = map[string]map[string]string{
+	"sync":    {"Mutex": "Mutex", "RWMutex": "RWMutex"},
+	"atomic":  {"Bool": "Bool", "Int32": "Int32", "Int64": "Int64", "Uint32": "Uint32", "Uint64": "Uint64", "Pointer": "Pointer"},
+	"runtime": {"Gosched": "Point"},
+	"rand":    {"N": "N"},
+}
+
+func (v *visitor) visit(n ast.Node) bool {
+	switch n := n.(type) {
+	case *ast.SelectorExpr:
+		pkg, ok := n.X.(*ast.Ident)
+		if to := ""; ok {
+			if to = replaced[pkg.Name][n.Sel.Name]; to != "" {
+				v.edits = append(v.edits, edit{v.offset(n.Pos()), v.offset(n.End()), "step." + to})
+				v.used = true
+			}
+		}
+		if v.quiet && (n.Sel.Name == "Store" || n.Sel.Name == "Load") {
+			v.edits = append(v.edits, edit{v.offset(n.Sel.Pos()), v.offset(n.Sel.End()), "Quiet" + n.Sel.Name})
+		}
+	case *ast.BlockStmt:
+		v.statements(n.List)
+	case *ast.CaseClause:
+		v.statements(n.Body)
+	case *ast.CommClause:
+		v.statements(n.Body)
+	}
+	return true
+}
+
+// statements puts a point in front of those of a list at which goroutines can meet.
+func (v *visitor) statements(list []ast.Stmt) {
+	if v.quiet {
+		return
+	}
+	for _, s := range list {
+		if labeled, ok := s.(*ast.LabeledStmt); ok {
+			s = labeled.Stmt
+		}
+		if meets(s) {
+			at := v.offset(s.Pos())
+			v.edits = append(v.edits, edit{at, at, "step.Point(); "})
+			v.used = true
+		}
+	}
+}
+
+// calls are the methods that do something with a socket.
+var calls = []string{"Write", "Read", "Close", "CloseWrite", "SetReadDeadline", "SetWriteDeadline", "SetDeadline", "Control", "TryWrite", "Flush", "Hijack"}
+
+// meets reports whether s, without the statements inside it, sends, receives, selects, closes a channel, starts a goroutine, uses a
+// socket, or says anew who takes a client on.
+func meets(s ast.Stmt) (found bool) {
+	switch s := s.(type) {
+	case *ast.GoStmt, *ast.SelectStmt, *ast.SendStmt:
+		return true
+	case *ast.AssignStmt:
+		for _, left := range s.Lhs {
+			if sel, ok := left.(*ast.SelectorExpr); ok && (sel.Sel.Name == "mode" || sel.Sel.Name == "turn" || sel.Sel.Name == "at" || sel.Sel.Name == "attach") {
+				return true
+			}
+		}
+	}
+	ast.Inspect(s, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.FuncLit, *ast.BlockStmt, *ast.CaseClause, *ast.CommClause:
+			return false
+		case *ast.UnaryExpr:
+			found = found || n.Op == token.ARROW
+		case *ast.CallExpr:
+			switch f := n.Fun.(type) {
+			case *ast.Ident:
+				found = found || f.Name == "close"
+			case *ast.SelectorExpr:
+				found = found || slices.Contains(calls, f.Sel.Name)
+			}
+		}
+		return !found
+	})
+	return found
+}

@@ -1,0 +1,362 @@
+//go:build explore && linux
+
+package explore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/corvuscrypto/gpoll"
+	"github.com/corvuscrypto/gpoll/gpolltest"
+	"github.com/corvuscrypto/gpoll/internal/step"
+)
+
+// A world is one server with its clients and what they saw.
+type world struct {
+	result
+	gpolltest.History
+	rnd    *rand.Rand // of the script; each actor has one of its own
+	seed   uint64
+	b      *gpoll.Broadcaster
+	ln     *gpolltest.Listener
+	client *http.Client
+	srv    *http.Server
+	served chan error
+
+	exact    bool // without a fault and inside the window: no gap
+	ends     bool // Shutdown comes while the actors run: nobody can receive everything
+	sessions []*member
+	channels []*channelReader
+	actors   []func()
+
+	mu     sync.Mutex // guards log
+	log    strings.Builder
+	closed chan struct{}
+}
+
+var users = []string{"", "alice", "bob"}
+
+// newWorld draws the settings of a server and the actors of a script from a seed.
+func newWorld(seed uint64) *world {
+	w := &world{seed: seed, rnd: rand.New(rand.NewPCG(seed, 0x574f_524c_44)), closed: make(chan struct{})}
+	b := &gpoll.Broadcaster{
+		RoutineMaxClients: pick(w.rnd, 1, 2, 1000),
+		ClientBufferSize:  pick(w.rnd, 1, 2, 4, 100),
+		RoutineBufferSize: pick(w.rnd, 1, 3, 200),
+		SyncDelayMs:       pick(w.rnd, 0, 0, 0, 3),
+		DisconnectSlow:    w.rnd.IntN(4) == 0,
+		MaxClientsPerUser: 1000,
+		RegisterRate:      -1,
+		Logger:            slog.New(slog.DiscardHandler),
+	}
+	w.exact = true
+	if w.rnd.IntN(3) == 0 {
+		b.History.Count = pick(w.rnd, 3, 8)
+		w.exact = false
+	}
+	if w.rnd.IntN(4) == 0 {
+		b.TopicLimits = func(topic string) gpoll.Limits {
+			if topic == "tick" {
+				return gpoll.Limits{Count: 1}
+			}
+			return gpoll.Limits{}
+		}
+		w.exact = false
+	}
+	authorized := w.rnd.IntN(2) == 0
+	if authorized {
+		expires := pick(w.rnd, 0, 0, 700*time.Millisecond)
+		b.Authorize = func(r *http.Request) (gpoll.Grant, error) {
+			g := gpoll.Grant{User: r.Header.Get("User")}
+			if expires > 0 {
+				g.Expires = time.Now().Add(expires)
+			}
+			return g, nil
+		}
+		b.AuthHeaders = []string{"User"}
+	}
+	w.b = b
+	mux := http.NewServeMux()
+	b.ListenAndBroadcast("/poll", mux) // before the schedule begins: nobody waits for it to start
+	w.ln = gpolltest.NewListener()
+	w.ln.Buffer = pick(w.rnd, 200, 1000, 64<<10)
+	w.client = w.ln.Client()
+	w.srv = &http.Server{Handler: mux, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
+	onListener := w.rnd.IntN(2) == 0
+	w.served = make(chan error, 1)
+	go func() { // ends with srv.Close
+		if onListener {
+			w.served <- w.srv.Serve(b.Listener(w.ln))
+		} else {
+			w.served <- w.srv.Serve(w.ln)
+		}
+	}()
+	w.say("routines of %d, buffers of %d and %d, delay %d ms, slow ones %v, window %d, topic windows %v, authorized %v, listener %v, sockets of %d bytes",
+		b.RoutineMaxClients, b.ClientBufferSize, b.RoutineBufferSize, b.SyncDelayMs, b.DisconnectSlow, b.History.Count, b.TopicLimits != nil, authorized, onListener, w.ln.Buffer)
+
+	for i := range 1 + w.rnd.IntN(3) {
+		user := ""
+		if authorized {
+			user = pick(w.rnd, users...)
+		}
+		w.addMember(i, user)
+	}
+	for i := range 1 + w.rnd.IntN(2) {
+		w.addPublisher(i)
+	}
+	if w.rnd.IntN(3) == 0 {
+		w.addChannel()
+	}
+	if w.rnd.IntN(3) == 0 {
+		w.addOperator()
+	}
+	if w.rnd.IntN(6) == 0 {
+		w.addShutdown()
+	}
+	return w
+}
+
+func pick[T any](rnd *rand.Rand, from ...T) T { return from[rnd.IntN(len(from))] }
+
+// own returns a source of chance for an actor.
+func (w *world) own() *rand.Rand { return rand.New(rand.NewPCG(w.rnd.Uint64(), w.rnd.Uint64())) }
+
+// say adds a line to the script.
+func (w *world) say(format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	fmt.Fprintf(&w.log, "\t"+format+"\n", args...)
+}
+
+func (w *world) fault(format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.faults = append(w.faults, fmt.Sprintf(format, args...))
+}
+
+// longest is how long an actor may take, in the bubble's time.
+const longest = 20 * time.Minute
+
+// run runs the actors, lets everybody receive what is owed, and judges.
+func (w *world) run() {
+	s := step.Begin(w.seed)
+	var all sync.WaitGroup
+	for _, act := range w.actors {
+		all.Go(act)
+	}
+	all.Wait()
+	if !w.ends {
+		w.drain()
+	}
+	for _, m := range w.sessions {
+		m.session.Cut()
+	}
+	time.Sleep(5 * time.Second) // what was cut is seen
+	w.judgeStats("when all have gone")
+	if err := w.b.Shutdown(context.Background()); err != nil {
+		w.fault("Shutdown: %v", err)
+	}
+	w.judgeStats("after Shutdown")
+	st := w.b.Stats()
+	w.Schedules, w.tally.Published, w.tally.Delivered = 1, int(st.Published), int(st.Delivered)
+	w.Gaps, w.Ends = counts(st.Gaps), counts(st.Dropped)
+	w.trace = s.Trace()
+	w.Points, w.Slept = s.End()
+	time.Sleep(time.Second) // who sleeps at a point goes on
+	w.client.CloseIdleConnections()
+	w.srv.Close()
+	<-w.served
+	for _, v := range (gpolltest.Checker{NoGaps: w.exact}).Check(&w.History) {
+		w.fault("violation of %v", v)
+	}
+	w.script = w.log.String()
+}
+
+func counts(by map[string]uint64) map[string]int {
+	n := map[string]int{}
+	for reason, count := range by {
+		n[reason] = int(count)
+	}
+	return n
+}
+
+// drain publishes a last message for everybody and lets every client come to it.
+func (w *world) drain() {
+	ctx, cancel := context.WithTimeout(context.Background(), longest)
+	defer cancel()
+	end, err := w.Publish(ctx, w.b, gpoll.Message{Data: []byte("the end")})
+	if err != nil {
+		w.fault("publishing the end: %v", err)
+		return
+	}
+	var all sync.WaitGroup
+	for _, m := range w.sessions {
+		all.Go(func() { m.drain(ctx, end) })
+	}
+	for _, c := range w.channels {
+		all.Go(c.wait)
+	}
+	all.Wait()
+}
+
+// judgeStats holds what the server says against what is there: nobody is attached.
+func (w *world) judgeStats(when string) {
+	st := w.b.Stats()
+	for transport, n := range st.Attached {
+		if n != 0 && !(transport == "channel" && when == "when all have gone") {
+			w.fault("%s %d are attached by %s", when, n, transport)
+		}
+	}
+	if when == "after Shutdown" && (st.Clients != 0 || st.Routines != 0) {
+		w.fault("%s there are %d clients and %d routines", when, st.Clients, st.Routines)
+	}
+}
+
+// A member is a client that comes, goes and changes its mind.
+type member struct {
+	w       *world
+	name    string
+	rnd     *rand.Rand
+	session *gpolltest.Session
+	home    gpolltest.Transport
+}
+
+var topics = []string{"a", "b", "tick"}
+
+func (w *world) addMember(i int, user string) {
+	m := &member{w: w, name: fmt.Sprintf("client %d", i), rnd: w.own()}
+	m.home = gpolltest.Transport(m.rnd.IntN(6))
+	m.session = &gpolltest.Session{URL: "http://gpoll.test/poll", Client: w.client, Trace: w.Trace(m.name), User: user}
+	if user != "" {
+		m.session.Header = http.Header{"User": {user}}
+	}
+	for range m.rnd.IntN(3) {
+		if t := pick(m.rnd, topics...); !slices.Contains(m.session.Topics, t) {
+			m.session.Topics = append(m.session.Topics, t)
+		}
+	}
+	w.sessions = append(w.sessions, m)
+	w.say("%s of %q, topics %v, %v first", m.name, user, m.session.Topics, m.home)
+	w.actors = append(w.actors, m.run)
+}
+
+// moment returns a time for the bubble, often none.
+func moment(rnd *rand.Rand) time.Duration {
+	return pick(rnd, 0, 0, time.Microsecond, time.Millisecond, 30*time.Millisecond, 300*time.Millisecond)
+}
+
+func (m *member) run() {
+	ctx, cancel := context.WithTimeout(context.Background(), longest)
+	defer cancel()
+	for range 1 + m.rnd.IntN(5) {
+		time.Sleep(moment(m.rnd))
+		if m.rnd.IntN(3) == 0 {
+			m.home = gpolltest.Transport(m.rnd.IntN(6))
+		}
+		if m.rnd.IntN(4) == 0 {
+			m.change(ctx)
+		}
+		if err := m.session.Attach(ctx, m.home); err != nil {
+			m.note("attach", err)
+			continue
+		}
+		m.receive(ctx)
+	}
+}
+
+// receive takes some answers in some way.
+func (m *member) receive(ctx context.Context) {
+	if m.rnd.IntN(4) == 0 {
+		time.Sleep(moment(m.rnd)) // a slow reader
+	}
+	if m.rnd.IntN(3) == 0 {
+		defer time.AfterFunc(moment(m.rnd), m.session.Cut).Stop()
+	}
+	if m.rnd.IntN(8) == 0 {
+		part, cancel := context.WithTimeout(ctx, time.Second)
+		m.note("lose", m.session.Lose(part))
+		cancel()
+		return
+	}
+	for range 1 + m.rnd.IntN(4) {
+		part, cancel := context.WithTimeout(ctx, pick(m.rnd, time.Millisecond, 50*time.Millisecond, time.Second, 40*time.Second))
+		_, err := m.session.Receive(part)
+		cancel()
+		if err != nil {
+			m.note("receive", err)
+			return
+		}
+		if m.rnd.IntN(6) == 0 {
+			m.change(ctx)
+		}
+	}
+}
+
+// change subscribes and unsubscribes, where the record can say from where on.
+func (m *member) change(ctx context.Context) {
+	if m.session.ClientID() != "" && m.session.Cursor().IsZero() {
+		return
+	}
+	topic := pick(m.rnd, topics...)
+	if m.rnd.IntN(2) == 0 {
+		m.note("subscribe", m.session.Subscribe(ctx, topic))
+	} else {
+		m.note("unsubscribe", m.session.Unsubscribe(ctx, topic))
+	}
+}
+
+// note passes over what may happen to a client: a cut, a time-out, an end that the server told it.
+func (m *member) note(did string, err error) {
+	if err == nil || errors.Is(err, gpolltest.ErrCut) || errors.Is(err, context.DeadlineExceeded) {
+		return
+	}
+	if e, ok := errors.AsType[*gpolltest.ServerError](err); ok {
+		switch e.Code {
+		case "superseded", "removed", "expired", "unknown-client", "unauthorized", "slow", "gap", "timeout", "buffer-full":
+			return
+		case "shutdown":
+			if m.w.ends {
+				return
+			}
+		}
+	} else if m.w.ends {
+		return // its connection was closed
+	}
+	m.w.fault("%s: %s: %v", m.name, did, err)
+}
+
+// drain receives up to the end, which everybody is owed.
+func (m *member) drain(ctx context.Context, end gpoll.Position) {
+	defer m.session.Drained()
+	for tries := 0; m.session.Cursor() != end; tries++ {
+		if ctx.Err() != nil || tries == 200 {
+			m.w.fault("%s never came to the end %v: it stands at %v", m.name, end, m.session.Cursor())
+			return
+		}
+		if err := m.session.Attach(ctx, m.home); err != nil {
+			m.note("attach at the end", err)
+			time.Sleep(time.Millisecond)
+			continue
+		}
+		for m.session.Cursor() != end {
+			part, cancel := context.WithTimeout(ctx, time.Minute)
+			_, err := m.session.Receive(part)
+			cancel()
+			if err != nil {
+				m.note("receive at the end", err)
+				break
+			}
+		}
+		if m.home == gpolltest.WebSocketPlain { // which shows no Positions
+			m.home = gpolltest.WebSocket
+		}
+	}
+}
