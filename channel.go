@@ -65,12 +65,21 @@ func (a *attach) fillChannel() {
 				a.client.endChannel(a, it.gap)
 				break // next reports the end
 			}
-			select {
-			case sink.ch <- it.rec.data:
-				b.delivered.Add(1)
-			case <-sink.stop:
+			if !sink.send(it.rec.data) {
+				break // next reports the end; nothing is sent behind what was not
 			}
+			b.delivered.Add(1)
 		}
+	}
+}
+
+// send waits for room, and reports false when the attach has ended.
+func (s *channelSink) send(data string) bool {
+	select {
+	case s.ch <- data:
+		return true
+	case <-s.stop:
+		return false
 	}
 }
 
