@@ -4,6 +4,7 @@ package explore
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	"os"
 	"runtime"
@@ -71,6 +72,15 @@ func TestReplay(t *testing.T) {
 	if same*2 < int(count) {
 		t.Errorf("only %d of %d schedules were the same again", same, count)
 	}
+}
+
+// print says what a run of many schedules found, on a line of its own.
+func (s *tally) print() {
+	text, err := json.Marshal(s)
+	if err != nil {
+		panic(err) // numbers
+	}
+	fmt.Printf("%s%s\n", tallyMark, text)
 }
 
 // patience is for one schedule, in real time.

@@ -18,14 +18,6 @@ type tally struct {
 
 const tallyMark = "tally "
 
-func (s *tally) print() {
-	text, err := json.Marshal(s)
-	if err != nil {
-		panic(err) // numbers
-	}
-	fmt.Printf("%s%s\n", tallyMark, text)
-}
-
 // read adds what a run printed.
 func (s *tally) read(out []byte) {
 	for line := range bytes.Lines(out) {
