@@ -102,9 +102,13 @@ func (s *session) over(err error) {
 	st := &s.stream
 	st.mu.Lock()
 	st.unread = true
+	told := st.ended && !st.broken
 	telling := !st.ended && (st.closing.Load() || s.attach != nil && s.attach.ending.Load() != endGone)
 	st.mu.Unlock()
 	s.watchNoMore()
+	if told {
+		st.awaitReceived() // the wait for its answer may have been cut short by a Shutdown
+	}
 	if !telling {
 		_ = st.Close()
 	}
@@ -324,8 +328,8 @@ func (s *session) told(err error) {
 	if err != nil || unread || s.form.events() || s.b.ctx.Err() != nil {
 		if err != nil {
 			st.cut()
-		} else if st.raw != nil {
-			discardRead(st.raw) // else closing resets the connection, and what the peer has not received yet is lost
+		} else {
+			st.awaitReceived()
 		}
 		_ = st.Close() // the reader ends with it
 		return

@@ -68,8 +68,7 @@ func readSome(raw syscall.RawConn, take func() []byte, back func([]byte)) (p []b
 	return p, err
 }
 
-// discardRead reads what has arrived and forgets it, without waiting: a socket that is closed with something unread sends a reset, which
-// overtakes what was written (RFC 1122, section 4.2.2.13).
+// discardRead reads what has arrived and forgets it, without waiting.
 func discardRead(raw syscall.RawConn) {
 	_ = raw.Control(func(fd uintptr) { // it may be closed already
 		buf := takeReadBuffer()
