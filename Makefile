@@ -3,7 +3,7 @@
 # make bench   everything measured, beside other libraries, as docs/benchmarks.md: forty minutes, on a machine that does nothing else
 # make bench-quick  a look, in two minutes; writes nothing
 # make fuzz    each fuzz target for FUZZTIME (default 30s)
-# make long    the soak for 60 s
+# make long    the soak for 60 s, and six seeds of tests/strangers
 # make explore schedules of the interleaving explorer without end; GPOLL_SEED says where it begins
 # make mutants every planted bug of testdata/planted, one at a time: a test, the checker or the explorer has to find it
 # make vuln    known vulnerabilities in what is reachable
@@ -39,6 +39,7 @@ fuzz:
 
 long:
 	GPOLL_SOAK=60s $(GO) test -count 1 -timeout 20m -v -run 'Soak' ./gpolltest/...
+	GPOLL_STRANGERS=long $(GO) test -count 1 -timeout 30m -v -run 'StrangersLong' ./tests/strangers
 
 explore:
 	GPOLL_KEEP_ON=1 GPOLL_SCHEDULES=$${GPOLL_SCHEDULES:-1000000000} $(GO) test -count 1 -timeout 0 -v -run TestExplore ./internal/explore
