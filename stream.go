@@ -195,18 +195,17 @@ func (s *stream) cut() {
 
 // awaitReceived waits until the peer's system has received everything that was written, at most timeout, and forgets what arrives meanwhile.
 // To close a socket earlier loses what is under way as soon as the peer sends something: the answer to that is a reset, which overtakes
-// it (RFC 1122, section 4.2.2.13). Whether the peer reads, or answers, makes no difference, as long as its buffer has room.
+// it (RFC 1122, section 4.2.2.13). Whether the peer reads, or answers, makes no difference, as long as its buffer has room. One that
+// sends no more, or has gone, is not waited for.
 func (s *stream) awaitReceived() {
 	raw := rawBelow(s.Conn)
 	if raw == nil {
 		return
 	}
 	giveUp := time.Now().Add(s.timeout)
-	for pause := 100 * time.Microsecond; unsent(raw) > 0 && time.Now().Before(giveUp); pause = min(2*pause, 20*time.Millisecond) {
-		discardRead(raw)
+	for pause := 100 * time.Microsecond; discardRead(raw) && unsent(raw) > 0 && time.Now().Before(giveUp); pause = min(2*pause, 20*time.Millisecond) {
 		time.Sleep(pause)
 	}
-	discardRead(raw)
 }
 
 // rawBelow is rawConn of what carries conn, through TLS.

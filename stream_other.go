@@ -21,4 +21,4 @@ func readSome(syscall.RawConn, func() []byte, func([]byte)) ([]byte, error) {
 
 func writeOnce(int, []byte) (int, error) { return 0, errors.ErrUnsupported }
 
-func discardRead(syscall.RawConn) {}
+func discardRead(syscall.RawConn) (open bool) { return false }

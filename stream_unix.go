@@ -68,15 +68,17 @@ func readSome(raw syscall.RawConn, take func() []byte, back func([]byte)) (p []b
 	return p, err
 }
 
-// discardRead reads what has arrived and forgets it, without waiting.
-func discardRead(raw syscall.RawConn) {
+// discardRead reads what has arrived and forgets it, without waiting. It reports whether more may come.
+func discardRead(raw syscall.RawConn) (open bool) {
 	_ = raw.Control(func(fd uintptr) { // it may be closed already
 		buf := takeReadBuffer()
 		defer returnReadBuffer(buf)
 		for range 64 { // a peer that sends on and on is not listened to for ever
-			if n, err := readOnce(int(fd), buf); n <= 0 || err != nil {
+			n, err := readOnce(int(fd), buf)
+			if open = err == syscall.EAGAIN || err == nil && n > 0; !open || err != nil {
 				return
 			}
 		}
 	})
+	return open
 }
