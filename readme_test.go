@@ -122,6 +122,7 @@ func startREADMEProgram(t *testing.T) string {
 func startCommand(t *testing.T) string {
 	t.Helper()
 	exe, address := filepath.Join(t.TempDir(), "gpoll"), freeport.Address(t)
+	t.Setenv("GOWORK", "") // without the workspace it would need a release of this package
 	command(t, "go", "build", "-C", "cmd", "-o", exe, "./gpoll")
 	serve(t, address, exe, "-addr", address)
 	return address
