@@ -148,10 +148,7 @@ func (e *EndError) Error() string {
 // from now on. named is a sorted set.
 func (c *Client) setTopicsLocked(named, given []string) {
 	c.named = named
-	topics := named
-	if len(given) > 0 {
-		topics = sortedSet(append(slices.Clone(named), given...))
-	}
+	topics := union(named, given)
 	if slices.Equal(c.topics, topics) {
 		return
 	}

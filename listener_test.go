@@ -287,15 +287,7 @@ func TestListenerShutdown(t *testing.T) {
 				w.parked()
 			}
 			began := time.Now()
-			closed := make(chan error, 1)
-			switch first {
-			case "Broadcaster":
-				go func() { closed <- s.Shutdown(context.Background()) }()
-			case "http.Server":
-				go func() { closed <- hs.Shutdown(context.Background()) }()
-			default:
-				go func() { closed <- hs.Close() }()
-			}
+			closed := shutBy(first, s, hs)
 			for _, w := range wires {
 				a := w.answer()
 				if a.status != 503 || a.code(t) != "shutdown" {
@@ -763,4 +755,18 @@ func TestHalfClosed(t *testing.T) {
 			back.expect("later")
 		})
 	}
+}
+
+// shutBy has one of them go down, the Broadcaster or the http.Server in either way, and returns where it says that it has.
+func shutBy(who string, b *server, hs *http.Server) <-chan error {
+	down := map[string]func() error{
+		"Broadcaster": func() error { return b.Shutdown(context.Background()) },
+		"http.Server": func() error { return hs.Shutdown(context.Background()) },
+	}[who]
+	if down == nil {
+		down = hs.Close
+	}
+	closed := make(chan error, 1)
+	go func() { closed <- down() }() // ends with it
+	return closed
 }

@@ -3,7 +3,6 @@ package gpoll
 import (
 	"errors"
 	"net/http"
-	"slices"
 	"time"
 )
 
@@ -174,7 +173,7 @@ func (b *Broadcaster) answerInPassing(w http.ResponseWriter, r *http.Request, re
 	r0.mu.Unlock()
 	p := poll{attach: &attach{client: c}, json: req.json}
 	if !req.after.IsZero() { // else the server's cursor is the other attach's
-		want.topics = sortedSet(append(slices.Clone(named), g.given()...))
+		want.topics = union(named, g.given())
 		p.items, at, p.more = b.messages.read(req.after, &want, p.limit(), nil)
 	}
 	p.attach.cursor = at

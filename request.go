@@ -280,6 +280,14 @@ func sortedSet(s []string) []string {
 	return slices.Clip(slices.Compact(s))
 }
 
+// union returns the sorted set of what is in a, which is one, and in b.
+func union(a, b []string) []string {
+	if len(b) == 0 {
+		return a
+	}
+	return sortedSet(append(slices.Clone(a), b...))
+}
+
 // first is h.Get for a name in its canonical form, which Get would look at byte by byte.
 func first(h http.Header, name string) string {
 	if values := h[name]; len(values) > 0 {

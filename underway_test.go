@@ -256,15 +256,7 @@ func TestUnderWayShutdown(t *testing.T) {
 					s := start(t, how)
 					w := begun(t, s, form, waits)
 					began := time.Now()
-					closed := make(chan error, 1)
-					switch first {
-					case "Broadcaster":
-						go func() { closed <- s.Shutdown(context.Background()) }()
-					case "http.Server":
-						go func() { closed <- hs.Shutdown(context.Background()) }()
-					default:
-						go func() { closed <- hs.Close() }()
-					}
+					closed := shutBy(first, s, hs)
 					advance(time.Second)
 					if reads {
 						if got := w.payloads(w.answer()); !isBig(got) {

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"slices"
 	"time"
 
 	"github.com/coder/websocket"
@@ -188,7 +187,7 @@ func (s *session) subscribe(named []string) {
 	s.attach.post(operation{
 		asked: topics,
 		change: func(had []string) ([]string, *refusal) {
-			now := sortedSet(append(slices.Clone(had), topics...))
+			now := union(had, topics)
 			if len(now) > most {
 				return had, refuseBad("too-many-topics", fmt.Sprintf("that would be more than %d topics (Broadcaster.MaxTopics)", most))
 			}

@@ -37,16 +37,15 @@ type world struct {
 	channels []*channelReader
 	actors   []func()
 
-	mu     sync.Mutex // guards log
-	log    strings.Builder
-	closed chan struct{}
+	mu  sync.Mutex // guards log
+	log strings.Builder
 }
 
 var users = []string{"", "alice", "bob"}
 
 // newWorld draws the settings of a server and the actors of a script from a seed.
 func newWorld(seed uint64) *world {
-	w := &world{seed: seed, rnd: rand.New(rand.NewPCG(seed, 0x574f_524c_44)), closed: make(chan struct{})}
+	w := &world{seed: seed, rnd: rand.New(rand.NewPCG(seed, 0x574f_524c_44))}
 	b := &gpoll.Broadcaster{
 		RoutineMaxClients: pick(w.rnd, 1, 2, 1000),
 		ClientBufferSize:  pick(w.rnd, 1, 2, 4, 100),

@@ -1,8 +1,8 @@
 // Command release builds a module proxy in a folder from the commit that is checked out: the modules of go.work as they will be
 // fetched once that commit is tagged. With GOPROXY=file:///…the folder… in front, go install and go get can be tried before anything is published.
 //
-//	go run ./tools/release -o /tmp/proxy
-//	GOPROXY=file:///tmp/proxy,$(go env GOPROXY) GONOSUMDB=github.com/corvuscrypto/gpoll GOWORK=off \
+//	go run ./tools/release -o ../proxy
+//	GOPROXY=file://$(cd ../proxy && pwd),$(go env GOPROXY) GONOSUMDB=github.com/corvuscrypto/gpoll GOWORK=off \
 //		go install github.com/corvuscrypto/gpoll/cmd/gpoll@v0.1.0
 package main
 
