@@ -158,21 +158,30 @@ func (c *pollConn) drain() {
 	_ = c.Conn.SetWriteDeadline(time.Now().Add(c.timeout)) // Write reports a closed connection
 	_, err := c.Conn.Write(c.rest)                         // which is touched by nobody else while stalled is set
 	_ = c.Conn.SetWriteDeadline(time.Time{})
+	if c.endDraining(err) {
+		c.shut() // the reader ends with it
+	}
+}
+
+// endDraining lets go of what drain has written, and reports whether the connection has to be closed.
+func (c *pollConn) endDraining(err error) (last bool) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	if err == nil {
 		if !c.refused {
 			c.poll.arrived()
 		}
 		c.idleAgain()
 	}
-	last := err != nil || c.closed
+	c.drainedLocked()
+	return err != nil || c.closed
+}
+
+// drainedLocked lets the reader go on.
+func (c *pollConn) drainedLocked() {
 	c.rest = nil
 	c.stalled.Store(false)
 	close(c.draining)
-	c.mu.Unlock()
-	if last {
-		c.shut() // the reader ends with it
-	}
 }
 
 // arrived is called when an answer has gone out that the socket did not take at once: the next poll without cursor

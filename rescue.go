@@ -158,7 +158,10 @@ func (c *pollConn) rescueDrain() {
 	if v := recover(); v != nil {
 		c.b.logPanic("a goroutine of a connection", v)
 		_ = c.Conn.Close() // the reader ends with it
-		c.stalled.Store(false)
-		close(c.draining)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.stalled.Load() { // else it had ended before
+			c.drainedLocked()
+		}
 	}
 }
