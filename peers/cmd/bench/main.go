@@ -83,6 +83,7 @@ func mainErr() error {
 	flag.StringVar(&b.profiles, "profile", "", "`folder` for CPU profiles of the servers in Go while saturated")
 	flag.StringVar(&b.bin, "bin", "", "`folder` of servers built before; empty: build them now")
 	flag.Parse()
+	ours := b.bin == "" // the folder of the servers is made, and removed at the end
 
 	if *list {
 		return printList()
@@ -108,7 +109,7 @@ func mainErr() error {
 	if err := b.prepare(chosen, picked); err != nil {
 		return err
 	}
-	if os.Getenv(pinned) != "" {
+	if os.Getenv(pinned) != "" && ours {
 		defer os.RemoveAll(b.bin) // made by the process that became this one
 	}
 	r := newReport(b, chosen, picked, commandLine(slices.Clone(os.Args[1:])))
