@@ -164,16 +164,20 @@ func (c *reader) says(end, code string) bool {
 	return end == closes[code] || code == "shutdown" && strings.HasPrefix(end, closes[code])
 }
 
-// smallSendBuffers makes the server's sockets hold little that was not read.
-func smallSendBuffers(hs *http.Server) {
-	hs.ConnContext = func(ctx context.Context, conn net.Conn) context.Context {
-		if outer, ok := conn.(interface{ NetConn() net.Conn }); ok {
-			conn = outer.NetConn()
+// smallSendBuffers makes the server's sockets hold little that was not read, largeSendBuffers makes them hold much.
+var smallSendBuffers, largeSendBuffers = sendBuffers(8 << 10), sendBuffers(1 << 20)
+
+func sendBuffers(size int) func(*http.Server) {
+	return func(hs *http.Server) {
+		hs.ConnContext = func(ctx context.Context, conn net.Conn) context.Context {
+			if outer, ok := conn.(interface{ NetConn() net.Conn }); ok {
+				conn = outer.NetConn()
+			}
+			if tcp, ok := conn.(*net.TCPConn); ok {
+				tcp.SetWriteBuffer(size)
+			}
+			return ctx
 		}
-		if tcp, ok := conn.(*net.TCPConn); ok {
-			tcp.SetWriteBuffer(8 << 10)
-		}
-		return ctx
 	}
 }
 

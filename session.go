@@ -107,7 +107,7 @@ func (s *session) over(err error) {
 	st.mu.Unlock()
 	s.watchNoMore()
 	if told {
-		st.awaitReceived() // the wait for its answer may have been cut short by a Shutdown
+		st.awaitReceived(s.b.ctx.Done()) // the wait for its answer may have been cut short by a Shutdown
 	}
 	if !telling {
 		_ = st.Close()
@@ -329,7 +329,7 @@ func (s *session) told(err error) {
 		if err != nil {
 			st.cut()
 		} else {
-			st.awaitReceived()
+			st.awaitReceived(s.b.ctx.Done())
 		}
 		_ = st.Close() // the reader ends with it
 		return

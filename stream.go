@@ -3,6 +3,7 @@ package gpoll
 import (
 	"bytes"
 	"errors"
+	"math"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -193,17 +194,36 @@ func (s *stream) cut() {
 	}
 }
 
-// awaitReceived waits until the peer's system has received everything that was written, at most timeout, and forgets what arrives meanwhile.
-// To close a socket earlier loses what is under way as soon as the peer sends something: the answer to that is a reset, which overtakes
-// it (RFC 1122, section 4.2.2.13). Whether the peer reads, or answers, makes no difference, as long as its buffer has room. One that
-// sends no more, or has gone, is not waited for.
-func (s *stream) awaitReceived() {
+// A server that goes down waits so long for a peer whose system receives nothing more of what was written.
+const stillness = time.Second
+
+// awaitReceived waits until the peer's system has received everything that was written, at most timeout, and forgets what
+// arrives meanwhile. To close a socket earlier loses what is under way as soon as the peer sends something: the answer to
+// that is a reset, which overtakes it (RFC 1122, section 4.2.2.13). Whether the peer reads, or answers, makes no difference,
+// as long as its buffer has room. A peer that sends no more, or has gone, is not waited for; nor is one, once down is
+// closed, whose system has received nothing for a second.
+func (s *stream) awaitReceived(down <-chan struct{}) {
 	raw := rawBelow(s.Conn)
 	if raw == nil {
 		return
 	}
-	giveUp := time.Now().Add(s.timeout)
-	for pause := 100 * time.Microsecond; discardRead(raw) && unsent(raw) > 0 && time.Now().Before(giveUp); pause = min(2*pause, 20*time.Millisecond) {
+	begun := time.Now()
+	moved, left := begun, math.MaxInt
+	for pause := 100 * time.Microsecond; discardRead(raw) && time.Since(begun) < s.timeout; pause = min(2*pause, 20*time.Millisecond) {
+		now := unsent(raw)
+		if now == 0 {
+			return
+		}
+		if now < left {
+			moved, left = time.Now(), now
+		}
+		select {
+		case <-down:
+			if time.Since(moved) > stillness {
+				return
+			}
+		default:
+		}
 		time.Sleep(pause)
 	}
 }
