@@ -219,7 +219,8 @@ func checkWhole(t testing.TB, kind string, messages []string) {
 	}
 }
 
-// A client that does not read at the moment is told why its attach ends as soon as it reads again, after whole frames.
+// A client that does not read at the moment is told why its attach ends as soon as it reads again, after whole frames. How
+// long it may take is the next test's.
 func TestEndsOnFullSockets(t *testing.T) {
 	var all sync.WaitGroup
 	var finish []func()
@@ -228,8 +229,9 @@ func TestEndsOnFullSockets(t *testing.T) {
 		for _, kind := range streamKinds {
 			s := start(t, setup{server: smallSendBuffers, broadcaster: func(b *gpoll.Broadcaster) { b.WriteTimeout = 5 * patience }})
 			send := s.witness(t)
+			const clients = 20
 			var ids []string
-			for i := range 20 {
+			for i := range clients {
 				id, after := s.register(t)
 				ids = append(ids, id)
 				c := s.stream(t, kind, id, after)
@@ -248,17 +250,16 @@ func TestEndsOnFullSockets(t *testing.T) {
 				send(big(i))
 			}
 			finish = append(finish, func() {
+				await(t, "full sockets", func() bool { return s.Stalled() == clients })
 				for _, id := range ids {
 					end(t, s, id)
 				}
 			})
 		}
 	}
-	time.Sleep(200 * time.Millisecond) // until the sockets are full
 	for _, f := range finish {
 		f()
 	}
-	time.Sleep(5500 * time.Millisecond) // longer than a peer has to answer a close frame
 	close(resume)
 	all.Wait()
 }

@@ -67,3 +67,15 @@ func (b *Broadcaster) LocksHeld() (held []string) {
 	}
 	return held
 }
+
+// Stalled returns how many connections have a goroutine that writes and waits for the socket.
+func (b *Broadcaster) Stalled() (n int) {
+	for _, c := range b.clients.all(func(*Client) bool { return true }) {
+		c.routine.mu.Lock()
+		if c.attach != nil && c.attach.socket != nil && c.attach.socket.stream.stalled.Load() {
+			n++
+		}
+		c.routine.mu.Unlock()
+	}
+	return n
+}
