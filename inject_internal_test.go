@@ -1,10 +1,14 @@
 package gpoll
 
-import "fmt"
+import (
+	"fmt"
+	"net"
+	"syscall"
+)
 
 // BreakRound registers a client that makes its routine panic: "offer" while messages are handed out, "answer" while
 // the answer of a parked poll is collected, "write" when the routine writes to sockets and holds the connections of
-// such answers, "sweep" in the next sweep.
+// such answers, "socket" when it has begun to write to one, "sweep" in the next sweep.
 func (b *Broadcaster) BreakRound(where string) {
 	c, refused := b.register(registration{})
 	if refused != nil {
@@ -19,6 +23,12 @@ func (b *Broadcaster) BreakRound(where string) {
 		h.mode = queued // without an attach
 	case "write":
 		h.mode = inline // without a session
+	case "socket":
+		near, _ := net.Pipe()
+		s := &session{b: b, form: formFrame}
+		s.stream.Conn, s.stream.raw = near, brokenConn{}
+		c.attach = &attach{client: c, transport: webSocket, socket: s}
+		s.attach, h.session, h.form, h.mode = c.attach, s, s.form, inline
 	case "answer":
 		h.mode = parked
 		c.attach = &attach{client: c, poll: &pollConn{b: b}} // without a poll
@@ -30,6 +40,10 @@ func (b *Broadcaster) BreakRound(where string) {
 		b.attachCount[c.attach.transport].Add(1)
 	}
 }
+
+type brokenConn struct{ syscall.RawConn }
+
+func (brokenConn) Control(func(uintptr)) error { panic("a socket") }
 
 // LocksHeld says what is not free while nothing happens.
 func (b *Broadcaster) LocksHeld() (held []string) {

@@ -106,22 +106,40 @@ func (r *routine) beatInline(a *attach) {
 	}
 }
 
-// writeOne writes p to one client. It reports whether any of it went out, and how many of its messages count as delivered: those that the
-// socket took, the last of them perhaps in part.
+// writeOne writes p to one client. It reports whether any of it went out, and how many of its messages count as delivered:
+// those that the socket took, the last of them perhaps in part.
 func (r *routine) writeOne(w *inlineWrite, p *piece) (ok bool, messages int) {
+	n, messages, err := r.writeLeased(w, p)
+	if err != nil {
+		w.session.attach.end(endGone) // its reader sees the same
+		return false, 0
+	}
+	return n > 0, messages
+}
+
+// writeLeased writes p to one client, if the routine still has the right to.
+func (r *routine) writeLeased(w *inlineWrite, p *piece) (n, messages int, err error) {
 	s := &w.session.stream
+	returned := false
 	s.mu.Lock()
+	defer func() {
+		if !returned { // a panic: nobody knows what went out
+			s.broken = true
+			s.stalled.Store(true)
+		}
+		s.mu.Unlock()
+	}()
 	if s.stalled.Load() || s.closing.Load() {
 		r.leaveInline(w, nil, 0, 0)
-		s.mu.Unlock()
-		return false, 0
+		returned = true
+		return 0, 0, nil
 	}
 	last, ok := s.lease.claim(w.turn, r.round)
 	if !ok {
-		s.mu.Unlock()
-		return false, 0 // whoever ended the lease has the cursor before p, and another goroutine or attach goes on from there
+		returned = true
+		return 0, 0, nil // whoever ended the lease has the cursor before p, and another goroutine or attach goes on from there
 	}
-	n, err := s.try(p.bytes)
+	n, err = s.try(p.bytes)
 	messages = p.messages
 	switch {
 	case err != nil:
@@ -129,12 +147,8 @@ func (r *routine) writeOne(w *inlineWrite, p *piece) (ok bool, messages int) {
 	case n < len(p.bytes):
 		messages = r.leaveInline(w, p, n, last)
 	}
-	s.mu.Unlock()
-	if err != nil {
-		w.session.attach.end(endGone) // its reader sees the same
-		return false, 0
-	}
-	return n > 0, messages
+	returned = true
+	return n, messages, err
 }
 
 // leaveInline takes a client off the inline path whose socket takes no more, or ends its attach where the settings say so for a client

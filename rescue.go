@@ -30,6 +30,11 @@ func (b *Broadcaster) contained(where string, f func()) (ok bool) {
 	return true
 }
 
+// after runs f on a goroutine of its own in d, unless the timer is stopped.
+func (b *Broadcaster) after(d time.Duration, f func()) *time.Timer {
+	return time.AfterFunc(d, func() { b.contained("a timer", f) })
+}
+
 // rescue is deferred around each round and each sweep. After a panic nobody knows what each of the routine's clients
 // got: all their attaches end, at a cursor from which nothing is missing, and the routine goes on with what comes
 // next. from is where the routine stood before.

@@ -55,7 +55,7 @@ func (h *panicCounter) Handle(_ context.Context, r slog.Record) error {
 // A panic in a round or a sweep is logged, ends the routine's attaches with "internal", and leaves no lock held.
 // Their clients come back and miss nothing; the routine and its other clients go on.
 func TestPanicOfARoutine(t *testing.T) {
-	for _, where := range []string{"offer", "answer", "write", "sweep"} {
+	for _, where := range []string{"offer", "answer", "write", "socket", "sweep"} {
 		t.Run(where, func(t *testing.T) {
 			var logged *panicCounter
 			s := start(t, setup{listener: true, broadcaster: func(b *gpoll.Broadcaster) { logged = panics(b) }})

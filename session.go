@@ -131,7 +131,7 @@ func (s *session) startPump() {
 // lateness returns a timer that ends the attach as slow. write has it run while it waits; the caller stops it.
 func (s *session) lateness() *time.Timer {
 	a := s.attach
-	return time.AfterFunc(s.b.set.writeTimeout, func() { a.end(endSlow) })
+	return s.b.after(s.b.set.writeTimeout, func() { a.end(endSlow) })
 }
 
 // write writes p after what is left over, and the control frames that wait, and waits for the socket. When that takes longer than
@@ -411,8 +411,8 @@ func (s *session) sendControl(frame []byte) {
 func (s *session) carry() {
 	a := s.attach
 	if a == nil { // the reader calls this, and is alone
-		late := time.AfterFunc(s.b.set.writeTimeout, func() { _ = s.stream.Close() }) // which ends the write
-		_ = s.write(nil, late)                                                        // it sees a failure too
+		late := s.b.after(s.b.set.writeTimeout, func() { _ = s.stream.Close() }) // which ends the write
+		_ = s.write(nil, late)                                                   // it sees a failure too
 		return
 	}
 	c := a.client

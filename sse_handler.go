@@ -115,7 +115,7 @@ type eventWriter struct {
 
 // serve writes until the attach ends, the client has gone or a write fails. It waits here, on a small stack.
 func (e *eventWriter) serve() {
-	e.late = time.AfterFunc(e.timeout(), func() { e.a.end(endSlow) })
+	e.late = e.a.client.routine.b.after(e.timeout(), func() { e.a.end(endSlow) })
 	defer e.late.Stop()
 	err := e.begin()
 	for err == nil {
