@@ -233,6 +233,36 @@ func TestLast(t *testing.T) {
 	if got := strings.Join(v.payloads(t), ","); got != "latest" {
 		t.Errorf("beside a cursor: %s", got)
 	}
+
+	// Also where a client registers.
+	pairs := []string{"after", after, "topic", "a", "last", "5"}
+	v = s.get(t, "/poll"+query(append(pairs, "format", "json")...)).batch(t)
+	for v.More || len(v.Messages) == 0 {
+		v = s.get(t, "/poll"+query("client-id", v.ClientID, "after", v.Position, "topic", "a", "format", "json")).batch(t)
+	}
+	if got := strings.Join(v.payloads(t), ","); got != "latest" {
+		t.Errorf("JSON registration beside a cursor: %s", got)
+	}
+	a := s.get(t, "/poll"+query("client-id", idOf(t, s.get(t, "/poll"+query(pairs...)).body)))
+	if a.body != "latest" {
+		t.Errorf("plain registration beside a cursor: %d %q", a.status, a.body)
+	}
+	e = s.events(t, "/poll/events"+query(pairs...))
+	e.next(t)
+	if ev := e.next(t); ev.data != "latest" {
+		t.Errorf("SSE beside a cursor: %+v", ev)
+	}
+	c = s.socket(t, "/poll/ws"+query(pairs...), "")
+	frame(t, c)
+	if got := frame(t, c); got != "latest" {
+		t.Errorf("WebSocket beside a cursor: %q", got)
+	}
+	c = s.socket(t, "/poll/ws", "gpoll.v1")
+	say(t, c, fmt.Sprintf(`{"hello":{"topics":["a"],"after":%q,"last":2}}`, after))
+	frame(t, c)
+	if got := elementOf(t, frame(t, c)); got.Data != "latest" {
+		t.Errorf("gpoll.v1 beside a cursor: %+v", got)
+	}
 }
 
 // A topic with limits of its own does not push out the others, and the others do not push it out.

@@ -77,8 +77,8 @@ type registration struct {
 	named  []string // topics
 	given  []string
 	cursor Position // zero: the end of the log
-	last   int
-	fills  bool // it is removed when its buffer is full, also before its first attach
+	last   int      // ignored beside a cursor
+	fills  bool     // it is removed when its buffer is full, also before its first attach
 }
 
 // register makes a client in the lowest-numbered routine with room, and starts a routine when there is none.
@@ -100,7 +100,7 @@ func (b *Broadcaster) register(reg registration) (*Client, *refusal) {
 	if c.cursor.IsZero() {
 		c.cursor = b.messages.end()
 	}
-	if reg.last > 0 {
+	if reg.last > 0 && reg.cursor.IsZero() {
 		c.kept = &keptCursor{backfill: b.backfillLocked(c, c.topics, reg.last)}
 	}
 	if reg.fills {
