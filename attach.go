@@ -46,14 +46,10 @@ type attach struct {
 	over    chan struct{} // closed when the attach has ended; nil while nobody waits for that
 	due     moment        // when the poll ends, or the next heartbeat is owed; 0: never
 	isDue   bool
-	back    mode // who takes over when the goroutine has caught up: queued (the goroutine stays), direct or inline
 	ops     []operation
 	expires moment // when Authorize is asked again; 0: never
 
-	// What carries the messages: one of them, or none where a handler waits and answers.
-	channel *channelSink
-	socket  *session
-	poll    *pollConn
+	by carrier // brings the messages
 
 	grantee *grantee // nil without Authorize; replaced when it is renewed
 }
@@ -79,16 +75,15 @@ type attachOptions struct {
 	last      int
 	due       time.Duration // from now; 0: never
 	grantee   *grantee
-	channel   *channelSink
-	socket    *session
-	poll      *pollConn
+	by        carrier // nil: a goroutine of its own
 	arrived   uint64  // of Broadcaster.arrivals
 	gentle    bool    // ends no other attach
+	keeps     bool    // the client's topics: there is no request that could name any
 	memory    *attach // for the attach, if the one that was in it before has not been ended by others; nil: it gets its own
 }
 
 var (
-	// errAttached is what a gentle open returns when there is another attach, and that of a channel, with the attach, when there is one.
+	// errAttached is what a gentle open returns when there is another attach.
 	errAttached = errors.New("gpoll: the client is attached")
 
 	// errOvertaken is what open returns for what arrived before the newest attach.
@@ -150,21 +145,21 @@ func (a *attach) overLocked() {
 // open attaches to c. The older attach, if any, ends with superseded: of two the one that arrived later wins, whichever comes here first.
 // The error is ErrUnknownClient when c has been removed, errAttached or errOvertaken.
 func (c *Client) open(o attachOptions) (*attach, error) {
+	c.routine.mu.Lock()
+	defer c.routine.mu.Unlock()
+	return c.openLocked(o)
+}
+
+func (c *Client) openLocked(o attachOptions) (*attach, error) {
 	r := c.routine
 	b := r.b
 	due := moment(0)
 	if o.due > 0 {
 		due = b.now() + moment(o.due)
 	}
-
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if c.removed {
-		return nil, ErrUnknownClient
-	}
 	switch {
-	case c.attach != nil && o.channel != nil && c.attach.channel != nil:
-		return c.attach, errAttached // its channel is everybody's who asks for one
+	case c.removed:
+		return nil, ErrUnknownClient
 	case o.arrived < c.newest:
 		return nil, errOvertaken
 	case c.attach != nil && o.gentle:
@@ -175,10 +170,9 @@ func (c *Client) open(o attachOptions) (*attach, error) {
 	if a == nil || a.ending.Load() != nil { // whoever ended it may still look at it
 		a = new(attach)
 	}
-	*a = attach{client: c, transport: o.transport, cursor: o.cursor, grantee: o.grantee,
-		back: queued, channel: o.channel, socket: o.socket, poll: o.poll, due: due}
-	if o.poll != nil {
-		a.back = parked
+	*a = attach{client: c, transport: o.transport, cursor: o.cursor, grantee: o.grantee, by: o.by, due: due}
+	if a.by == nil {
+		a.by = (*handler)(a)
 	}
 	if g := o.grantee; g != nil && o.transport != longPoll {
 		a.expires = b.momentOf(g.grant.Expires)
@@ -187,10 +181,8 @@ func (c *Client) open(o attachOptions) (*attach, error) {
 	if c.attach != nil {
 		r.endLocked(c.attach, endSuperseded)
 	}
-	if o.transport != channel { // which has no request that could name any
+	if !o.keeps {
 		c.setTopicsLocked(o.named, o.grantee.given())
-	} else {
-		c.err = nil // it was about the channel before
 	}
 	if o.cursor.IsZero() {
 		a.implicit = o.transport == longPoll
@@ -220,13 +212,10 @@ func (c *Client) open(o attachOptions) (*attach, error) {
 		c.kept = nil
 	}
 	a.want = c.interestLocked()
-	if o.poll != nil || cap(c.queue) != a.queueSize() {
-		c.queue = nil // what the routine answers needs none; or it was made for another transport
+	if cap(c.queue) != a.queueSize() {
+		c.queue = nil // it was made for another transport
 	}
 	a.queue = c.queue
-	if o.socket != nil {
-		o.socket.attach = a
-	}
 	c.attach, c.attached = a, true
 	c.hot().mode = reading
 	c.scheduleLocked()
@@ -272,16 +261,10 @@ func (a *attach) closeLocked(cursor, sent Position, backSent int) bool {
 	if c.attach != a {
 		return false
 	}
-	c.attach = nil
-	a.overLocked()
-	c.idleSince = r.b.now()
-	r.b.attachCount[a.transport].Add(-1)
+	r.detachLocked(a, nil)
 	c.cursor = cursor
-	c.scheduleLocked()
-	h := c.hot()
-	h.mode = away
 	if a.implicit {
-		h.mode = counting
+		c.hot().mode = counting
 		c.kept.sent, c.kept.backSent = sent, backSent
 	}
 	if len(c.queue) > 0 || a.heavy.Load() != 0 {
@@ -353,7 +336,7 @@ func (a *attach) step() (ev event, read bool) {
 	switch {
 	case len(a.ops) > 0:
 		return gotOp, false
-	case a.socket != nil && a.socket.stream.pending():
+	case a.by.pending():
 		return gotStall, false
 	case len(a.queue) > 0:
 		return gotNothing, false // the wait returns at once
@@ -361,20 +344,13 @@ func (a *attach) step() (ev event, read bool) {
 		if a.cursor.Seq < r.at.Seq {
 			a.cursor = r.at // all that was offered has been taken from the queue
 		}
-	case a.caughtUpLocked() && a.isDue && a.back == inline: // before the routine has it
+	case a.caughtUpLocked() && a.isDue: // before the routine has it
 		a.isDue = false
 		return gotDue, false
 	case a.caughtUpLocked():
-		h.from, h.mode = a.cursor.Seq, a.back
-		if h.mode == inline {
-			h.session, h.turn, h.form, h.collected = a.socket, a.socket.stream.lease.number(), a.socket.form, 0
-		}
-		if h.mode != queued {
+		h.from = a.cursor.Seq
+		if a.by.take(c, h); h.mode.carried() {
 			return gotHandedOver, false
-		}
-		if a.queue == nil {
-			a.queue = make(chan *record, a.queueSize())
-			c.queue = a.queue
 		}
 	default:
 		return gotNothing, true
@@ -468,8 +444,8 @@ func (a *attach) post(op operation) {
 	a.ops = append(a.ops, op)
 	switch {
 	case c.attach != a:
-	case c.hot().mode == inline:
-		r.pullOutLocked(c)
+	case c.hot().mode.carried():
+		a.by.leave(r, c)
 	default:
 		a.wake()
 	}

@@ -30,12 +30,12 @@ func BenchmarkVisit(b *testing.B) {
 				if refused != nil {
 					b.Fatal(refused.code)
 				}
-				s := &session{b: broadcaster, form: formFrame}
-				a, err := c.open(attachOptions{transport: webSocket, socket: s})
+				s := &session{b: broadcaster, form: formFrame, attach: new(attach)}
+				s.stream.raw = brokenConn{}
+				a, err := c.open(attachOptions{transport: webSocket, by: s, memory: s.attach})
 				if err != nil {
 					b.Fatal(err)
 				}
-				a.back = inline
 				if ev, _ := a.step(); ev != gotHandedOver {
 					b.Fatalf("the routine did not take over: %d", ev)
 				}

@@ -9,28 +9,32 @@ type channelSink struct {
 
 // openChannel attaches to c, or returns the channel of the attach that is there.
 func (c *Client) openChannel() (chan string, error) {
-	c.routine.mu.Lock()
-	if a := c.attach; a != nil && a.channel != nil {
-		defer c.routine.mu.Unlock()
-		return a.channel.ch, nil
-	}
-	c.routine.mu.Unlock()
-	b := c.routine.b
-	sink := &channelSink{ch: make(chan string, b.set.clientBuffer), stop: make(chan struct{})}
-	a, err := c.open(attachOptions{transport: channel, channel: sink, arrived: b.arrivals.Add(1)})
-	if err == errAttached { // by another call that has come meanwhile
-		return a.channel.ch, nil
-	}
+	sink, a, err := c.attachChannel()
 	if err != nil {
 		return nil, err
 	}
-	c.routine.mu.Lock()
-	if c.attach == a {
-		a.back, c.hot().direct = direct, sink.ch
+	if a != nil {
+		a.pumpChannel()
 	}
-	c.routine.mu.Unlock()
-	a.pumpChannel()
 	return sink.ch, nil
+}
+
+// attachChannel returns the channel of c, and the attach if it is new.
+func (c *Client) attachChannel() (*channelSink, *attach, error) {
+	c.routine.mu.Lock()
+	defer c.routine.mu.Unlock()
+	if c.attach != nil {
+		if sink, ok := c.attach.by.(*channelSink); ok { // everybody's who asks for one
+			return sink, nil, nil
+		}
+	}
+	b := c.routine.b
+	sink := &channelSink{ch: make(chan string, b.set.clientBuffer), stop: make(chan struct{})}
+	a, err := c.openLocked(attachOptions{transport: channel, by: sink, arrived: b.arrivals.Add(1), keeps: true})
+	if err == nil {
+		c.err = nil // it was about the channel before
+	}
+	return sink, a, err
 }
 
 // pumpChannel sends what the client is owed until the routine takes over, without waiting; if the channel
@@ -45,8 +49,8 @@ func (a *attach) pumpChannel() {
 // fillChannel sends what the client is owed, waiting for room, until the routine takes over or the attach ends. It closes the
 // channel at the end.
 func (a *attach) fillChannel() {
-	defer a.rescueChannel()
-	sink := a.channel
+	sink := a.by.(*channelSink)
+	defer sink.rescue(a)
 	b := a.client.routine.b
 	var items []item
 	for {
@@ -95,8 +99,13 @@ func (c *Client) endChannel(a *attach, gap *Gap) {
 	r.endLocked(a, endSlow)
 }
 
-// offer sends recs from the routine and returns how many. When the channel is full a goroutine takes over.
-func (s *channelSink) offer(c *Client, recs []*record) (sent uint64) {
+// take is carrier's.
+func (s *channelSink) take(_ *Client, h *hotClient) { h.by, h.direct, h.mode = s, s.ch, direct }
+
+func (*channelSink) pending() bool { return false }
+
+// offer sends recs from the routine. When the channel is full a goroutine takes over.
+func (s *channelSink) offer(r *routine, c *Client, recs []*record) {
 	from := c.hot().from
 	for _, rec := range recs {
 		if rec.pos.Seq <= from {
@@ -105,7 +114,7 @@ func (s *channelSink) offer(c *Client, recs []*record) (sent uint64) {
 		if rec.hole == nil {
 			select {
 			case s.ch <- rec.data:
-				sent++
+				r.sent++
 				continue
 			default:
 			}
@@ -115,10 +124,16 @@ func (s *channelSink) offer(c *Client, recs []*record) (sent uint64) {
 			at.Seq = rec.hole.From - 1
 		}
 		s.lagLocked(c, at)
-		return sent
+		return
 	}
-	return sent
 }
+
+func (s *channelSink) leave(r *routine, c *Client) { s.lagLocked(c, r.at) }
+
+// reached is everything that was offered: what a channel holds has been delivered.
+func (*channelSink) reached(r *routine, c *Client) Position { return maxPosition(r.at, c.hot().from) }
+
+func (*channelSink) elapsed(*routine, *attach) {} // nothing is
 
 // lagLocked lets a goroutine carry the client on from that cursor, until it has caught up.
 func (s *channelSink) lagLocked(c *Client, cursor Position) {
@@ -128,10 +143,22 @@ func (s *channelSink) lagLocked(c *Client, cursor Position) {
 	c.routine.b.spawn(a.fillChannel)
 }
 
-// endLocked lets the consumer see the end. Without a goroutine that sends, the channel is closed here.
-func (s *channelSink) endLocked(direct bool) {
+// ended lets the consumer see the end. Without a goroutine that sends, the channel is closed here.
+func (s *channelSink) ended(_ *routine, a *attach, was mode, why *ending) {
+	if c := a.client; c.err == nil {
+		c.err = &EndError{Code: why.refusal.code}
+	}
 	close(s.stop)
-	if direct {
+	if was == direct {
+		close(s.ch)
+	}
+}
+
+// rescue is deferred in fillChannel, which closes the channel when its attach ends.
+func (s *channelSink) rescue(a *attach) {
+	if v := recover(); v != nil {
+		a.client.routine.b.logPanic("a goroutine of a client", v)
+		a.end(endInternal)
 		close(s.ch)
 	}
 }

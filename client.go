@@ -37,7 +37,7 @@ type Client struct {
 // A hotClient is what a routine looks at for every client of every broadcast. A routine has them in one piece of memory, in the order
 // of its clients: a visit costs a few nanoseconds, where a look at the Client would wait for the memory.
 type hotClient struct {
-	session   *session    // of the mode inline
+	by        carrier     // of the modes from queued on
 	direct    chan string // of the mode direct
 	from      uint64      // the routine passes over what is not newer: the attach has read it from the log
 	round     uint64      // last round in which something was addressed to the client

@@ -46,35 +46,32 @@ var (
 		message: "no answer to the server's ping; come back with the cursor"}, closeSlow}
 )
 
-// endLocked ends a client's attach: the goroutine that serves it is told why, or what carries it without one is closed.
+// endLocked ends a client's attach from outside: the goroutine that serves it is told why, or what carries it without one is.
 func (r *routine) endLocked(a *attach, why *ending) {
 	c := a.client
+	was := c.hot().mode
 	a.ending.Store(why)
-	h := c.hot()
-	was := h.mode
-	if was == inline {
-		c.cursor = r.endLeaseLocked(c)
+	if was.carried() {
+		c.cursor = a.by.reached(r, c)
 	}
-	h.session, h.direct, h.mode = nil, nil, away
-	c.attach, c.queue = nil, nil
+	c.queue = nil
+	r.detachLocked(a, why)
+	a.wake()
+	a.by.ended(r, a, was, why)
+}
+
+// detachLocked is the one way out of an attach: a's client has none from here on. why is nil when the attach ends by itself.
+func (r *routine) detachLocked(a *attach, why *ending) {
+	c := a.client
+	h := c.hot()
+	h.by, h.direct, h.mode = nil, nil, away
+	c.attach = nil
 	a.overLocked()
 	c.idleSince = r.b.now()
 	c.scheduleLocked()
 	r.b.attachCount[a.transport].Add(-1)
-	if why != endGone {
+	if why != nil && why != endGone {
 		r.b.countEnd(why)
-	}
-	a.wake()
-	switch {
-	case a.channel != nil:
-		if c.err == nil {
-			c.err = &EndError{Code: why.refusal.code}
-		}
-		a.channel.endLocked(was == direct)
-	case a.socket != nil:
-		r.b.spawn(a.socket.finish)
-	case a.poll != nil:
-		r.b.spawn(a.finish)
 	}
 }
 

@@ -22,18 +22,19 @@ func (b *Broadcaster) BreakRound(where string) {
 	case "offer":
 		h.mode = queued // without an attach
 	case "write":
-		h.mode = inline // without a session
+		h.by, h.mode = (*session)(nil), inline
 	case "socket":
 		near, _ := net.Pipe()
 		s := &session{b: b, form: formFrame}
 		s.stream.Conn, s.stream.raw = near, brokenConn{}
-		c.attach = &attach{client: c, transport: webSocket, socket: s}
-		s.attach, h.session, h.form, h.mode = c.attach, s, s.form, inline
+		c.attach = &attach{client: c, transport: webSocket, by: s}
+		s.attach, h.by, h.form, h.mode = c.attach, s, s.form, inline
 	case "answer":
-		h.mode = parked
-		c.attach = &attach{client: c, poll: &pollConn{b: b}} // without a poll
+		conn := &pollConn{b: b} // without a poll
+		h.by, h.mode = conn, parked
+		c.attach = &attach{client: c, by: conn}
 	case "sweep":
-		c.attach = &attach{client: c, socket: &session{}, due: 1} // without a connection
+		c.attach = &attach{client: c, by: &session{}, due: 1} // without a connection
 		h.due = 1
 	}
 	if c.attach != nil {
@@ -70,8 +71,8 @@ func (b *Broadcaster) LocksHeld() (held []string) {
 	}
 	for _, c := range b.clients.all(func(*Client) bool { return true }) {
 		if c.routine.mu.TryLock() {
-			if c.attach != nil && c.attach.socket != nil {
-				try("stream", &c.attach.socket.stream.mu)
+			if s := socketOf(c); s != nil {
+				try("stream", &s.stream.mu)
 			}
 			c.routine.mu.Unlock()
 		}
@@ -86,10 +87,19 @@ func (b *Broadcaster) LocksHeld() (held []string) {
 func (b *Broadcaster) Stalled() (n int) {
 	for _, c := range b.clients.all(func(*Client) bool { return true }) {
 		c.routine.mu.Lock()
-		if c.attach != nil && c.attach.socket != nil && c.attach.socket.stream.stalled.Load() {
+		if s := socketOf(c); s != nil && s.stream.stalled.Load() {
 			n++
 		}
 		c.routine.mu.Unlock()
 	}
 	return n
+}
+
+// socketOf returns the session that carries c; nil: another carrier, or none. routine.mu is held.
+func socketOf(c *Client) *session {
+	if c.attach == nil {
+		return nil
+	}
+	s, _ := c.attach.by.(*session)
+	return s
 }

@@ -10,7 +10,7 @@ import (
 
 // Writing from the routine: a WebSocket, or an SSE response on a connection of its own, that keeps up has no goroutine that writes and no queue. The routine collects what
 // each such client is owed under its mu (offerInline), and writes it afterwards without it (writeInline). A client
-// leaves this path by pullOut: when its socket is full, for a gap, or to change its subscription.
+// leaves this path by leave: when its socket is full, for a gap, or to change its subscription.
 
 // An inlineWrite is what one client gets in one round.
 type inlineWrite struct {
@@ -28,11 +28,22 @@ type piece struct {
 // collect notes what a client's socket gets in this round.
 func (r *routine) collect(h *hotClient, piece int32) {
 	h.collected = r.round
-	r.writes = append(r.writes, inlineWrite{h.session, h.turn, piece})
+	r.writes = append(r.writes, inlineWrite{h.by.(*session), h.turn, piece})
 }
 
-// offerInline collects what goes to c's socket in this round, where that is not simply everyone.
-func (r *routine) offerInline(c *Client, recs []*record) {
+// take is carrier's. Where the socket cannot be written to without waiting, the pump goes on.
+func (s *session) take(c *Client, h *hotClient) {
+	if s.stream.raw == nil {
+		(*handler)(s.attach).take(c, h)
+		return
+	}
+	h.by, h.mode, h.turn, h.form, h.collected = s, inline, s.stream.lease.number(), s.form, 0
+}
+
+func (s *session) pending() bool { return s.stream.pending() }
+
+// offer collects what goes to c's socket in this round, where that is not simply everyone.
+func (s *session) offer(r *routine, c *Client, recs []*record) {
 	h := c.hot()
 	recs = newer(recs, h.from)
 	if len(recs) == 0 {
@@ -40,7 +51,7 @@ func (r *routine) offerInline(c *Client, recs []*record) {
 	}
 	if !whole(recs) {
 		h.collected = r.round // nothing of this round is written
-		r.pullOutLocked(c)
+		s.leave(r, c)
 		return
 	}
 	r.pieces = append(r.pieces, piece{r.join(recs, h.form), len(recs)})
@@ -82,7 +93,8 @@ func (r *routine) writeInline() {
 }
 
 // beatInline sends the scanned Position of a client at rest, or has the goroutine send it that has taken the client over.
-func (r *routine) beatInline(a *attach) {
+func (s *session) beatInline(r *routine) {
+	a := s.attach
 	c := a.client
 	for {
 		r.mu.Lock()
@@ -96,8 +108,9 @@ func (r *routine) beatInline(a *attach) {
 			r.mu.Unlock()
 			return
 		}
-		w := inlineWrite{session: a.socket, turn: a.socket.stream.lease.number()}
-		beat := a.socket.appendBeat(nil, r.inlineCursorLocked(c))
+		w := inlineWrite{session: s, turn: s.stream.lease.number()}
+		// On the routine's goroutine this is exact, others end the lease.
+		beat := s.appendBeat(nil, r.cursorLocked(c, s.stream.lease.round()))
 		r.mu.Unlock()
 		if ok, _ := r.writeOne(&w, &piece{bytes: beat}); ok {
 			return
@@ -192,7 +205,7 @@ func (r *routine) leaveInline(w *inlineWrite, p *piece, n int, last uint64) (beg
 			c.cursor = at
 		}
 	default:
-		r.pullOutLocked(c)
+		w.session.leave(r, c)
 		if !at.IsZero() {
 			a.cursor = at
 		}
@@ -233,25 +246,27 @@ func begunFrames(p []byte, n int, f form) (end, frames int) {
 	return end, frames
 }
 
-// pullOutLocked lets a goroutine carry the client on from where it has been written to, until it has caught up.
-func (r *routine) pullOutLocked(c *Client) {
-	a := c.attach
-	a.cursor, a.verified = r.endLeaseLocked(c), true
+// leave lets the pump carry the client on from where it has been written to, until it has caught up.
+func (s *session) leave(r *routine, c *Client) {
+	s.attach.cursor, s.attach.verified = s.reached(r, c), true
 	c.hot().mode = reading
-	r.b.spawn(a.socket.pump)
+	r.b.spawn(s.pump)
 }
 
-// endLeaseLocked takes the right to write to a client's socket from the routine, and returns how far the client has been written to.
-// The routine may be in the midst of a round: what it has not begun to write it writes no more.
-func (r *routine) endLeaseLocked(c *Client) Position {
-	return r.cursorLocked(c, c.attach.socket.stream.lease.end())
+// reached takes the right to write to the socket from the routine, and returns how far the client has been written to. The
+// routine may be in the midst of a round: what it has not begun to write it writes no more.
+func (s *session) reached(r *routine, c *Client) Position {
+	return r.cursorLocked(c, s.stream.lease.end())
 }
 
-// inlineCursorLocked returns how far a client on the inline path has been written to. It is exact on the routine's goroutine; others
-// end the lease.
-func (r *routine) inlineCursorLocked(c *Client) Position {
-	return r.cursorLocked(c, c.attach.socket.stream.lease.round())
+// elapsed is carrier's: a sign of life is owed.
+func (s *session) elapsed(r *routine, a *attach) {
+	a.due = 0
+	r.beats = append(r.beats, s)
 }
+
+// ended has a goroutine tell the peer.
+func (s *session) ended(r *routine, _ *attach, _ mode, _ *ending) { r.b.spawn(s.finish) }
 
 // cursorLocked is how far a client has been written to under whose lease the given round was the last one.
 func (r *routine) cursorLocked(c *Client, wrote uint64) Position {

@@ -21,8 +21,8 @@ type poll struct {
 // refuseAttached is what a gentle beginPoll returns when there is another attach. Nobody hears it.
 var refuseAttached = &refusal{}
 
-// beginPoll attaches a client by a poll. on is nil where its handler waits and answers; gentle and memory are attachOptions'.
-func (b *Broadcaster) beginPoll(p *poll, req *request, c *Client, g *grantee, on *pollConn, gentle bool, memory *attach) *refusal {
+// beginPoll attaches a client by a poll. by is nil where its handler waits and answers; gentle and memory are attachOptions'.
+func (b *Broadcaster) beginPoll(p *poll, req *request, c *Client, g *grantee, by carrier, gentle bool, memory *attach) *refusal {
 	if b.state.Load() != stateOpen {
 		return b.refuseShutdown()
 	}
@@ -30,7 +30,7 @@ func (b *Broadcaster) beginPoll(p *poll, req *request, c *Client, g *grantee, on
 	if refused != nil {
 		return refused
 	}
-	o := attachOptions{transport: longPoll, cursor: req.after, named: named, last: req.last, grantee: g, due: jitter(b.set.pollWait), poll: on,
+	o := attachOptions{transport: longPoll, cursor: req.after, named: named, last: req.last, grantee: g, due: jitter(b.set.pollWait), by: by,
 		arrived: req.arrived, gentle: gentle, memory: memory}
 	if g != nil && !g.grant.Expires.IsZero() {
 		o.due = max(min(o.due, time.Until(g.grant.Expires)), time.Millisecond) // the next poll asks Authorize

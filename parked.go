@@ -79,16 +79,37 @@ func (c *pollConn) concludeLocked(ev event) {
 	c.first, p.items = [1]item{}, nil
 }
 
+// take lets the routine answer.
+func (c *pollConn) take(_ *Client, h *hotClient) { h.by, h.mode = c, parked }
+
+func (*pollConn) pending() bool { return false }
+
+func (c *pollConn) leave(r *routine, of *Client) { c.resumeLocked(r, of, r.at) }
+
+// reached is nothing: the cursor moves when the answer has gone out.
+func (*pollConn) reached(_ *routine, of *Client) Position { return of.cursor }
+
+// elapsed is carrier's: the poll is over. While its reader is at it, it stays due.
+func (c *pollConn) elapsed(r *routine, a *attach) {
+	if a.client.hot().mode == parked {
+		r.expired = append(r.expired, a)
+	}
+}
+
+// ended has a goroutine tell the client.
+func (c *pollConn) ended(r *routine, a *attach, _ mode, _ *ending) {
+	r.b.spawn(func() { c.finish(a) })
+}
+
 // resumeLocked gives c's parked poll, which the round cannot answer, to a goroutine of its own. Everything up to at has been
 // offered to the poll. routine.mu is held.
-func (r *routine) resumeLocked(c *Client, at Position) {
-	a := c.attach
-	conn := a.poll
-	a.cursor, a.verified = maxPosition(at, c.hot().from), true
-	c.hot().mode = resuming
+func (c *pollConn) resumeLocked(r *routine, of *Client, at Position) {
+	a := of.attach
+	a.cursor, a.verified = maxPosition(at, of.hot().from), true
+	of.hot().mode = resuming
 	r.b.spawn(func() {
-		defer a.rescue()
-		conn.resume(c)
+		defer c.rescue(a)
+		c.resume(of)
 	})
 }
 
@@ -240,9 +261,8 @@ func (c *pollConn) takeBack(ended bool) bool {
 }
 
 // finish tells the client why its parked poll has ended.
-func (a *attach) finish() {
-	defer a.rescue()
-	c := a.poll
+func (c *pollConn) finish(a *attach) {
+	defer c.rescue(a)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.parked == a {
@@ -269,20 +289,19 @@ type pollAnswer struct {
 	messages int
 }
 
-// answerParked collects the answer to c's parked poll.
-func (r *routine) answerParked(c *Client, recs []*record) {
-	recs = newer(recs, c.hot().from)
+// offer collects the answer to the parked poll of a client.
+func (c *pollConn) offer(r *routine, of *Client, recs []*record) {
+	recs = newer(recs, of.hot().from)
 	if len(recs) == 0 {
 		return
 	}
-	a := c.attach
-	conn := a.poll
-	if !whole(recs) || !conn.mu.TryLock() {
-		r.resumeLocked(c, r.before)
+	a := of.attach
+	if !whole(recs) || !c.mu.TryLock() {
+		c.resumeLocked(r, of, r.before)
 		return
 	}
-	r.holding = conn
-	p := &conn.poll
+	r.holding = c
+	p := &c.poll
 	limit := p.limit()
 	r.items = append(r.items, p.items...) // a gap that waits for its message
 	bytes := 0
@@ -299,7 +318,7 @@ func (r *routine) answerParked(c *Client, recs []*record) {
 	if !p.more && p.json {
 		a.cursor = r.at
 	}
-	r.putParked(p, conn)
+	r.putParked(p, c)
 }
 
 // putParked collects the answer that p's items make. conn.mu is held.
@@ -326,7 +345,7 @@ func (r *routine) putParked(p *poll, conn *pollConn) {
 	r.items, p.items = emptied(r.items), nil
 }
 
-// writeAnswers writes what answerParked collected. It waits for nobody.
+// writeAnswers writes what offer collected. It waits for nobody.
 func (r *routine) writeAnswers() {
 	delivered := 0
 	for i := range r.answers {
@@ -378,7 +397,8 @@ func (r *routine) collectExpired(now moment) {
 	defer r.mu.Unlock()
 	for _, a := range r.expired {
 		// It may be another poll by now, or resume's. If its connection is in use, it stays due and the next sweep answers it.
-		if conn := a.poll; a.client.attach == a && a.client.hot().mode == parked && now >= a.due && conn.mu.TryLock() {
+		conn := a.by.(*pollConn)
+		if a.client.attach == a && a.client.hot().mode == parked && now >= a.due && conn.mu.TryLock() {
 			r.holding = conn
 			a.cursor = maxPosition(r.at, a.cursor.Seq)
 			r.putParked(&conn.poll, conn)

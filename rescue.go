@@ -93,12 +93,11 @@ func (r *routine) endAll(from Position) {
 	for i, c := range r.clients {
 		h := &r.hot[i]
 		if a := c.attach; a != nil && !r.b.contained("a rescue", func() { r.endLocked(a, endInternal) }) && c.attach == a {
-			c.attach, c.queue = nil, nil
-			c.idleSince = r.b.now()
-			r.b.attachCount[a.transport].Add(-1)
+			c.queue = nil
+			r.detachLocked(a, endInternal)
 		}
-		if h.mode != counting { // also where there was no attach: nothing may be offered to it
-			h.session, h.direct, h.mode = nil, nil, away
+		if c.attach == nil && h.mode != counting { // nothing may be offered to it
+			h.by, h.direct, h.mode = nil, nil, away
 		}
 		c.scheduleLocked()
 	}
@@ -110,20 +109,19 @@ func (r *routine) endAll(from Position) {
 func (a *attach) rescue() {
 	if v := recover(); v != nil {
 		a.client.routine.b.logPanic("a goroutine of a client", v)
-		if a.poll != nil && a.ending.Load() != nil { // telling its end is what failed
-			_ = a.poll.Conn.Close() // the reader ends with it
-			return
-		}
 		a.end(endInternal)
 	}
 }
 
-// rescueChannel is rescue for fillChannel, who closes the channel when its attach ends.
-func (a *attach) rescueChannel() {
+// rescue is deferred in a goroutine that answers a.
+func (c *pollConn) rescue(a *attach) {
 	if v := recover(); v != nil {
-		a.client.routine.b.logPanic("a goroutine of a client", v)
+		c.b.logPanic("a goroutine of a connection", v)
+		if a.ending.Load() != nil { // telling its end is what failed
+			_ = c.Conn.Close() // the reader ends with it
+			return
+		}
 		a.end(endInternal)
-		close(a.channel.ch)
 	}
 }
 

@@ -34,7 +34,7 @@ type routine struct {
 	// Touched only by the routine's goroutine.
 	*scratch          // while it hands out
 	reached  Position // everything up to here has been taken from the log
-	beats    []*attach
+	beats    []*session
 	expired  []*attach
 }
 
@@ -227,15 +227,8 @@ func emptied[T any](s []T) []T {
 
 // restartLocked makes a client read the log, which tells it of the new epoch.
 func (r *routine) restartLocked(c *Client) {
-	switch c.hot().mode {
-	case queued:
-		c.lagLocked()
-	case direct:
-		c.attach.channel.lagLocked(c, r.at)
-	case inline:
-		r.pullOutLocked(c)
-	case parked:
-		r.resumeLocked(c, r.at)
+	if h := c.hot(); h.mode >= queued {
+		h.by.leave(r, c)
 	}
 }
 
@@ -369,46 +362,23 @@ func (r *routine) offerMixed(c *Client) {
 
 // offerTo hands messages to one client.
 func (r *routine) offerTo(c *Client, recs []*record) {
-	h := c.hot()
-	switch h.mode {
-	case queued:
-		for _, rec := range recs {
-			if rec.pos.Seq > h.from && !r.enqueue(c, rec) {
-				return
-			}
-		}
-	case counting:
-		for _, rec := range recs {
-			c.kept.backlog++
-			c.kept.bytes += rec.size()
-		}
-		if c.kept.backlog > r.b.set.clientBuffer || c.kept.bytes > r.b.set.clientBytes {
-			c.removed = true // who comes from here on comes too late
-			r.overfull = append(r.overfull, c)
-		}
-	case direct:
-		r.sent += c.attach.channel.offer(c, recs)
-	case inline:
-		r.offerInline(c, recs)
-	case parked:
-		r.answerParked(c, recs)
+	switch h := c.hot(); {
+	case h.mode == counting:
+		r.countLocked(c, recs)
+	default:
+		h.by.offer(r, c, recs)
 	}
 }
 
-// enqueue queues rec for the attach's goroutine. When the queue is full the client lags from there on.
-func (r *routine) enqueue(c *Client, rec *record) bool {
-	a := c.attach
-	if size := rec.size(); size > r.b.set.heavy && a.heavy.Add(int64(size)) > int64(r.b.set.clientBytes) {
-		a.heavy.Add(-int64(size))
-		r.lag(c)
-		return false
+// countLocked counts what comes for a client that is to poll for it, and removes it when that is too much.
+func (r *routine) countLocked(c *Client, recs []*record) {
+	for _, rec := range recs {
+		c.kept.backlog++
+		c.kept.bytes += rec.size()
 	}
-	select {
-	case a.queue <- rec:
-		return true
-	default:
-		r.lag(c)
-		return false
+	if c.kept.backlog > r.b.set.clientBuffer || c.kept.bytes > r.b.set.clientBytes {
+		c.removed = true // who comes from here on comes too late
+		r.overfull = append(r.overfull, c)
 	}
 }
 

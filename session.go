@@ -38,13 +38,15 @@ type session struct {
 // begin attaches the session to its client and sends head and the registration. From then on the routine, or a goroutine, writes.
 func (s *session) begin(c *Client, o attachOptions, head []byte) {
 	s.watchNoMore()
-	o.transport, o.due, o.socket = webSocket, jitter(s.b.set.heartbeat), s
+	a := new(attach)
+	o.transport, o.due, o.by, o.memory = webSocket, jitter(s.b.set.heartbeat), s, a
 	if s.form.events() {
 		o.transport = sse
 		s.stream.precede(head) // also before an end that comes at once
 	}
-	a, err := c.open(o)
-	if err != nil {
+	s.attach = a // before anybody finds the session by it
+	if _, err := c.open(o); err != nil {
+		s.attach = nil
 		s.refuse(refused(s.b.refusalOf(err)))
 		return
 	}
@@ -58,7 +60,7 @@ func (s *session) begin(c *Client, o attachOptions, head []byte) {
 		first = a.firstEvent()
 	}
 	late := s.lateness()
-	err = s.write(first, late)
+	err := s.write(first, late)
 	late.Stop()
 	if err != nil {
 		a.end(endGone)
@@ -116,14 +118,7 @@ func (s *session) over(err error) {
 
 // startPump lets the routine or a goroutine carry the client on.
 func (s *session) startPump() {
-	a := s.attach
-	r := a.client.routine
-	r.mu.Lock()
-	if s.stream.raw != nil && a.client.attach == a {
-		a.back = inline
-	}
-	r.mu.Unlock()
-	if ev, _ := a.step(); ev != gotHandedOver {
+	if ev, _ := s.attach.step(); ev != gotHandedOver {
 		s.b.spawn(s.pump)
 	}
 }
@@ -421,8 +416,8 @@ func (s *session) carry() {
 	defer r.mu.Unlock()
 	switch {
 	case c.attach != a: // finish writes it before it tells the end
-	case c.hot().mode == inline:
-		r.pullOutLocked(c)
+	case c.hot().mode.carried():
+		s.leave(r, c)
 	default:
 		a.wake() // the pump has not handed over yet, and does not before it has written it
 	}
@@ -452,7 +447,7 @@ func (s *session) beat(r *routine) {
 	}
 	a.touch(next)
 	if s.form != formFrame {
-		r.beatInline(a)
+		s.beatInline(r)
 	}
 }
 

@@ -8,8 +8,8 @@ func (r *routine) sweep(now moment) {
 	b := r.b
 	b.messages.expireSometimes(time.Now())
 	gone, asked := r.dues(now)
-	for _, a := range r.beats {
-		a.socket.beat(r)
+	for _, s := range r.beats {
+		s.beat(r)
 	}
 	r.beats = emptied(r.beats)
 	r.expireParked(now)
@@ -36,7 +36,7 @@ func (r *routine) dues(now moment) (gone []*Client, asked []*attach) {
 			continue
 		}
 		if a.due != 0 && now >= a.due {
-			r.dueLocked(a)
+			a.by.elapsed(r, a)
 		}
 		if a.expires != 0 && now >= a.expires {
 			a.expires = 0
@@ -45,21 +45,4 @@ func (r *routine) dues(now moment) (gone []*Client, asked []*attach) {
 		c.scheduleLocked()
 	}
 	return gone, asked
-}
-
-// dueLocked tells the goroutine of an attach that its time has come. A WebSocket's heartbeat and a parked poll need no goroutine.
-func (r *routine) dueLocked(a *attach) {
-	if a.poll != nil {
-		if a.client.hot().mode == parked { // else its reader is at it; it stays due
-			r.expired = append(r.expired, a)
-		}
-		return
-	}
-	a.due = 0
-	if a.socket != nil {
-		r.beats = append(r.beats, a)
-		return
-	}
-	a.isDue = true
-	a.wake()
 }

@@ -1,0 +1,88 @@
+package gpoll
+
+// A carrier brings what the routine offers to one attach. There is one for each way: a goroutine that takes from the attach's
+// queue (handler), the routine itself into a channel (channelSink), into a socket (session), or as the answer of a poll on a
+// connection of Listener (pollConn). A transport is a new carrier; the routine and the attach know no other name.
+//
+// The routine's mu is held in every call, and none waits. c is the client that the attach belongs to.
+type carrier interface {
+	// take lets the routine carry the client on from its attach's cursor, behind which everything will be offered. It fills in
+	// h.by, h.mode and what else h says of the carrier. mode queued means that the goroutine stays.
+	take(c *Client, h *hotClient)
+
+	// pending reports whether something that is no message has to be written before the routine may carry the client.
+	pending() bool
+
+	// offer brings messages and holes, in their order, of which those up to h.from are not owed. What the carrier cannot take it
+	// leaves to a goroutine that reads on from the log.
+	offer(r *routine, c *Client, recs []*record)
+
+	// leave lets a goroutine read on from the log: there is a new epoch, or something else than messages has to be done.
+	leave(r *routine, c *Client)
+
+	// reached takes the client from the routine, which carries it, and returns the cursor that it leaves for an attach that
+	// brings none.
+	reached(r *routine, c *Client) Position
+
+	// elapsed is called when the attach's time has come: a poll is over, or a sign of life is owed.
+	elapsed(r *routine, a *attach)
+
+	// ended is called when the attach has been ended from outside. was is the mode that it had.
+	ended(r *routine, a *attach, was mode, why *ending)
+}
+
+// carried reports whether the routine carries the client without a goroutine.
+func (m mode) carried() bool { return m > queued }
+
+// A handler is an attach that a goroutine of its own carries: it takes what the routine queues (next and ready).
+type handler attach
+
+func (q *handler) take(c *Client, h *hotClient) {
+	h.by, h.mode = q, queued
+	if a := (*attach)(q); a.queue == nil {
+		a.queue = make(chan *record, a.queueSize())
+		c.queue = a.queue
+	}
+}
+
+func (*handler) pending() bool { return false }
+
+// offer queues. When the queue is full the client lags from there on.
+func (q *handler) offer(r *routine, c *Client, recs []*record) {
+	from := c.hot().from
+	for _, rec := range recs {
+		if rec.pos.Seq > from && !(*attach)(q).enqueue(rec) {
+			r.lag(c)
+			return
+		}
+	}
+}
+
+func (q *handler) leave(_ *routine, c *Client) { c.lagLocked() }
+
+func (*handler) reached(_ *routine, c *Client) Position { return c.cursor }
+
+func (*handler) elapsed(_ *routine, a *attach) {
+	a.due, a.isDue = 0, true
+	a.wake()
+}
+
+// ended leaves it to the goroutine: next reports the end.
+func (*handler) ended(*routine, *attach, mode, *ending) {}
+
+// enqueue queues rec for the attach's goroutine, if there is room.
+func (a *attach) enqueue(rec *record) bool {
+	set := &a.client.routine.b.set
+	size := rec.size()
+	heavy := size > set.heavy
+	if heavy && a.heavy.Add(int64(size)) > int64(set.clientBytes) {
+		a.heavy.Add(-int64(size))
+		return false
+	}
+	select {
+	case a.queue <- rec:
+		return true
+	default:
+		return false
+	}
+}
