@@ -109,13 +109,18 @@ func (c *Client) giveWay(gone <-chan struct{}) bool {
 	if over == nil {
 		return true
 	}
-	late := time.NewTimer(lateness)
+	// One wait would be over at once after a pause of the whole process, which sees the cancellation only afterwards.
+	const parts = 4
+	late := time.NewTicker(lateness / parts)
 	defer late.Stop()
-	select {
-	case <-over:
-	case <-late.C:
-	case <-gone:
-		return false
+	for range parts {
+		select {
+		case <-over:
+			return true
+		case <-gone:
+			return false
+		case <-late.C:
+		}
 	}
 	return true
 }

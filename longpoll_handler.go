@@ -167,20 +167,26 @@ func (b *Broadcaster) answerInPassing(w http.ResponseWriter, r *http.Request, re
 	if refused != nil {
 		return refused
 	}
-	r0 := c.routine
-	r0.mu.Lock()
-	want, at := c.interestLocked(), c.cursor
-	r0.mu.Unlock()
 	p := poll{attach: &attach{client: c}, json: req.json}
-	if !req.after.IsZero() { // else the server's cursor is the other attach's
-		want.topics = union(named, g.given())
-		p.items, at, p.more = b.messages.read(req.after, &want, p.limit(), nil)
-	}
-	p.attach.cursor = at
+	p.items, p.attach.cursor, p.more = b.readInPassing(c, req.after, named, g, p.limit())
 	out := p.answer()
 	b.writeHead(w, r)
 	_ = out.write(w) // it may have gone
+	b.countItems(p.items)
 	return nil
+}
+
+// readInPassing reads what a client is owed after a cursor, at most limit. Without a cursor there is nothing: the server's is
+// the other attach's.
+func (b *Broadcaster) readInPassing(c *Client, after Position, named []string, g *grantee, limit replay) (items []item, at Position, more bool) {
+	c.routine.mu.Lock()
+	want, at := c.interestLocked(), c.cursor
+	c.routine.mu.Unlock()
+	if after.IsZero() {
+		return nil, at, false
+	}
+	want.topics = union(named, g.given())
+	return b.messages.read(after, &want, limit, nil)
 }
 
 // serve waits for what the client is owed, and answers. It waits here, on a small stack: what else it does is in functions of

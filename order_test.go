@@ -147,6 +147,51 @@ func TestHalfClosedNewerPoll(t *testing.T) {
 	}
 }
 
+// So is SSE: with its head, the client's id and what is there. A WebSocket needs both directions, and says so.
+func TestHalfClosedNewerStream(t *testing.T) {
+	ask := func(t *testing.T, path string, header []string) (s *server, older <-chan answer, status int, text string) {
+		s = start(t, setup{memory: true})
+		id, after := s.register(t)
+		older = s.later(t, "/poll"+query("client-id", id, "after", after, "topic", "other"))
+		synctest.Wait()
+		s.mustPublish(t, "mine", "m")
+		conn := s.raw(t)
+		io.WriteString(conn, rawGet(path+query("client-id", id, "after", after, "topic", "mine"), header)+"\r\n")
+		conn.(interface{ CloseWrite() error }).CloseWrite()
+		res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(res.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s, older, res.StatusCode, strings.ReplaceAll(string(body), id, "ID")
+	}
+	goesOn := func(t *testing.T, s *server, older <-chan answer) {
+		t.Helper()
+		s.mustPublish(t, "other", "for the older")
+		if a := <-older; a.body != "for the older" {
+			t.Errorf("the older: %d %s", a.status, a.body)
+		}
+	}
+	inBubble(t, "sse", func(t *testing.T) {
+		s, older, status, text := ask(t, "/poll/events", nil)
+		if status != http.StatusOK || !strings.HasPrefix(text, "event: client-id\n") ||
+			!strings.Contains(text, `data: {"client-id":"ID"}`+"\n\n") || !strings.HasSuffix(text, "data: m\n\n") {
+			t.Errorf("%d %s", status, text)
+		}
+		goesOn(t, s, older)
+	})
+	inBubble(t, "websocket", func(t *testing.T) {
+		s, older, status, text := ask(t, "/poll/ws", wsHandshake)
+		if status != http.StatusBadRequest || !strings.Contains(text, "needs both") {
+			t.Errorf("%d %s", status, text)
+		}
+		goesOn(t, s, older)
+	})
+}
+
 // A hello whose sender has gone ends nobody, as no other request of such a sender does.
 func TestGivenUpHello(t *testing.T) {
 	for _, later := range []time.Duration{0, 10 * time.Millisecond} {

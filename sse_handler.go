@@ -28,12 +28,13 @@ func (b *Broadcaster) openEvents(w http.ResponseWriter, r *http.Request, req *re
 	if refused != nil {
 		return nil, refused
 	}
-	if !c.giveWay(r.Context().Done()) {
-		return nil, refuseSuperseded // nobody hears it
-	}
 	f := formEvent
 	if req.json {
 		f = formJSONEvent
+	}
+	if !c.giveWay(r.Context().Done()) {
+		b.writeEventsInPassing(w, r, f, c, o)
+		return nil, nil
 	}
 	if b.takeOverEvents(w, r, f, c, o) {
 		return nil, nil
@@ -45,6 +46,24 @@ func (b *Broadcaster) openEvents(w http.ResponseWriter, r *http.Request, req *re
 	}
 	b.writeEventHead(w, r)
 	return &eventWriter{a: a, w: w, rc: http.NewResponseController(w), done: r.Context().Done(), form: f}, nil
+}
+
+// writeEventsInPassing answers a request for SSE whose sender has stopped sending while another attach has the client: with
+// what is there, and without an attach. If the sender has gone altogether nobody hears it, and the other attach, which may be
+// its own, goes on.
+func (b *Broadcaster) writeEventsInPassing(w http.ResponseWriter, r *http.Request, f form, c *Client, o attachOptions) {
+	items, at, _ := b.readInPassing(c, o.cursor, o.named, o.grantee, b.limitReplay())
+	begin := o.cursor
+	if begin.IsZero() {
+		begin = at
+	}
+	out := (&attach{client: c, cursor: begin}).firstEvent()
+	for i := range items {
+		out = appendItem(out, &items[i], f)
+	}
+	b.writeEventHead(w, r)
+	_, _ = w.Write(out) // it may have gone
+	b.countItems(items)
 }
 
 func (b *Broadcaster) writeEventHead(w http.ResponseWriter, r *http.Request) {

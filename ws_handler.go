@@ -45,7 +45,7 @@ func (b *Broadcaster) upgrade(w http.ResponseWriter, r *http.Request, req *reque
 			c, o, refused = b.client(req, g)
 		}
 		if refused == nil && !c.giveWay(r.Context().Done()) {
-			refused = refuseSuperseded // nobody hears it
+			refused = refuseHalfClosed
 		}
 		if unknown = refused == refuseUnknownClient; refused != nil && !unknown {
 			return refused
@@ -70,6 +70,9 @@ func (b *Broadcaster) upgrade(w http.ResponseWriter, r *http.Request, req *reque
 	b.spawn(s.run)
 	return nil
 }
+
+// Where the peer has gone altogether, nobody hears this.
+var refuseHalfClosed = refuseBad("not-websocket", "the connection was closed in one direction; a WebSocket needs both")
 
 // checkUpgrade reports what is wrong with a handshake (RFC 6455, section 4.2.1).
 func checkUpgrade(r *http.Request) *refusal {

@@ -371,7 +371,10 @@ func (tr *track) over(it *item) {
 	if it.code == "dial" {
 		return
 	}
-	tr.lastSeen = it.at
+	// A request that was given up without an answer may never have attached.
+	if !tr.startAt.IsZero() || it.kind == ended || tr.q.poll() && it.at.Sub(tr.q.opened) > slack {
+		tr.lastSeen = it.at
+	}
 	if tr.q.transport == "plain" && tr.q.after.none() && (it.kind == left || it.code == "") {
 		tr.mayLose++
 		tr.answers = 0
