@@ -90,63 +90,6 @@ var (
 	errOvertaken = errors.New("gpoll: a later attach has been there")
 )
 
-// refusalOf is what the maker of a request is told when open fails.
-func (b *Broadcaster) refusalOf(err error) *refusal {
-	if err == errOvertaken {
-		return refuseSuperseded
-	}
-	return b.refuseUnknown()
-}
-
-// How long a request whose sender gave it up may be under way after the one that followed it.
-const lateness = 20 * time.Millisecond
-
-// giveWay delays a request that would supersede c's attach. A request that its sender has already cancelled may arrive after the one that
-// followed it; lateness is enough for its cancellation to be seen. giveWay returns as soon as there is nothing to supersede, and reports false
-// when gone was closed first: its sender has cancelled the request, or has stopped sending.
-func (c *Client) giveWay(gone <-chan struct{}) bool {
-	over := c.attachOver()
-	if over == nil {
-		return true
-	}
-	// One wait would be over at once after a pause of the whole process, which sees the cancellation only afterwards.
-	const parts = 4
-	late := time.NewTicker(lateness / parts)
-	defer late.Stop()
-	for range parts {
-		select {
-		case <-over:
-			return true
-		case <-gone:
-			return false
-		case <-late.C:
-		}
-	}
-	return true
-}
-
-// attachOver returns a channel that is closed when c's attach ends; nil when there is none.
-func (c *Client) attachOver() <-chan struct{} {
-	c.routine.mu.Lock()
-	defer c.routine.mu.Unlock()
-	a := c.attach
-	if a == nil {
-		return nil
-	}
-	if a.over == nil {
-		a.over = make(chan struct{})
-	}
-	return a.over
-}
-
-// overLocked lets giveWay go on.
-func (a *attach) overLocked() {
-	if a.over != nil {
-		close(a.over)
-		a.over = nil
-	}
-}
-
 // open attaches to c. The older attach, if any, ends with superseded: of two the one that arrived later wins, whichever comes here first.
 // The error is ErrUnknownClient when c has been removed, errAttached or errOvertaken.
 func (c *Client) open(o attachOptions) (*attach, error) {

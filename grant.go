@@ -109,18 +109,6 @@ func (g *grantee) mayRead(b *Broadcaster, named []string) *refusal {
 	return nil
 }
 
-// topicsOf returns the topics that a request means: those that it names, and without a cursor or a name those that its client named
-// before. c is nil for a registration. What was named before is asked for again: the right to it may be lost.
-func (b *Broadcaster) topicsOf(req *request, c *Client, g *grantee) ([]string, *refusal) {
-	named := req.topics
-	if c != nil && !req.hasTopics && req.after.IsZero() {
-		c.routine.mu.Lock()
-		named = c.named
-		c.routine.mu.Unlock()
-	}
-	return named, g.mayRead(b, named)
-}
-
 var refuseTopic = &refusal{status: http.StatusForbidden, code: "topic-forbidden",
 	message: "the server's Grant does not let this user read one of these topics"}
 

@@ -22,20 +22,13 @@ type poll struct {
 var refuseAttached = &refusal{}
 
 // beginPoll attaches a client by a poll. by is nil where its handler waits and answers; gentle and memory are attachOptions'.
-func (b *Broadcaster) beginPoll(p *poll, req *request, c *Client, g *grantee, by carrier, gentle bool, memory *attach) *refusal {
-	if b.state.Load() != stateOpen {
-		return b.refuseShutdown()
-	}
-	named, refused := b.topicsOf(req, c, g)
-	if refused != nil {
-		return refused
-	}
-	o := attachOptions{transport: longPoll, cursor: req.after, named: named, last: req.last, grantee: g, due: jitter(b.set.pollWait), by: by,
-		arrived: req.arrived, gentle: gentle, memory: memory}
-	if g != nil && !g.grant.Expires.IsZero() {
+func (b *Broadcaster) beginPoll(p *poll, req *request, arr *arrival, by carrier, gentle bool, memory *attach) *refusal {
+	o := arr.options(req)
+	o.transport, o.due, o.by, o.gentle, o.memory = longPoll, jitter(b.set.pollWait), by, gentle, memory
+	if g := arr.grantee; g != nil && !g.grant.Expires.IsZero() {
 		o.due = max(min(o.due, time.Until(g.grant.Expires)), time.Millisecond) // the next poll asks Authorize
 	}
-	a, err := c.open(o)
+	a, err := arr.client.open(o)
 	switch err {
 	case nil:
 	case errAttached:
@@ -126,29 +119,25 @@ func (b *Broadcaster) admitPoll(w http.ResponseWriter, r *http.Request) *waiting
 
 func (b *Broadcaster) openPoll(w http.ResponseWriter, r *http.Request, req *request) (*waitingPoll, *refusal) {
 	k := b.claim(r, req)
-	g, refused := b.authorize(r)
+	arr, refused := b.arrive(r, req)
 	if refused != nil {
 		return nil, refused
 	}
-	if req.id == "" {
-		refused := b.answerRegistration(w, r, req, g)
-		k.over(refused == nil && http.NewResponseController(w).Flush() == nil)
-		return nil, refused
-	}
-	c, refused := b.find(req.id, g.user())
-	if refused != nil {
-		return nil, refused
+	if arr.registered {
+		b.answerRegistration(w, r, arr.client, req.json)
+		k.over(http.NewResponseController(w).Flush() == nil)
+		return nil, nil
 	}
 	p := &waitingPoll{w: w, r: r, claim: k}
 	p.items = p.first[:0]
-	refused = b.beginPoll(&p.poll, req, c, g, nil, true, &p.own)
+	refused = b.beginPoll(&p.poll, req, &arr, nil, true, &p.own)
 	if refused == refuseAttached {
-		if !c.giveWay(r.Context().Done()) {
-			refused = b.answerInPassing(w, r, req, c, g)
+		if !arr.client.giveWay(r.Context().Done()) {
+			b.answerInPassing(w, r, req, &arr)
 			k.over(false)
-			return nil, refused
+			return nil, nil
 		}
-		refused = b.beginPoll(&p.poll, req, c, g, nil, false, &p.own)
+		refused = b.beginPoll(&p.poll, req, &arr, nil, false, &p.own)
 	}
 	if refused != nil {
 		return nil, refused
@@ -162,31 +151,13 @@ func (b *Broadcaster) openPoll(w http.ResponseWriter, r *http.Request, req *requ
 
 // answerInPassing answers a poll whose sender has stopped sending while another attach has the client: with what is there, as any poll of such a
 // sender, and without an attach. If the sender has gone altogether nobody hears it, and the other attach, which may be its own, goes on.
-func (b *Broadcaster) answerInPassing(w http.ResponseWriter, r *http.Request, req *request, c *Client, g *grantee) *refusal {
-	named, refused := b.topicsOf(req, c, g)
-	if refused != nil {
-		return refused
-	}
-	p := poll{attach: &attach{client: c}, json: req.json}
-	p.items, p.attach.cursor, p.more = b.readInPassing(c, req.after, named, g, p.limit())
+func (b *Broadcaster) answerInPassing(w http.ResponseWriter, r *http.Request, req *request, arr *arrival) {
+	p := poll{attach: &attach{client: arr.client}, json: req.json}
+	p.items, p.attach.cursor, p.more = b.readInPassing(arr, req.after, p.limit())
 	out := p.answer()
 	b.writeHead(w, r)
 	_ = out.write(w) // it may have gone
 	b.countItems(p.items)
-	return nil
-}
-
-// readInPassing reads what a client is owed after a cursor, at most limit. Without a cursor there is nothing: the server's is
-// the other attach's.
-func (b *Broadcaster) readInPassing(c *Client, after Position, named []string, g *grantee, limit replay) (items []item, at Position, more bool) {
-	c.routine.mu.Lock()
-	want, at := c.interestLocked(), c.cursor
-	c.routine.mu.Unlock()
-	if after.IsZero() {
-		return nil, at, false
-	}
-	want.topics = union(named, g.given())
-	return b.messages.read(after, &want, limit, nil)
 }
 
 // serve waits for what the client is owed, and answers. It waits here, on a small stack: what else it does is in functions of
@@ -242,33 +213,24 @@ func (p *waitingPoll) write() {
 	p.claim.settle(p, &out, written)
 }
 
-// answerRegistration makes a client and tells it its id.
-func (b *Broadcaster) answerRegistration(w http.ResponseWriter, r *http.Request, req *request, g *grantee) *refusal {
-	named, refused := b.topicsOf(req, nil, g)
-	if refused != nil {
-		return refused
-	}
-	c, refused := b.register(registration{remote: true, from: req.from, user: g.user(), named: named, given: g.given(), cursor: req.after, last: req.last})
-	if refused != nil {
-		return refused
-	}
+// answerRegistration tells a new client its id.
+func (b *Broadcaster) answerRegistration(w http.ResponseWriter, r *http.Request, c *Client, json bool) {
 	r0 := c.routine
 	r0.mu.Lock()
 	cursor, items := c.cursor, []item(nil)
 	if c.kept != nil {
 		items = c.kept.backfill
 	}
-	if req.json { // which carries them
+	if json { // which carries them
 		c.kept = nil
 	}
 	r0.mu.Unlock()
 	out := jsonAnswer(registrationJSON(c), cursor)
-	if req.json {
+	if json {
 		out = batchAnswer(c, items, cursor, false)
 	}
 	b.writeHead(w, r)
 	_ = out.write(w) // a client that does not hear its id expires
-	return nil
 }
 
 // registrationJSON is {"client-id":"…"}, the seed's answer.

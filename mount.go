@@ -152,25 +152,3 @@ func (b *Broadcaster) refuseIf(w http.ResponseWriter, r *http.Request, why *refu
 		b.refuse(w, r, why)
 	}
 }
-
-// find returns the client that a request names, if it belongs to that user.
-func (b *Broadcaster) find(id, user string) (*Client, *refusal) {
-	routine, uuid, ok := parseClientID(id)
-	if !ok {
-		return nil, b.refuseUnknown()
-	}
-	c := b.clients.get(keyOf(uuid))
-	if c == nil || c.routine.id != routine || c.user != user {
-		return nil, b.refuseUnknown()
-	}
-	return c, nil
-}
-
-// refuseUnknown is the answer to an id that is not there. While the Broadcaster goes down none is: what Shutdown removed after admit
-// had let the request pass has not expired, and its client is not to register anew at once.
-func (b *Broadcaster) refuseUnknown() *refusal {
-	if b.state.Load() != stateOpen {
-		return b.refuseShutdown()
-	}
-	return refuseUnknownClient
-}

@@ -46,7 +46,12 @@ func (c *pollConn) begin(rep *repeat, after Position) pollBegun {
 	req.after, req.arrived = after, b.arrivals.Add(1)
 	p := &c.poll
 	p.items = c.first[:0]
-	if b.beginPoll(p, &req, rep.client, g, c, true, &rep.own) != nil {
+	arr := arrival{client: rep.client, grantee: g}
+	var refused *refusal
+	if arr.named, refused = b.topicsOf(&req, rep.client, g); refused == nil {
+		refused = b.beginPoll(p, &req, &arr, c, true, &rep.own)
+	}
+	if refused != nil {
 		c.idleAgain()
 		return pollPassed
 	}

@@ -20,20 +20,17 @@ func (b *Broadcaster) admitEvents(w http.ResponseWriter, r *http.Request) *event
 }
 
 func (b *Broadcaster) openEvents(w http.ResponseWriter, r *http.Request, req *request) (*eventWriter, *refusal) {
-	g, refused := b.authorize(r)
+	arr, refused := b.arrive(r, req)
 	if refused != nil {
 		return nil, refused
 	}
-	c, o, refused := b.client(req, g)
-	if refused != nil {
-		return nil, refused
-	}
+	c, o := arr.client, arr.options(req)
 	f := formEvent
 	if req.json {
 		f = formJSONEvent
 	}
 	if !c.giveWay(r.Context().Done()) {
-		b.writeEventsInPassing(w, r, f, c, o)
+		b.writeEventsInPassing(w, r, f, &arr, req.after)
 		return nil, nil
 	}
 	if b.takeOverEvents(w, r, f, c, o) {
@@ -51,13 +48,12 @@ func (b *Broadcaster) openEvents(w http.ResponseWriter, r *http.Request, req *re
 // writeEventsInPassing answers a request for SSE whose sender has stopped sending while another attach has the client: with
 // what is there, and without an attach. If the sender has gone altogether nobody hears it, and the other attach, which may be
 // its own, goes on.
-func (b *Broadcaster) writeEventsInPassing(w http.ResponseWriter, r *http.Request, f form, c *Client, o attachOptions) {
-	items, at, _ := b.readInPassing(c, o.cursor, o.named, o.grantee, b.limitReplay())
-	begin := o.cursor
-	if begin.IsZero() {
-		begin = at
+func (b *Broadcaster) writeEventsInPassing(w http.ResponseWriter, r *http.Request, f form, arr *arrival, after Position) {
+	items, at, _ := b.readInPassing(arr, after, b.limitReplay())
+	if !after.IsZero() {
+		at = after
 	}
-	out := (&attach{client: c, cursor: begin}).firstEvent()
+	out := (&attach{client: arr.client, cursor: at}).firstEvent()
 	for i := range items {
 		out = appendItem(out, &items[i], f)
 	}
@@ -72,27 +68,6 @@ func (b *Broadcaster) writeEventHead(w http.ResponseWriter, r *http.Request) {
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("Cache-Control", "no-store, no-transform")
 	h.Set("X-Accel-Buffering", "no")
-}
-
-// client finds or registers the client of a request for a stream, and says how to attach to it.
-func (b *Broadcaster) client(req *request, g *grantee) (*Client, attachOptions, *refusal) {
-	o := attachOptions{cursor: req.after, last: req.last, grantee: g, arrived: req.arrived}
-	if b.state.Load() != stateOpen {
-		return nil, o, b.refuseShutdown()
-	}
-	var c *Client
-	var refused *refusal
-	if req.id != "" {
-		if c, refused = b.find(req.id, g.user()); refused != nil {
-			return nil, o, refused
-		}
-	}
-	if o.named, refused = b.topicsOf(req, c, g); refused != nil || c != nil {
-		return c, o, refused
-	}
-	o.cursor = Position{} // the registration's
-	c, refused = b.register(registration{remote: true, from: req.from, user: g.user(), named: o.named, given: g.given(), cursor: req.after, last: req.last})
-	return c, o, refused
 }
 
 // takeOverEvents takes the connection of an SSE response from net/http, whose stack and buffers go back, and reports whether it

@@ -104,15 +104,11 @@ func (s *session) hello() (*Client, attachOptions, *ending) {
 	if cmd.Hello.Authorization != "" {
 		r.Header.Set("Authorization", cmd.Hello.Authorization)
 	}
-	g, no := b.authorize(r)
+	arr, no := b.arrive(r, req)
 	if no != nil {
 		return nil, o, refused(no)
 	}
-	c, o, no := b.client(req, g)
-	if no != nil {
-		return nil, o, refused(no)
-	}
-	return c, o, nil
+	return arr.client, arr.options(req), nil
 }
 
 var refuseHello = refuseBad("bad-request", "gpoll.v1 begins with a hello frame within 5 s")

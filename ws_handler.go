@@ -27,8 +27,7 @@ func (b *Broadcaster) upgrade(w http.ResponseWriter, r *http.Request, req *reque
 		r.Header.Del("Cookie")
 	}
 	s := &session{b: b, form: formFrame}
-	var c *Client
-	var o attachOptions
+	var arr arrival
 	unknown := false
 	if slices.Contains(offeredProtocols(r.Header), subprotocol) {
 		s.form = formJSONFrame
@@ -40,11 +39,8 @@ func (b *Broadcaster) upgrade(w http.ResponseWriter, r *http.Request, req *reque
 			return b.refuseShutdown()
 		}
 	} else {
-		g, refused := b.authorize(r)
-		if refused == nil {
-			c, o, refused = b.client(req, g)
-		}
-		if refused == nil && !c.giveWay(r.Context().Done()) {
+		var refused *refusal
+		if arr, refused = b.arrive(r, req); refused == nil && !arr.client.giveWay(r.Context().Done()) {
 			refused = refuseHalfClosed
 		}
 		if unknown = refused == refuseUnknownClient; refused != nil && !unknown {
@@ -53,8 +49,8 @@ func (b *Broadcaster) upgrade(w http.ResponseWriter, r *http.Request, req *reque
 	}
 	b.writeHead(w, r)
 	if err := s.accept(w, r); err != nil {
-		if req.id == "" && c != nil {
-			b.remove(c, endGone)
+		if arr.registered {
+			b.remove(arr.client, endGone)
 		}
 		b.log.Debug("gpoll: WebSocket handshake failed", "err", err)
 		return nil // coder/websocket has answered
@@ -63,7 +59,7 @@ func (b *Broadcaster) upgrade(w http.ResponseWriter, r *http.Request, req *reque
 	case unknown:
 		s.refuse(endUnknown)
 	case s.form == formFrame:
-		s.begin(c, o, nil)
+		s.begin(arr.client, arr.options(req), nil)
 	default:
 		s.awaitHello()
 	}

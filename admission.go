@@ -1,0 +1,153 @@
+package gpoll
+
+import (
+	"net/http"
+	"time"
+)
+
+// An arrival is a request that may attach: who makes it, for which client, and to read what. Every door goes through arrive:
+// polls, SSE, WebSockets, and the hello of gpoll.v1.
+type arrival struct {
+	client     *Client
+	registered bool     // by this request
+	named      []string // topics
+	grantee    *grantee
+}
+
+// arrive admits a request in four steps: Authorize is asked; the client is found, or there is to be one; its topics are allowed;
+// and a new client gets its place, within the limits.
+func (b *Broadcaster) arrive(r *http.Request, req *request) (arr arrival, refused *refusal) {
+	if b.state.Load() != stateOpen {
+		return arr, b.refuseShutdown()
+	}
+	if arr.grantee, refused = b.authorize(r); refused != nil {
+		return arr, refused
+	}
+	if req.id != "" {
+		if arr.client, refused = b.resolve(req.id, arr.grantee.user()); refused != nil {
+			return arr, refused
+		}
+	}
+	if arr.named, refused = b.topicsOf(req, arr.client, arr.grantee); refused != nil || arr.client != nil {
+		return arr, refused
+	}
+	arr.client, refused = b.register(registration{remote: true, from: req.from, user: arr.grantee.user(), named: arr.named,
+		given: arr.grantee.given(), cursor: req.after, last: req.last})
+	arr.registered = refused == nil
+	return arr, refused
+}
+
+// options says how to attach.
+func (arr *arrival) options(req *request) attachOptions {
+	o := attachOptions{cursor: req.after, named: arr.named, last: req.last, grantee: arr.grantee, arrived: req.arrived}
+	if arr.registered {
+		o.cursor = Position{} // the registration's
+	}
+	return o
+}
+
+// resolve returns the client that an id names, if it belongs to that user. The routine in the id says only where this server
+// would have it.
+func (b *Broadcaster) resolve(id, user string) (*Client, *refusal) {
+	routine, uuid, ok := parseClientID(id)
+	if !ok {
+		return nil, b.refuseUnknown()
+	}
+	c := b.clients.get(keyOf(uuid))
+	if c == nil || c.routine.id != routine || c.user != user {
+		return nil, b.refuseUnknown()
+	}
+	return c, nil
+}
+
+// refuseUnknown is the answer to an id that is not there. While the Broadcaster goes down none is: what Shutdown removed after admit
+// had let the request pass has not expired, and its client is not to register anew at once.
+func (b *Broadcaster) refuseUnknown() *refusal {
+	if b.state.Load() != stateOpen {
+		return b.refuseShutdown()
+	}
+	return refuseUnknownClient
+}
+
+// refusalOf is what the maker of a request is told when open fails.
+func (b *Broadcaster) refusalOf(err error) *refusal {
+	if err == errOvertaken {
+		return refuseSuperseded
+	}
+	return b.refuseUnknown()
+}
+
+// topicsOf returns the topics that a request means: those that it names, and without a cursor or a name those that its client named
+// before. c is nil for a registration. What was named before is asked for again: the right to it may be lost.
+func (b *Broadcaster) topicsOf(req *request, c *Client, g *grantee) ([]string, *refusal) {
+	named := req.topics
+	if c != nil && !req.hasTopics && req.after.IsZero() {
+		c.routine.mu.Lock()
+		named = c.named
+		c.routine.mu.Unlock()
+	}
+	return named, g.mayRead(b, named)
+}
+
+// How long a request whose sender gave it up may be under way after the one that followed it.
+const lateness = 20 * time.Millisecond
+
+// giveWay delays a request that would supersede c's attach. A request that its sender has already cancelled may arrive after the one that
+// followed it; lateness is enough for its cancellation to be seen. giveWay returns as soon as there is nothing to supersede, and reports false
+// when gone was closed first: its sender has cancelled the request, or has stopped sending.
+func (c *Client) giveWay(gone <-chan struct{}) bool {
+	over := c.attachOver()
+	if over == nil {
+		return true
+	}
+	// One wait would be over at once after a pause of the whole process, which sees the cancellation only afterwards.
+	const parts = 4
+	late := time.NewTicker(lateness / parts)
+	defer late.Stop()
+	for range parts {
+		select {
+		case <-over:
+			return true
+		case <-gone:
+			return false
+		case <-late.C:
+		}
+	}
+	return true
+}
+
+// attachOver returns a channel that is closed when c's attach ends; nil when there is none.
+func (c *Client) attachOver() <-chan struct{} {
+	c.routine.mu.Lock()
+	defer c.routine.mu.Unlock()
+	a := c.attach
+	if a == nil {
+		return nil
+	}
+	if a.over == nil {
+		a.over = make(chan struct{})
+	}
+	return a.over
+}
+
+// overLocked lets giveWay go on.
+func (a *attach) overLocked() {
+	if a.over != nil {
+		close(a.over)
+		a.over = nil
+	}
+}
+
+// readInPassing reads what a client is owed after a cursor, at most limit. Without a cursor there is nothing: the server's is
+// the other attach's.
+func (b *Broadcaster) readInPassing(arr *arrival, after Position, limit replay) (items []item, at Position, more bool) {
+	c := arr.client
+	c.routine.mu.Lock()
+	want, at := c.interestLocked(), c.cursor
+	c.routine.mu.Unlock()
+	if after.IsZero() {
+		return nil, at, false
+	}
+	want.topics = union(arr.named, arr.grantee.given())
+	return b.messages.read(after, &want, limit, nil)
+}
