@@ -1,14 +1,11 @@
 package gpoll
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"net/http"
 	"sync/atomic"
 	"time"
-
-	"github.com/coder/websocket"
 )
 
 // A session is an attach on a connection of its own: a WebSocket, or SSE over HTTP/1.1. It has a stream, which the routine writes
@@ -21,12 +18,11 @@ type session struct {
 	stream  stream
 	b       *Broadcaster
 	form    form
-	attach  *attach         // nil before begin
-	request *http.Request   // of gpoll.v1, until the hello
-	helloBy moment          // when the hello has to be there; 0: it is, or none is to come
-	greeted bool            // the hello has just been answered
-	ws      *websocket.Conn // nil while the peer is silent
-	in      *bufio.Reader   // what ws reads from
+	attach  *attach       // nil before begin
+	request *http.Request // of gpoll.v1, until the hello
+	helloBy moment        // when the hello has to be there; 0: it is, or none is to come
+	greeted bool          // the hello has just been answered
+	reader  *someReader   // made when it is first needed
 
 	awaiting atomic.Bool // a ping was not answered yet
 	checking bool        // touched only by the routine's goroutine
@@ -97,9 +93,6 @@ func (s *session) over(err error) {
 	}
 	if s.attach != nil {
 		s.attach.end(endGone)
-	}
-	if s.ws != nil {
-		_ = s.ws.CloseNow()
 	}
 	st := &s.stream
 	st.mu.Lock()
@@ -422,9 +415,6 @@ func (s *session) carry() {
 		a.wake() // the pump has not handed over yet, and does not before it has written it
 	}
 }
-
-// ponged is the callback of coder/websocket.
-func (s *session) ponged(context.Context, []byte) { s.awaiting.Store(false) }
 
 // beat is called by the routine when a heartbeat is due. A WebSocket is pinged, and PongTimeout later it must have answered. SSE and
 // gpoll.v1, whose scripts see no ping, get the scanned Position.

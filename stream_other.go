@@ -15,9 +15,11 @@ func readEach(syscall.RawConn, func() []byte, func(int, error) bool) error {
 	return errors.ErrUnsupported
 }
 
-func readSome(syscall.RawConn, func() []byte, func([]byte)) ([]byte, error) {
-	return nil, errors.ErrUnsupported
-}
+type someReader struct{}
+
+func newSomeReader() *someReader { return nil }
+
+func (*someReader) read(syscall.RawConn) ([]byte, error) { return nil, errors.ErrUnsupported }
 
 func writeOnce(int, []byte) (int, error) { return 0, errors.ErrUnsupported }
 

@@ -40,32 +40,45 @@ func readEach(raw syscall.RawConn, buffer func() []byte, next func(n int, err er
 	})
 }
 
-// readSome waits until there is something to read and reads up to len(buf) of it. While it waits it holds no buffer and little
-// stack: buffer is asked for one when bytes may be there, and gets it back when there were none.
-func readSome(raw syscall.RawConn, take func() []byte, back func([]byte)) (p []byte, err error) {
-	var failed error
-	err = raw.Read(func(fd uintptr) bool {
-		buf := take()
-		n, e := readOnce(int(fd), buf)
+// A someReader waits for something to read on a socket. While it waits it holds no buffer and little stack. There is one for each connection,
+// since its function would be allocated at every read.
+type someReader struct {
+	p   []byte
+	err error
+	try func(fd uintptr) (done bool)
+}
+
+func newSomeReader() *someReader {
+	r := new(someReader)
+	r.try = func(fd uintptr) bool {
+		buf := takeReadBuffer()
+		n, err := readOnce(int(fd), buf)
 		switch {
-		case e == syscall.EAGAIN:
-			back(buf)
+		case err == syscall.EAGAIN:
+			returnReadBuffer(buf)
 			return false
-		case e != nil:
-			failed = e
-		case n == 0:
-			failed = io.EOF
-		default:
-			p = buf[:n]
+		case err == nil && n > 0:
+			r.p = buf[:n]
 			return true
+		case err == nil:
+			err = io.EOF
 		}
-		back(buf)
+		r.err = err
+		returnReadBuffer(buf)
 		return true
-	})
-	if err == nil {
-		err = failed
 	}
-	return p, err
+	return r
+}
+
+// read waits until there is something to read and reads up to quickSize bytes of it, into a buffer that the caller gives back.
+func (r *someReader) read(raw syscall.RawConn) ([]byte, error) {
+	r.p, r.err = nil, nil
+	if err := raw.Read(r.try); err != nil {
+		return nil, err
+	}
+	p := r.p
+	r.p = nil
+	return p, r.err
 }
 
 // discardRead reads what has arrived and forgets it, without waiting. It reports whether more may come.

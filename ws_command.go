@@ -29,9 +29,9 @@ type hello struct {
 	Authorization string   `json:"authorization"`
 }
 
-// greet reads the hello and answers it, or says why not.
-func (s *session) greet() {
-	c, o, end := s.hello()
+// greet answers the hello, or says why not.
+func (s *session) greet(data []byte) {
+	c, o, end := s.hello(data)
 	s.request, s.greeted = nil, true
 	switch {
 	case end != nil:
@@ -52,28 +52,15 @@ func (s *session) stays(d time.Duration) bool {
 	if s.stream.readBy(time.Now().Add(d)) != nil {
 		return false
 	}
-	var err error
-	if s.ws != nil {
-		_, err = s.in.Peek(1)
-	} else {
-		err = s.readable()
-	}
-	if err != nil && !isTimeout(err) {
+	if err := s.readable(); err != nil && !isTimeout(err) {
 		return false
 	}
 	return s.stream.readBy(time.Time{}) == nil
 }
 
-// hello reads the first frame and finds or registers the client.
-func (s *session) hello() (*Client, attachOptions, *ending) {
+// hello reads the hello and finds or registers the client.
+func (s *session) hello(data []byte) (*Client, attachOptions, *ending) {
 	var o attachOptions
-	data, err := s.readMessage(helloWait)
-	if isTimeout(err) {
-		return nil, o, s.noHello()
-	}
-	if err != nil {
-		return nil, o, endGone
-	}
 	s.helloBy = 0
 	if err := s.stream.readBy(time.Time{}); err != nil {
 		return nil, o, endGone

@@ -1,0 +1,89 @@
+package gpoll
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// What all connections that were taken over have in common when they are read: the taking over, and the wait for
+// something to read.
+
+// quickSize is how much is read at once, and the largest payload for which the session waits itself.
+const quickSize = 2048
+
+// hijack takes the connection from net/http.
+func (s *session) hijack(w http.ResponseWriter) error {
+	conn, rw, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return err
+	}
+	if c, ok := conn.(*pollConn); ok {
+		conn = c.release()
+	}
+	_ = conn.SetDeadline(time.Time{}) // the http.Server's are over; the reader sees a closed connection
+	read, err := rw.Reader.Peek(rw.Reader.Buffered())
+	if err != nil {
+		return err
+	}
+	s.stream.init(conn, bytes.Clone(read), s.b.set.writeTimeout)
+	return nil
+}
+
+// readable waits until something has arrived, which is in stream.prefix then. It is kept small for the stack that
+// waits in it.
+//
+// The memory of prefix is new for each read, and the session's. Nothing is written to it but by the unmasking of a
+// frame, once: whoever is given a frame's payload may keep it. It keeps what was read together with it, at most about
+// quickSize.
+func (s *session) readable() error {
+	if len(s.stream.prefix) > 0 {
+		return nil
+	}
+	if s.stream.raw == nil {
+		return s.readUnwatched()
+	}
+	if s.reader == nil {
+		s.reader = newSomeReader()
+	}
+	p, err := s.reader.read(s.stream.raw)
+	if err == nil {
+		s.arrived(p)
+	}
+	return err
+}
+
+// arrived keeps what has been read into one of readBuffers.
+func (s *session) arrived(p []byte) {
+	s.stream.prefix = bytes.Clone(p)
+	returnReadBuffer(p)
+}
+
+// readUnwatched is readable where the socket cannot be watched: it holds its memory while it waits.
+func (s *session) readUnwatched() error {
+	size := 512
+	if s.form.events() { // of which nothing is to come
+		size = 64
+	}
+	p := make([]byte, size)
+	n, err := io.ReadAtLeast(s.stream.Conn, p, 1)
+	s.stream.prefix = p[:n]
+	return err
+}
+
+// handle handles the first of what has arrived.
+func (s *session) handle() error {
+	if s.form.events() {
+		s.stream.prefix = nil // it means nothing
+		return nil
+	}
+	return s.handleFrame()
+}
+
+// Buffers for what arrives on silent connections.
+var readBuffers = sync.Pool{New: func() any { return new([quickSize]byte) }}
+
+func takeReadBuffer() []byte    { return readBuffers.Get().(*[quickSize]byte)[:] }
+func returnReadBuffer(p []byte) { readBuffers.Put((*[quickSize]byte)(p[:quickSize])) }

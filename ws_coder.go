@@ -1,0 +1,136 @@
+package gpoll
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"net/http"
+
+	"github.com/coder/websocket"
+)
+
+// What coder/websocket does: the handshake, and the messages that are not simple: fragments, large ones, close frames
+// and what breaks the protocol. A connection of it lives for one handshake or one message, and holds nothing
+// afterwards. TestCoderReadsOneMessage pins what this needs of it: it reads through the bufio.Reader that Hijack
+// returned and keeps nothing of what it read elsewhere, writes control frames through the bufio.Writer, sets no
+// deadlines, and CloseNow sends nothing.
+
+// accept does the handshake and takes the connection from net/http.
+func (s *session) accept(w http.ResponseWriter, r *http.Request) error {
+	ws, err := s.open(hijacking{w, s}, r)
+	if err != nil {
+		return err
+	}
+	_ = ws.CloseNow() // it only forgets: see readSide
+	return nil
+}
+
+// open makes a connection of coder/websocket.
+func (s *session) open(w http.ResponseWriter, r *http.Request) (*websocket.Conn, error) {
+	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{
+		Subprotocols:       []string{subprotocol},
+		InsecureSkipVerify: true, // originAllowed has decided, by the whole origin and not the host alone
+		CompressionMode:    websocket.CompressionDisabled,
+		OnPongReceived:     s.ponged,
+	})
+	if err != nil {
+		return nil, err
+	}
+	ws.SetReadLimit(int64(max(s.b.set.maxMessage, maxBody)))
+	return ws, nil
+}
+
+// readMessage reads a message of which something has arrived, and the control frames before and within it. data is
+// the caller's to keep. What has been read beyond the message is in prefix afterwards. An error ends the session: the
+// peer has been told why, where the protocol wants that.
+func (s *session) readMessage() (opcode byte, data []byte, err error) {
+	h := &reopening{session: s, header: http.Header{}}
+	ws, err := s.open(h, handshake)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer func() { _ = ws.CloseNow() }()
+	typ, r, err := ws.Reader(context.Background())
+	if err != nil {
+		return 0, nil, err
+	}
+	if data, err = io.ReadAll(r); err != nil {
+		return 0, nil, err
+	}
+	if beyond, _ := h.in.Peek(h.in.Buffered()); len(beyond) > 0 { // what is buffered can be peeked at
+		s.stream.prefix = append(bytes.Clone(beyond), s.stream.prefix...)
+	}
+	return byte(typ), data, nil // a message's type is its opcode
+}
+
+// ponged is the callback of coder/websocket.
+func (s *session) ponged(context.Context, []byte) { s.awaiting.Store(false) }
+
+// hijacking gives coder/websocket the session's stream in the place of net/http's connection.
+type hijacking struct {
+	http.ResponseWriter
+	session *session
+}
+
+func (h hijacking) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	if err := h.session.hijack(h.ResponseWriter); err != nil {
+		return nil, nil, err
+	}
+	conn, rw := h.session.sides()
+	return conn, rw, nil
+}
+
+// Unwrap keeps http.ResponseController working.
+func (h hijacking) Unwrap() http.ResponseWriter { return h.ResponseWriter }
+
+// reopening is the http.ResponseWriter of a handshake that took place before.
+type reopening struct {
+	session *session
+	header  http.Header
+	in      *bufio.Reader // what coder/websocket reads from
+}
+
+func (o *reopening) Header() http.Header         { return o.header }
+func (o *reopening) Write(p []byte) (int, error) { return len(p), nil }
+func (o *reopening) WriteHeader(int)             {}
+
+func (o *reopening) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw := o.session.sides()
+	o.in = rw.Reader
+	return conn, rw, nil
+}
+
+// handshake is what coder/websocket wants to see.
+var handshake = &http.Request{Method: http.MethodGet, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+	Header: http.Header{
+		"Connection":            {"Upgrade"},
+		"Upgrade":               {"websocket"},
+		"Sec-Websocket-Version": {"13"},
+		"Sec-Websocket-Key":     {"AAAAAAAAAAAAAAAAAAAAAA=="},
+	}}
+
+// sides returns what coder/websocket reads from and writes its control frames to.
+func (s *session) sides() (net.Conn, *bufio.ReadWriter) {
+	in, out := bufio.NewReaderSize(&s.stream, 512), bufio.NewWriterSize(controlWriter{s}, 160)
+	return readSide{&s.stream}, bufio.NewReadWriter(in, out)
+}
+
+// A readSide is the connection as coder/websocket has it. It does not close what it does not own.
+type readSide struct{ *stream }
+
+// Close does nothing: the session closes the stream when reading ends.
+func (readSide) Close() error { return nil }
+
+// A controlWriter takes coder/websocket's control frames.
+type controlWriter struct{ session *session }
+
+func (w controlWriter) Write(frame []byte) (int, error) {
+	if p := bytes.Clone(frame); p[0] == 0x80|opClose {
+		w.session.sendLast(p, false)
+	} else {
+		w.session.sendControl(p)
+	}
+	return len(frame), nil
+}
