@@ -380,7 +380,7 @@ func (a *attach) touch(d time.Duration) {
 type operation struct {
 	asked  []string                                         // topics that the Grant has to allow
 	change func(named []string) (now []string, no *refusal) // nil: nothing changes
-	answer func(at Position) []byte                         // nil: none
+	answer func(at Position) []byte                         // JSON; nil: none
 }
 
 // post lets the goroutine that serves the attach do op. A client on the inline path gets a goroutine for it.
@@ -438,7 +438,7 @@ func (a *attach) operate(buf []byte) []byte {
 		default:
 			c.setTopicsLocked(named, a.grantee.given())
 			if op.answer != nil {
-				buf = append(buf, op.answer(a.cursor)...)
+				buf = a.appendAnswer(buf, op.answer(a.cursor))
 			}
 		}
 		a.ops = a.ops[1:]
@@ -457,7 +457,7 @@ func (a *attach) operate(buf []byte) []byte {
 // complain appends why an operation was not done.
 func (a *attach) complain(buf []byte, why *refusal) []byte {
 	a.client.routine.b.counts.refused.add(why.code)
-	return append(buf, errorFrame(why)...)
+	return a.appendAnswer(buf, errorJSON(why))
 }
 
 // without returns the strings of s that are not in minus.

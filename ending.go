@@ -39,6 +39,8 @@ var (
 
 	endSlow = &ending{&refusal{status: http.StatusServiceUnavailable, code: "slow",
 		message: "the connection did not keep up; come back with the cursor"}, closeSlow}
+	// The client has asked for it.
+	endLeft = &ending{&refusal{code: "left"}, websocket.StatusNormalClosure}
 	// The connection is gone: nobody is there to be told.
 	endGone = &ending{&refusal{code: "gone"}, 0}
 

@@ -71,9 +71,12 @@ func (s *session) receive(opcode byte, data []byte) {
 	case s.attach == nil || s.form == formFrame: // without an attach the connection has been closed
 		s.reject(&ending{refuseBad("this address takes no messages", ""), websocket.StatusUnsupportedData})
 	default:
-		s.obey(data)
+		s.attach.obey(data)
 	}
 }
+
+// appendAnswer appends the answer to a command as the client gets it: only gpoll.v1 brings commands.
+func (a *attach) appendAnswer(b, answer []byte) []byte { return appendFrame(b, opText, answer) }
 
 // reject closes the connection for a message.
 func (s *session) reject(why *ending) {

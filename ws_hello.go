@@ -1,33 +1,12 @@
 package gpoll
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"time"
 
 	"github.com/coder/websocket"
 )
-
-// A command is a frame that a client of gpoll.v1 sends: one of its fields.
-type command struct {
-	Hello       *hello          `json:"hello"`
-	Subscribe   []string        `json:"subscribe"`
-	Unsubscribe []string        `json:"unsubscribe"`
-	Leave       bool            `json:"leave"`
-	Send        json.RawMessage `json:"send"`
-	Publish     json.RawMessage `json:"publish"`
-	Request     json.RawMessage `json:"request"`
-}
-
-// hello is the first frame of gpoll.v1: what the query says elsewhere, and a credential that no URL should hold.
-type hello struct {
-	ClientID      string   `json:"client-id"`
-	Topics        []string `json:"topics"`
-	After         string   `json:"after"`
-	Last          int      `json:"last"`
-	Authorization string   `json:"authorization"`
-}
 
 // greet answers the hello, or says why not.
 func (s *session) greet(data []byte) {
@@ -128,74 +107,4 @@ func (s *session) welcome(c *Client, position Position) []byte {
 	spread := min(max(time.Duration(clients)*time.Second/500, 100*time.Millisecond), 30*time.Second)
 	return fmt.Appendf(nil, `{"welcome":{"client-id":"%s","position":"%s","heartbeat_ms":%d,"spread_ms":%d}}`,
 		c.ID(), position, s.b.set.heartbeat.Milliseconds(), spread.Milliseconds())
-}
-
-// obey does what a frame of gpoll.v1 asks.
-func (s *session) obey(data []byte) {
-	var cmd command
-	if err := decodeStrict(data, &cmd); err != nil {
-		s.complain(refuseBad("bad-request", `a frame is one of {"subscribe":["…"]}, {"unsubscribe":["…"]}, {"leave":true}`))
-		return
-	}
-	a := s.attach
-	switch {
-	case cmd.Leave:
-		s.b.remove(a.client, &ending{&refusal{code: "left"}, websocket.StatusNormalClosure})
-	case cmd.Subscribe != nil:
-		s.subscribe(cmd.Subscribe)
-	case cmd.Unsubscribe != nil:
-		topics, no := s.b.checkTopics(cmd.Unsubscribe)
-		if no != nil {
-			s.complain(no)
-			return
-		}
-		a.post(operation{
-			change: func(had []string) ([]string, *refusal) { return without(had, topics), nil },
-			answer: func(at Position) []byte { return subscriptionFrame("unsubscribed", topics, at) },
-		})
-	case cmd.Hello != nil:
-		s.complain(refuseBad("bad-request", "the hello was sent already"))
-	default:
-		s.complain(refuseBad("unsupported", "this server takes subscribe, unsubscribe and leave"))
-	}
-}
-
-func (s *session) subscribe(named []string) {
-	topics, no := s.b.checkTopics(named)
-	if no != nil {
-		s.complain(no)
-		return
-	}
-	most := s.b.set.maxTopics
-	s.attach.post(operation{
-		asked: topics,
-		change: func(had []string) ([]string, *refusal) {
-			now := union(had, topics)
-			if len(now) > most {
-				return had, refuseBad("too-many-topics", fmt.Sprintf("that would be more than %d topics (Broadcaster.MaxTopics)", most))
-			}
-			return now, nil
-		},
-		answer: func(at Position) []byte { return subscriptionFrame("subscribed", topics, at) },
-	})
-}
-
-// complain answers a command that cannot be obeyed, in its place in the stream. The session goes on.
-func (s *session) complain(why *refusal) {
-	s.attach.post(operation{change: func(had []string) ([]string, *refusal) { return had, why }})
-}
-
-func errorFrame(why *refusal) []byte {
-	return appendFrame(nil, opText, fmt.Appendf(nil, `{"error":{"code":%q,"message":%s}}`, why.code, appendJSONString(nil, why.message)))
-}
-
-func subscriptionFrame(what string, topics []string, at Position) []byte {
-	if topics == nil {
-		topics = []string{}
-	}
-	list, err := json.Marshal(topics)
-	if err != nil {
-		panic(err) // strings
-	}
-	return appendFrame(nil, opText, fmt.Appendf(nil, `{"%s":{"topics":%s,"position":"%s"}}`, what, list, at))
 }

@@ -1,0 +1,107 @@
+package gpoll
+
+import (
+	"encoding/json"
+	"fmt"
+)
+
+// What the clients of streams ask for, whatever brings it. A command comes as JSON, and is obeyed for the attach of
+// its client; the answer goes out in the stream, in its place among the messages.
+
+// A command is one of its fields.
+type command struct {
+	Hello       *hello          `json:"hello"`
+	Subscribe   []string        `json:"subscribe"`
+	Unsubscribe []string        `json:"unsubscribe"`
+	Leave       bool            `json:"leave"`
+	Send        json.RawMessage `json:"send"`
+	Publish     json.RawMessage `json:"publish"`
+	Request     json.RawMessage `json:"request"`
+}
+
+// hello is the first command on a connection whose request says nothing: what the query says elsewhere, and a
+// credential that no URL should hold. There is no attach before it.
+type hello struct {
+	ClientID      string   `json:"client-id"`
+	Topics        []string `json:"topics"`
+	After         string   `json:"after"`
+	Last          int      `json:"last"`
+	Authorization string   `json:"authorization"`
+}
+
+// obey does what a command asks. It keeps nothing of data.
+func (a *attach) obey(data []byte) {
+	b := a.client.routine.b
+	var cmd command
+	if err := decodeStrict(data, &cmd); err != nil {
+		a.refuse(refuseBad("bad-request",
+			`a frame is one of {"subscribe":["…"]}, {"unsubscribe":["…"]}, {"leave":true}`))
+		return
+	}
+	switch {
+	case cmd.Leave:
+		b.remove(a.client, endLeft)
+	case cmd.Subscribe != nil:
+		a.subscribe(cmd.Subscribe)
+	case cmd.Unsubscribe != nil:
+		a.unsubscribe(cmd.Unsubscribe)
+	case cmd.Hello != nil:
+		a.refuse(refuseBad("bad-request", "the hello was sent already"))
+	default:
+		a.refuse(refuseBad("unsupported", "this server takes subscribe, unsubscribe and leave"))
+	}
+}
+
+func (a *attach) subscribe(named []string) {
+	b := a.client.routine.b
+	topics, no := b.checkTopics(named)
+	if no != nil {
+		a.refuse(no)
+		return
+	}
+	most := b.set.maxTopics
+	a.post(operation{
+		asked: topics,
+		change: func(had []string) ([]string, *refusal) {
+			now := union(had, topics)
+			if len(now) > most {
+				return had, refuseBad("too-many-topics",
+					fmt.Sprintf("that would be more than %d topics (Broadcaster.MaxTopics)", most))
+			}
+			return now, nil
+		},
+		answer: func(at Position) []byte { return subscriptionJSON("subscribed", topics, at) },
+	})
+}
+
+func (a *attach) unsubscribe(named []string) {
+	topics, no := a.client.routine.b.checkTopics(named)
+	if no != nil {
+		a.refuse(no)
+		return
+	}
+	a.post(operation{
+		change: func(had []string) ([]string, *refusal) { return without(had, topics), nil },
+		answer: func(at Position) []byte { return subscriptionJSON("unsubscribed", topics, at) },
+	})
+}
+
+// refuse answers a command that cannot be obeyed. The session goes on.
+func (a *attach) refuse(why *refusal) {
+	a.post(operation{change: func(had []string) ([]string, *refusal) { return had, why }})
+}
+
+func errorJSON(why *refusal) []byte {
+	return fmt.Appendf(nil, `{"error":{"code":%q,"message":%s}}`, why.code, appendJSONString(nil, why.message))
+}
+
+func subscriptionJSON(what string, topics []string, at Position) []byte {
+	if topics == nil {
+		topics = []string{}
+	}
+	list, err := json.Marshal(topics)
+	if err != nil {
+		panic(err) // strings
+	}
+	return fmt.Appendf(nil, `{"%s":{"topics":%s,"position":"%s"}}`, what, list, at)
+}
