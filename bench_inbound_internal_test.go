@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/corvuscrypto/gpoll/internal/frame"
 )
 
 // What a message from a client costs, between its arrival and the point where a handler has it. "read", "message" and
@@ -138,7 +140,7 @@ func sends(b *testing.B, conn net.Conn, p []byte) {
 }
 
 func readsMessage(b *testing.B, s *session) {
-	if opcode, data, err := s.readFrame(); err != nil || opcode != opText || len(data) != 100 {
+	if opcode, data, err := s.readFrame(); err != nil || opcode != frame.Text || len(data) != 100 {
 		b.Fatal(opcode, len(data), err)
 	}
 }

@@ -3,9 +3,10 @@ package gpoll
 import (
 	"bytes"
 	"encoding/base64"
-	"encoding/binary"
 	"encoding/json"
 	"strings"
+
+	"github.com/corvuscrypto/gpoll/internal/frame"
 )
 
 // A form is how a message stands on a wire. Each is made when it is first asked for, and its bytes are shared by every client; see
@@ -34,13 +35,13 @@ func (rec *record) in(f form) []byte {
 	case formElement:
 		made = rec.element()
 	case formFrame:
-		opcode := opText
+		opcode := frame.Text
 		if rec.binary {
-			opcode = opBinary
+			opcode = frame.Binary
 		}
-		made = appendFrame(nil, opcode, rec.data)
+		made = frame.Append(nil, opcode, rec.data)
 	case formJSONFrame:
-		made = appendFrame(nil, opText, rec.in(formElement))
+		made = frame.Append(nil, frame.Text, rec.in(formElement))
 	case formEvent:
 		made = rec.event()
 	case formJSONEvent:
@@ -137,36 +138,13 @@ func appendEventID(b []byte, pos Position) []byte {
 	return append(b, '\n')
 }
 
-// WebSocket opcodes (RFC 6455, section 11.8).
-const (
-	opText   byte = 1
-	opBinary byte = 2
-	opClose  byte = 8
-	opPing   byte = 9
-	opPong   byte = 10
-)
-
-// appendFrame appends a whole, unmasked frame (RFC 6455, section 5.2).
-func appendFrame[T string | []byte](b []byte, opcode byte, payload T) []byte {
-	b = append(b, 0x80|opcode)
-	switch n := len(payload); {
-	case n < 126:
-		b = append(b, byte(n))
-	case n < 1<<16:
-		b = binary.BigEndian.AppendUint16(append(b, 126), uint16(n))
-	default:
-		b = binary.BigEndian.AppendUint64(append(b, 127), uint64(n))
-	}
-	return append(b, payload...)
-}
-
 // appendItem appends an item in a form of SSE or WebSocket. A gap has no plain WebSocket frame: the caller closes instead.
 func appendItem(b []byte, it *item, f form) []byte {
 	switch {
 	case it.rec != nil:
 		return append(b, it.rec.in(f)...)
 	case f == formJSONFrame:
-		return appendFrame(b, opText, gapElement(it.gap))
+		return frame.Append(b, frame.Text, gapElement(it.gap))
 	default:
 		return appendEvent(b, "gap", it.pos, gapJSON(it.gap))
 	}

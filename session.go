@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"sync/atomic"
 	"time"
+
+	"github.com/corvuscrypto/gpoll/internal/frame"
 )
 
 // A session is an attach on a connection of its own: a WebSocket, or SSE over HTTP/1.1. It has a stream, which the routine writes
@@ -49,9 +51,9 @@ func (s *session) begin(c *Client, o attachOptions, head []byte) {
 	var first []byte
 	switch s.form {
 	case formFrame:
-		first = appendFrame(nil, opText, registrationJSON(c))
+		first = frame.Append(nil, frame.Text, registrationJSON(c))
 	case formJSONFrame:
-		first = appendFrame(nil, opText, s.welcome(c, a.cursor))
+		first = frame.Append(nil, frame.Text, s.welcome(c, a.cursor))
 	default:
 		first = a.firstEvent()
 	}
@@ -282,7 +284,7 @@ func (s *session) sendEnd(why *ending, ofAttach bool) {
 		return
 	}
 	payload := append([]byte{byte(why.closeCode >> 8), byte(why.closeCode)}, why.closeReason()...)
-	s.sendLast(appendFrame(nil, opClose, payload), ofAttach)
+	s.sendLast(frame.Append(nil, frame.Close, payload), ofAttach)
 }
 
 // sendLast sends the last frame, after what was partly written, within WriteTimeout. When there was one before, that one is told.
@@ -432,7 +434,7 @@ func (s *session) beat(r *routine) {
 			return
 		}
 		s.awaiting.Store(true)
-		s.sendControl(appendFrame(nil, opPing, ""))
+		s.sendControl(frame.Append(nil, frame.Ping, ""))
 		next = set.pongTimeout
 	}
 	a.touch(next)
@@ -447,7 +449,7 @@ func (s *session) appendBeat(b []byte, at Position) []byte {
 	case s.form.events():
 		return appendHeartbeat(b, at)
 	case s.form == formJSONFrame:
-		return appendFrame(b, opText, positionJSON(at))
+		return frame.Append(b, frame.Text, positionJSON(at))
 	}
 	return b
 }

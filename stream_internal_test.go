@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/corvuscrypto/gpoll/internal/frame"
 )
 
 // A descriptor that somebody closed behind gpoll's back is another connection's at once: nothing of the old one's is written to it.
@@ -118,7 +120,7 @@ func TestPongInPieces(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	pong := []byte{0x80 | opPong, 0x80 | 4, 1, 2, 3, 4, 'a', 'b', 'c', 'd'}
+	pong := []byte{0x80 | frame.Pong, 0x80 | 4, 1, 2, 3, 4, 'a', 'b', 'c', 'd'}
 	for split := 1; split < len(pong); split++ {
 		s := &session{b: &Broadcaster{}, form: formFrame}
 		s.stream.init(conn, slices.Clone(pong[:split]), time.Second)

@@ -9,6 +9,8 @@ import (
 	"net/http"
 
 	"github.com/coder/websocket"
+
+	"github.com/corvuscrypto/gpoll/internal/frame"
 )
 
 // What coder/websocket does: the handshake, and the messages that are not simple: fragments, large ones, close frames
@@ -126,11 +128,11 @@ func (readSide) Close() error { return nil }
 // A controlWriter takes coder/websocket's control frames.
 type controlWriter struct{ session *session }
 
-func (w controlWriter) Write(frame []byte) (int, error) {
-	if p := bytes.Clone(frame); p[0] == 0x80|opClose {
-		w.session.sendLast(p, false)
+func (w controlWriter) Write(p []byte) (int, error) {
+	if kept := bytes.Clone(p); p[0] == 0x80|frame.Close {
+		w.session.sendLast(kept, false)
 	} else {
-		w.session.sendControl(p)
+		w.session.sendControl(kept)
 	}
-	return len(frame), nil
+	return len(p), nil
 }

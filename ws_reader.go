@@ -25,7 +25,7 @@ func (s *session) handleFrame() error {
 	}
 	switch opcode {
 	case frame.Ping:
-		s.sendControl(appendFrame(nil, opPong, payload))
+		s.sendControl(frame.Append(nil, frame.Pong, payload))
 	case frame.Pong:
 		s.awaiting.Store(false)
 	default:
@@ -76,7 +76,7 @@ func (s *session) receive(opcode byte, data []byte) {
 }
 
 // appendAnswer appends the answer to a command as the client gets it: only gpoll.v1 brings commands.
-func (a *attach) appendAnswer(b, answer []byte) []byte { return appendFrame(b, opText, answer) }
+func (a *attach) appendAnswer(b, answer []byte) []byte { return frame.Append(b, frame.Text, answer) }
 
 // reject closes the connection for a message.
 func (s *session) reject(why *ending) {

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/corvuscrypto/gpoll/internal/frame"
 )
 
 // A script is a connection whose peer has sent everything and has gone. Each read brings a part of it.
@@ -138,7 +140,7 @@ func conclude(s *session, conn *script, err error) outcome {
 	o := outcome{failed: !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF)}
 	for p := conn.written; len(p) > 0; {
 		end, _ := begunFrames(p, 1, s.form)
-		if p[0] == 0x80|opPong {
+		if p[0] == 0x80|frame.Pong {
 			o.pongs = append(o.pongs, string(p[:end]))
 		} else {
 			o.frames = append(o.frames, string(p[:end]))
@@ -267,7 +269,7 @@ func compareReaders(t *testing.T, f form, sent, cuts []byte) {
 func TestCoderReadsOneMessage(t *testing.T) {
 	message := join(sentFrame(0x89, "before"), sentFrame(0x01, "one "), sentFrame(0x89, "within"), sentFrame(0x8a, ""),
 		sentFrame(0x80, "message"))
-	pongs := join(appendFrame(nil, opPong, "before"), appendFrame(nil, opPong, "within"))
+	pongs := join(frame.Append(nil, frame.Pong, "before"), frame.Append(nil, frame.Pong, "within"))
 	beyond := join(sentFrame(0x81, "next"), sentFrame(0x01, strings.Repeat("x", 900)), sentFrame(0x80, "")[:3])
 	all := join(message, beyond)
 	for cut := range all {
@@ -281,7 +283,7 @@ func TestCoderReadsOneMessage(t *testing.T) {
 			s.stream.init(conn, all[:cut:cut], time.Second)
 			s.awaiting.Store(true)
 			opcode, data, err := s.readMessage()
-			if err != nil || opcode != opText || string(data) != "one message" {
+			if err != nil || opcode != frame.Text || string(data) != "one message" {
 				t.Fatalf("cut at %d: opcode %d, %q, %v", cut, opcode, data, err)
 			}
 			if s.awaiting.Load() {
@@ -352,7 +354,7 @@ func TestSimpleMessageAllocates(t *testing.T) {
 			t.Fatal(err)
 		}
 		opcode, data, err := s.readFrame()
-		if err != nil || opcode != opText || len(data) != 100 || s.stream.prefix != nil {
+		if err != nil || opcode != frame.Text || len(data) != 100 || s.stream.prefix != nil {
 			t.Fatal(opcode, data, err)
 		}
 		if kept == nil {
