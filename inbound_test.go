@@ -114,3 +114,26 @@ func TestHelloNotUTF8(t *testing.T) {
 		t.Errorf("%d clients, refused: %v", st.Clients, st.Refused)
 	}
 }
+
+// What has arrived of a message when its connection ends is no message, although it may read like one.
+func TestCutMessage(t *testing.T) {
+	leave := `text {"leave":true}`
+	first := clientFrame(t, leave)
+	first[0] = 0x01
+	large := clientFrame(t, leave+strings.Repeat(" ", 3000))
+	for name, sent := range map[string][]byte{"a first fragment": first, "512 of a large frame": large[:8+512]} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := start(t, setup{memory: true})
+				c := s.stream(t, "gpoll.v1", "0", "")
+				c.Write(sent)
+				synctest.Wait()
+				c.Conn.Close()
+				synctest.Wait()
+				if st := s.Stats(); st.Clients != 1 || st.Attached["websocket"] != 0 {
+					t.Errorf("%d clients, %d attached: the command was obeyed", st.Clients, st.Attached["websocket"])
+				}
+			})
+		})
+	}
+}

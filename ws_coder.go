@@ -58,7 +58,10 @@ func (s *session) readMessage() (opcode byte, data []byte, err error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	if data, err = io.ReadAll(r); err != nil {
+	if data, err = io.ReadAll(r); err == nil {
+		err = h.from.err // see readSide
+	}
+	if err != nil {
 		return 0, nil, err
 	}
 	if beyond, _ := h.in.Peek(h.in.Buffered()); len(beyond) > 0 { // what is buffered can be peeked at
@@ -91,6 +94,7 @@ func (h hijacking) Unwrap() http.ResponseWriter { return h.ResponseWriter }
 type reopening struct {
 	session *session
 	header  http.Header
+	from    *readSide
 	in      *bufio.Reader // what coder/websocket reads from
 }
 
@@ -99,9 +103,9 @@ func (o *reopening) Write(p []byte) (int, error) { return len(p), nil }
 func (o *reopening) WriteHeader(int)             {}
 
 func (o *reopening) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	conn, rw := o.session.sides()
-	o.in = rw.Reader
-	return conn, rw, nil
+	from, rw := o.session.sides()
+	o.from, o.in = from, rw.Reader
+	return from, rw, nil
 }
 
 // handshake is what coder/websocket wants to see.
@@ -114,16 +118,29 @@ var handshake = &http.Request{Method: http.MethodGet, Proto: "HTTP/1.1", ProtoMa
 	}}
 
 // sides returns what coder/websocket reads from and writes its control frames to.
-func (s *session) sides() (net.Conn, *bufio.ReadWriter) {
+func (s *session) sides() (*readSide, *bufio.ReadWriter) {
 	in, out := bufio.NewReaderSize(&s.stream, 512), bufio.NewWriterSize(controlWriter{s}, 160)
-	return readSide{&s.stream}, bufio.NewReadWriter(in, out)
+	return &readSide{stream: &s.stream}, bufio.NewReadWriter(in, out)
 }
 
-// A readSide is the connection as coder/websocket has it. It does not close what it does not own.
-type readSide struct{ *stream }
+// A readSide is the connection as coder/websocket has it. It does not close what it does not own, and notes the end of
+// reading: where a connection ends within a message, coder/websocket takes that for the message's end.
+type readSide struct {
+	*stream
+	err error
+}
+
+func (r *readSide) Read(p []byte) (int, error) {
+	n, err := r.stream.Read(p)
+	if n > 0 { // the message may be whole; an error comes again
+		return n, nil
+	}
+	r.err = err
+	return n, err
+}
 
 // Close does nothing: the session closes the stream when reading ends.
-func (readSide) Close() error { return nil }
+func (*readSide) Close() error { return nil }
 
 // A controlWriter takes coder/websocket's control frames.
 type controlWriter struct{ session *session }

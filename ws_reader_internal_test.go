@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -24,16 +25,18 @@ type script struct {
 	sent []byte
 	cuts []byte // the size of each read, less 1; behind the last one a read brings all there is
 
+	ended     bool // a read has told so
 	written   []byte
-	closed    bool
-	deadlines int
+	closed    atomic.Bool
+	deadlines atomic.Int32
 }
 
 func (c *script) Read(p []byte) (int, error) {
 	switch {
-	case c.closed:
+	case c.closed.Load():
 		return 0, net.ErrClosed
 	case len(c.sent) == 0:
+		c.ended = true
 		return 0, io.EOF
 	}
 	if len(c.cuts) > 0 {
@@ -50,12 +53,12 @@ func (c *script) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (c *script) Close() error                     { c.closed = true; return nil }
+func (c *script) Close() error                     { c.closed.Store(true); return nil }
 func (c *script) LocalAddr() net.Addr              { return &net.TCPAddr{} }
 func (c *script) RemoteAddr() net.Addr             { return &net.TCPAddr{} }
-func (c *script) SetDeadline(time.Time) error      { c.deadlines++; return nil }
-func (c *script) SetReadDeadline(time.Time) error  { c.deadlines++; return nil }
-func (c *script) SetWriteDeadline(time.Time) error { c.deadlines++; return nil }
+func (c *script) SetDeadline(time.Time) error      { c.deadlines.Add(1); return nil }
+func (c *script) SetReadDeadline(time.Time) error  { c.deadlines.Add(1); return nil }
+func (c *script) SetWriteDeadline(time.Time) error { c.deadlines.Add(1); return nil }
 
 // sentFrame is a frame as a client sends it. first is its first byte.
 func sentFrame(first byte, payload string) []byte {
@@ -125,6 +128,9 @@ func readByCoder(t *testing.T, b *Broadcaster, f form, sent, cuts []byte) outcom
 	defer ws.CloseNow()
 	for {
 		typ, data, err := ws.Read(context.Background())
+		if err == nil && conn.ended {
+			err = io.ErrUnexpectedEOF // it takes what is there of a message for the whole
+		}
 		if err != nil {
 			synctest.Wait()
 			return conclude(s, conn, err)
@@ -219,6 +225,8 @@ func FuzzInbound(f *testing.F) {
 		join(subscribe, sentFrame(bye, ""), subscribe),
 		join(subscribe, sentFrame(bye, "\x03"), subscribe),
 		join(subscribe, sentFrame(bye, "\x03\xed"), subscribe), // 1005 is not for the wire
+		join(subscribe, sentFrame(0x01, `{"leave":true}`)),     // and nothing more
+		join(subscribe, spaced(4096)[:8+512]),
 		subscribe[:7], subscribe[:1], nil,
 	} {
 		for _, plain := range []bool{false, true} {
@@ -295,8 +303,8 @@ func TestCoderReadsOneMessage(t *testing.T) {
 			if !bytes.Equal(conn.written, pongs) {
 				t.Fatalf("cut at %d: wrote %q, want %q", cut, conn.written, pongs)
 			}
-			if conn.closed || conn.deadlines > 0 {
-				t.Fatalf("cut at %d: closed: %v, %d deadlines", cut, conn.closed, conn.deadlines)
+			if conn.closed.Load() || conn.deadlines.Load() > 0 {
+				t.Fatalf("cut at %d: closed: %v, %d deadlines", cut, conn.closed.Load(), conn.deadlines.Load())
 			}
 		}
 	}
@@ -312,8 +320,8 @@ func TestCoderShakesHands(t *testing.T) {
 		t.Fatal(err)
 	}
 	accepted := w.Code == http.StatusSwitchingProtocols && w.Header().Get("Sec-Websocket-Accept") != ""
-	if !accepted || len(conn.written) > 0 || conn.closed {
-		t.Errorf("answered %d %v, wrote %q, closed: %v", w.Code, w.Header(), conn.written, conn.closed)
+	if !accepted || len(conn.written) > 0 || conn.closed.Load() {
+		t.Errorf("answered %d %v, wrote %q, closed: %v", w.Code, w.Header(), conn.written, conn.closed.Load())
 	}
 	if !bytes.Equal(s.stream.prefix, behind) || len(conn.sent) != len(sentFrame(0x89, "later")) {
 		t.Errorf("%q has been kept, and %d bytes were not read", s.stream.prefix, len(conn.sent))
