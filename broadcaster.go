@@ -20,7 +20,7 @@ import (
 //
 // A bad setting panics when the Broadcaster is mounted, by the field's name, and is the error of Publish. A Broker that cannot be
 // followed yet is the error of Publish and a 500, and is tried again at the next use. A Broadcaster has
-// goroutines only while it has clients; Shutdown ends them. All methods may be called concurrently.
+// goroutines only while it has clients; Shutdown ends them (those of a Listener end with its Close). All methods may be called concurrently.
 type Broadcaster struct {
 	// RoutineMaxClients is how many clients one routine serves. Default 1000. A routine is one goroutine: many small ones
 	// spread the work over the processors, few large ones cost less for each message.

@@ -7,7 +7,7 @@ import (
 	"unique"
 )
 
-// A poll on a connection of Listener is parked: it has no goroutine that waits for messages. The routine answers it, and
+// A poll on a connection that is kept is parked: it has no goroutine that waits for messages. The routine answers it, and
 // the connection's reader, which waits for the next request, takes it back when the client sends more or goes away.
 //
 // hotClient.mode, which routine.mu guards, says whose the poll is:
@@ -40,7 +40,7 @@ func (c *pollConn) begin(rep *repeat, after Position) pollBegun {
 		}
 	}
 	if c.idle > 0 { // the connection is not idle while its poll waits
-		_ = c.Conn.SetReadDeadline(time.Time{}) // Read reports a closed connection
+		c.idleUntil(time.Time{})
 	}
 	req := rep.req
 	req.after, req.arrived = after, b.arrivals.Add(1)
@@ -141,7 +141,7 @@ func (c *pollConn) resume(of *Client) {
 // idleAgain begins the server's time-out between two requests.
 func (c *pollConn) idleAgain() {
 	if c.idle > 0 {
-		_ = c.Conn.SetReadDeadline(time.Now().Add(c.idle)) // Read reports a closed connection
+		c.idleUntil(time.Now().Add(c.idle))
 	}
 }
 
@@ -275,12 +275,12 @@ func (c *pollConn) finish(a *attach) {
 	}
 }
 
-// dismissLocked answers a parked poll before its connection is closed.
-func (c *pollConn) dismissLocked() {
+// dismissLocked answers a parked poll before its connection is closed. drain closes it when an answer is under way.
+func (c *pollConn) dismissLocked(why *refusal) {
+	c.closed = true
 	if c.parked == nil {
 		return
 	}
-	why := c.b.refuseShutdown()
 	if a := c.parked; !c.poll.end(false) && a.ending.Load() != nil {
 		why = a.ending.Load().refusal
 	}

@@ -43,6 +43,15 @@ func (rep *repeat) match(p []byte) (after Position, ok bool) {
 	return Position{rep.req.after.Epoch, seq}, ok
 }
 
+// text is the poll with that cursor.
+func (rep *repeat) text(after Position) []byte {
+	text := []byte(rep.head)
+	if !rep.req.after.IsZero() {
+		text = strconv.AppendUint(text, after.Seq, 10)
+	}
+	return append(text, rep.tail...)
+}
+
 // match returns the poll that p repeats, or nil.
 func (c *pollConn) match(p []byte) (*repeat, Position) {
 	for _, rep := range c.repeats {
@@ -51,25 +60,6 @@ func (c *pollConn) match(p []byte) (*repeat, Position) {
 		}
 	}
 	return nil, Position{}
-}
-
-// handUp notes what net/http gets.
-func (c *pollConn) handUp(p []byte) {
-	if len(p) == 0 {
-		return
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.fresh = false
-	c.reads++
-	switch {
-	case c.lost:
-	case c.whole || len(c.seen)+len(p) > maxRepeat: // the request before it was no poll, or this is too much for one
-		c.lost, c.seen = true, nil
-	default:
-		c.seen = append(c.seen, p...)
-	}
-	c.whole = endsHead(p)
 }
 
 // endsHead reports whether p ends where a request's head does, and no other does in it. To net/http a line ends with LF.
@@ -81,12 +71,12 @@ func endsHead(p []byte) bool {
 // A claim is what the handler of a poll knows of its connection. It is nil, and its methods do nothing, where the connection is none of
 // Listener's or answers nothing by itself.
 type claim struct {
-	conn  *pollConn
+	conn  *servedConn
 	req   request
 	reads uint32
 	asker *http.Request // of repeat
 
-	// What the connection has seen of the answer. Guarded by its stream.mu, since middleware may write from a goroutine
+	// What the connection has seen of the answer. Guarded by the pollConn's stream.mu, since middleware may write from a goroutine
 	// other than the handler's.
 	head    []byte // up to the empty line, at most maxRepeat bytes
 	body    bool   // head is whole
@@ -103,13 +93,19 @@ func (b *Broadcaster) claim(r *http.Request, req *request) *claim {
 	if c == nil {
 		return nil
 	}
-	k := &claim{conn: c, req: *req}
+	c.mu.Lock()
+	s, reads := c.served, uint32(0)
+	if s != nil {
+		reads = s.reads
+	}
+	c.mu.Unlock()
+	if s == nil { // net/http has not waited for its handler
+		return nil
+	}
+	k := &claim{conn: s, req: *req, reads: reads}
 	if b.Authorize != nil {
 		k.asker = r.Clone(context.WithoutCancel(r.Context()))
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	k.reads = c.reads
 	return k
 }
 
@@ -123,8 +119,8 @@ func (k *claim) watch(out *answer) {
 
 // see takes bytes that are about to be written.
 func (k *claim) see(p []byte) {
-	k.conn.mu.Lock()
-	defer k.conn.mu.Unlock()
+	k.conn.conn.mu.Lock()
+	defer k.conn.conn.mu.Unlock()
 	if !k.body {
 		had := len(k.head)
 		if i := bytes.Index(p, []byte(endOfHead)); had == 0 && i >= 0 {
@@ -151,10 +147,9 @@ func (k *claim) see(p []byte) {
 // unwatch returns the head of what was written since watch, without the empty line. It reports whether the expected body
 // followed it, and nothing else did.
 func (k *claim) unwatch() (head string, ok bool) {
-	c := k.conn
-	c.watching.CompareAndSwap(k, nil)
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	k.conn.watching.CompareAndSwap(k, nil)
+	k.conn.conn.mu.Lock()
+	defer k.conn.conn.mu.Unlock()
 	if !k.body || k.missing != "" || k.other {
 		return "", false
 	}
@@ -169,16 +164,16 @@ func (k *claim) over(written bool) (seen []byte) {
 	if k == nil {
 		return nil
 	}
-	c := k.conn
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	s := k.conn
+	s.conn.mu.Lock()
+	defer s.conn.mu.Unlock()
 	// net/http reads no further than it must: if the last bytes it got end a head, that is the head of this request. What came since
 	// the claim is of the next one.
-	c.fresh = written && c.whole && c.reads == k.reads
-	if c.fresh && !c.lost {
-		seen = c.seen
+	s.fresh = written && s.whole && s.reads == k.reads
+	if s.fresh && !s.lost {
+		seen = s.seen
 	}
-	c.seen, c.whole, c.lost = nil, false, !c.fresh
+	s.seen, s.whole, s.lost = nil, false, !s.fresh
 	return seen
 }
 
@@ -187,7 +182,7 @@ func (k *claim) settle(p *waitingPoll, out *answer, written bool) {
 	if k == nil {
 		return
 	}
-	c := k.conn
+	c := k.conn.conn
 	head, whole := k.unwatch()
 	rep, ok := newRepeat(k.over(written), p.r, &k.req)
 	if !ok || !whole {

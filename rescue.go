@@ -76,7 +76,7 @@ func (r *routine) abandonAnswers() {
 			r.unsend(conn.poll.attach)
 			b.countEnd(endInternal)
 			if i < r.begun { // some of it may have gone out
-				b.spawn(func() { _ = conn.Conn.Close() }) // the reader ends with it
+				b.spawn(conn.shut) // the reader ends with it
 			} else {
 				conn.refuseLocked(refuseInternal)
 			}
@@ -118,7 +118,7 @@ func (c *pollConn) rescue(a *attach) {
 	if v := recover(); v != nil {
 		c.b.logPanic("a goroutine of a connection", v)
 		if a.ending.Load() != nil { // telling its end is what failed
-			_ = c.Conn.Close() // the reader ends with it
+			c.shut()
 			return
 		}
 		a.end(endInternal)
@@ -160,7 +160,7 @@ func (s *session) rescueReader() {
 func (c *pollConn) rescueDrain() {
 	if v := recover(); v != nil {
 		c.b.logPanic("a goroutine of a connection", v)
-		_ = c.Conn.Close() // the reader ends with it
+		c.shut()
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		if c.stalled.Load() { // else it had ended before

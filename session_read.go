@@ -20,8 +20,8 @@ func (s *session) hijack(w http.ResponseWriter) error {
 	if err != nil {
 		return err
 	}
-	if c, ok := conn.(*pollConn); ok {
-		conn = c.release()
+	if served, ok := conn.(*servedConn); ok {
+		conn = served.release()
 	}
 	_ = conn.SetDeadline(time.Time{}) // the http.Server's are over; the reader sees a closed connection
 	read, err := rw.Reader.Peek(rw.Reader.Buffered())

@@ -23,23 +23,6 @@ func rawConn(conn net.Conn) syscall.RawConn {
 	return raw
 }
 
-// readEach reads what arrives into buffer, and waits for more after next has returned true. A read that is sure to find nothing
-// is left out: the bytes that a next has got were all there were, unless they filled the buffer.
-func readEach(raw syscall.RawConn, buffer func() []byte, next func(n int, err error) (more bool)) error {
-	return raw.Read(func(fd uintptr) (done bool) {
-		switch n, err := readOnce(int(fd), buffer()); {
-		case err == syscall.EAGAIN:
-			return false
-		case err != nil:
-			return !next(0, &net.OpError{Op: "read", Err: err})
-		case n == 0:
-			return !next(0, io.EOF)
-		default:
-			return !next(n, nil)
-		}
-	})
-}
-
 // A someReader waits for something to read on a socket. While it waits it holds no buffer and little stack. There is one for each connection,
 // since its function would be allocated at every read.
 type someReader struct {
@@ -94,4 +77,31 @@ func discardRead(raw syscall.RawConn) (open bool) {
 		}
 	})
 	return open
+}
+// readSome waits until there is something to read and reads up to len(buf) of it. While it waits it holds no buffer and little
+// stack: buffer is asked for one when bytes may be there, and gets it back when there were none.
+func readSome(raw syscall.RawConn, take func() []byte, back func([]byte)) (p []byte, err error) {
+	var failed error
+	err = raw.Read(func(fd uintptr) bool {
+		buf := take()
+		n, e := readOnce(int(fd), buf)
+		switch {
+		case e == syscall.EAGAIN:
+			back(buf)
+			return false
+		case e != nil:
+			failed = e
+		case n == 0:
+			failed = io.EOF
+		default:
+			p = buf[:n]
+			return true
+		}
+		back(buf)
+		return true
+	})
+	if err == nil {
+		err = failed
+	}
+	return p, err
 }

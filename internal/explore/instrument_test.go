@@ -117,7 +117,7 @@ func quiet(f *ast.FuncDecl) bool {
 		return false
 	}
 	star, ok := f.Recv.List[0].Type.(*ast.StarExpr)
-	return ok && star.X.(*ast.Ident).Name == "pollConn"
+	return ok && star.X.(*ast.Ident).Name == "servedConn"
 }
 
 type visitor struct {

@@ -10,6 +10,9 @@ func (x *Bool) Store(v bool)                  { Point(); x.v.Store(v) }
 func (x *Bool) Swap(v bool) bool              { Point(); return x.v.Swap(v) }
 func (x *Bool) CompareAndSwap(o, n bool) bool { Point(); return x.v.CompareAndSwap(o, n) }
 
+// QuietLoad has no point.
+func (x *Bool) QuietLoad() bool { return x.v.Load() }
+
 // An Int32 is an atomic.Int32.
 type Int32 struct{ v atomic.Int32 }
 
