@@ -19,6 +19,8 @@ func (*someReader) read(syscall.RawConn) ([]byte, error) { return nil, errors.Er
 
 func writeOnce(int, []byte) (int, error) { return 0, errors.ErrUnsupported }
 
+func readOnce(int, []byte) (int, error) { return 0, errors.ErrUnsupported }
+
 func discardRead(syscall.RawConn) (open bool) { return false }
 
 func readSome(syscall.RawConn, func() []byte, func([]byte)) ([]byte, error) {

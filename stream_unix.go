@@ -78,6 +78,7 @@ func discardRead(raw syscall.RawConn) (open bool) {
 	})
 	return open
 }
+
 // readSome waits until there is something to read and reads up to len(buf) of it. While it waits it holds no buffer and little
 // stack: buffer is asked for one when bytes may be there, and gets it back when there were none.
 func readSome(raw syscall.RawConn, take func() []byte, back func([]byte)) (p []byte, err error) {

@@ -66,7 +66,7 @@ func TestNotWhole(t *testing.T) {
 	key := [4]byte{1, 2, 3, 4}
 	cases := map[string][]byte{
 		"fragment":           client(Text, "x", key),
-		"continuation":       client(fin|0, "x", key),
+		"continuation":       client(fin, "x", key),
 		"close":              client(fin|Close, "", key),
 		"reserved bit":       client(fin|0x40|Text, "x", key),
 		"reserved opcode":    client(fin|3, "x", key),
