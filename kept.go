@@ -5,7 +5,6 @@ import (
 	"io"
 	"os"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -274,36 +273,6 @@ func (c *pollConn) isKept() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.served == nil
-}
-
-// A onceReader reads from a socket without waiting, as a onceWriter writes.
-type onceReader struct {
-	buf [requestBuffer]byte
-	n   int
-	err error
-	try func(fd uintptr)
-}
-
-var onceReaders = sync.Pool{New: func() any {
-	r := &onceReader{}
-	r.try = func(fd uintptr) { r.n, r.err = readOnce(int(fd), r.buf[:]) }
-	return r
-}}
-
-// read tries read(2) once. It returns nothing when there is nothing.
-func (r *onceReader) read(raw syscall.RawConn) ([]byte, error) {
-	err := raw.Control(r.try)
-	switch {
-	case err != nil:
-		return nil, err
-	case r.err == syscall.EAGAIN:
-		return nil, nil
-	case r.err != nil:
-		return nil, r.err
-	case r.n == 0:
-		return nil, io.EOF
-	}
-	return r.buf[:r.n], nil
 }
 
 // requestBuffer is how much is read at a time: more than a remembered poll.

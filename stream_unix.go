@@ -5,6 +5,7 @@ package gpoll
 import (
 	"io"
 	"net"
+	"sync"
 	"syscall"
 )
 
@@ -105,4 +106,34 @@ func readSome(raw syscall.RawConn, take func() []byte, back func([]byte)) (p []b
 		err = failed
 	}
 	return p, err
+}
+
+// A onceReader reads from a socket without waiting, as a onceWriter writes.
+type onceReader struct {
+	buf [requestBuffer]byte
+	n   int
+	err error
+	try func(fd uintptr)
+}
+
+var onceReaders = sync.Pool{New: func() any {
+	r := &onceReader{}
+	r.try = func(fd uintptr) { r.n, r.err = readOnce(int(fd), r.buf[:]) }
+	return r
+}}
+
+// read tries read(2) once. It returns nothing when there is nothing.
+func (r *onceReader) read(raw syscall.RawConn) ([]byte, error) {
+	err := raw.Control(r.try)
+	switch {
+	case err != nil:
+		return nil, err
+	case r.err == syscall.EAGAIN:
+		return nil, nil
+	case r.err != nil:
+		return nil, r.err
+	case r.n == 0:
+		return nil, io.EOF
+	}
+	return r.buf[:r.n], nil
 }
