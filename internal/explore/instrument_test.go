@@ -54,14 +54,15 @@ type edit struct {
 }
 
 // instrument returns a file of the package in which every lock and atomic value is one of internal/step, and a point stands in front of every
-// statement at which goroutines can meet. Lines keep their numbers.
+// statement at which goroutines can meet. What Go leaves to chance is left to the schedule: which ready case a select takes, and the order of the
+// clients in their map. Lines keep their numbers.
 func instrument(name string, text []byte) ([]byte, error) {
 	fset := token.NewFileSet()
 	file, err := parser.ParseFile(fset, name, text, parser.SkipObjectResolution|parser.ParseComments)
 	if err != nil {
 		return nil, err
 	}
-	v := &visitor{offset: func(p token.Pos) int { return fset.Position(p).Offset }}
+	v := &visitor{text: text, offset: func(p token.Pos) int { return fset.Position(p).Offset }}
 	for _, decl := range file.Decls {
 		if f, ok := decl.(*ast.FuncDecl); ok {
 			v.quiet = quiet(f)
@@ -121,6 +122,7 @@ func quiet(f *ast.FuncDecl) bool {
 }
 
 type visitor struct {
+	text   []byte
 	offset func(token.Pos) int
 	edits  []edit
 	used   bool
@@ -148,6 +150,11 @@ func (v *visitor) visit(n ast.Node) bool {
 		if v.quiet && (n.Sel.Name == "Store" || n.Sel.Name == "Load") {
 			v.edits = append(v.edits, edit{v.offset(n.Sel.Pos()), v.offset(n.Sel.End()), "Quiet" + n.Sel.Name})
 		}
+	case *ast.RangeStmt:
+		if sel, ok := n.X.(*ast.SelectorExpr); ok && sel.Sel.Name == "byKey" {
+			v.put(sel.Pos(), "step.Sorted(")
+			v.put(sel.End(), ")")
+		}
 	case *ast.BlockStmt:
 		v.statements(n.List)
 	case *ast.CaseClause:
@@ -164,15 +171,56 @@ func (v *visitor) statements(list []ast.Stmt) {
 		return
 	}
 	for _, s := range list {
-		if labeled, ok := s.(*ast.LabeledStmt); ok {
+		labeled, hasLabel := s.(*ast.LabeledStmt)
+		if hasLabel {
 			s = labeled.Stmt
 		}
 		if meets(s) {
-			at := v.offset(s.Pos())
-			v.edits = append(v.edits, edit{at, at, "step.Point(); "})
-			v.used = true
+			v.put(s.Pos(), "step.Point(); ")
+		}
+		if sel, ok := s.(*ast.SelectStmt); ok && !hasLabel {
+			v.choose(sel)
 		}
 	}
+}
+
+// put inserts text.
+func (v *visitor) put(before token.Pos, text string) {
+	at := v.offset(before)
+	v.edits = append(v.edits, edit{at, at, text})
+	v.used = true
+}
+
+// choose lets the schedule say which channel a select receives from where several are ready. A select that sends is left as it is.
+func (v *visitor) choose(s *ast.SelectStmt) {
+	var from []ast.Expr
+	for _, clause := range s.Body.List {
+		comm := clause.(*ast.CommClause).Comm
+		var recv ast.Expr
+		switch comm := comm.(type) {
+		case nil: // default
+			continue
+		case *ast.ExprStmt:
+			recv = comm.X
+		case *ast.AssignStmt:
+			recv = comm.Rhs[0]
+		default:
+			return
+		}
+		from = append(from, recv.(*ast.UnaryExpr).X)
+	}
+	if len(from) != 2 && len(from) != 3 {
+		return
+	}
+	var names, channels []string
+	for i, x := range from {
+		name := fmt.Sprintf("step%d_%d", v.offset(s.Pos()), i)
+		names = append(names, name)
+		from, to := v.offset(x.Pos()), v.offset(x.End())
+		channels = append(channels, string(v.text[from:to]))
+		v.edits = append(v.edits, edit{from, to, name})
+	}
+	v.put(s.Pos(), fmt.Sprintf("%s := step.Choose%d(%s); ", strings.Join(names, ", "), len(from), strings.Join(channels, ", ")))
 }
 
 // calls are the methods that do something with a socket.

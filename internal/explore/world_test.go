@@ -14,6 +14,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/corvuscrypto/gpoll"
 	"github.com/corvuscrypto/gpoll/gpolltest"
 	"github.com/corvuscrypto/gpoll/internal/step"
@@ -46,6 +48,7 @@ var users = []string{"", "alice", "bob"}
 // newWorld draws the settings of a server and the actors of a script from a seed.
 func newWorld(seed uint64) *world {
 	w := &world{seed: seed, rnd: rand.New(rand.NewPCG(seed, 0x574f_524c_44))}
+	uuid.SetRand(rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), byte(seed >> 16), byte(seed >> 24)})) // they order the clients
 	b := &gpoll.Broadcaster{
 		RoutineMaxClients: pick(w.rnd, 1, 2, 1000),
 		ClientBufferSize:  pick(w.rnd, 1, 2, 4, 100),
