@@ -27,31 +27,76 @@ func (w *world) addPublisher(i int) {
 			if large && rnd.IntN(3) == 0 {
 				data += strings.Repeat(".", pick(rnd, 500, 5000))
 			}
-			m := gpoll.Message{Data: []byte(data)}
-			switch rnd.IntN(6) {
-			case 0, 1:
-				m.Topic = pick(rnd, topics...)
-			case 2:
-				m.To = gpoll.ToUser("alice")
-			case 3:
-				if id := pick(rnd, w.sessions...).publicID(); id != "" {
-					m.To = gpoll.ToClient(id)
+			w.publish(fmt.Sprintf("publisher %d", i), rnd, data)
+		}
+	})
+}
+
+// addReactor adds somebody who publishes a message, or a few at once, soon after a proxy has stirred.
+func (w *world) addReactor() {
+	rnd := w.own()
+	large := rnd.IntN(2) == 0
+	aimed := rnd.IntN(3) == 0 // not to everybody
+	w.stirred = make(chan struct{}, 1)
+	w.say("reactor: large ones %v, to some %v", large, aimed)
+	w.actors = append(w.actors, func() {
+		count := 0
+		for range w.stirred { // until the proxies are over
+			for range pick(rnd, 1, 1, 1, 1, 1, 1, 1, 3) {
+				count++
+				if rnd.IntN(8) > 0 {
+					time.Sleep(instant(rnd, w.pace))
 				}
-			}
-			for range rnd.IntN(3) {
-				if id := pick(rnd, w.sessions...).publicID(); id != "" { // the same one perhaps twice
-					m.Except = append(m.Except, id)
+				data := fmt.Sprintf("r.%d", count)
+				if large && rnd.IntN(3) == 0 {
+					data += strings.Repeat(".", pick(rnd, 500, 2000))
 				}
-			}
-			if _, err := w.Publish(context.Background(), w.b, m); err != nil && !(w.ends && errors.Is(err, gpoll.ErrClosed)) {
-				w.fault("publisher %d: %v", i, err)
+				if aimed {
+					w.publish("reactor", rnd, data)
+					continue
+				}
+				pos, err := w.Publish(context.Background(), w.b, gpoll.Message{Data: []byte(data)})
+				if !w.mayFail(err) {
+					w.fault("reactor: %v", err)
+				}
+				w.newest.Store(pos.Seq)
 			}
 		}
 	})
 }
 
+// publish publishes to somebody.
+func (w *world) publish(who string, rnd *rand.Rand, data string) {
+	m := gpoll.Message{Data: []byte(data)}
+	switch rnd.IntN(6) {
+	case 0, 1:
+		m.Topic = pick(rnd, topics...)
+	case 2:
+		m.To = gpoll.ToUser("alice")
+	case 3:
+		if id := pick(rnd, w.clients...).publicID(); id != "" {
+			m.To = gpoll.ToClient(id)
+		}
+	}
+	for range rnd.IntN(3) {
+		if id := pick(rnd, w.clients...).publicID(); id != "" { // the same one perhaps twice
+			m.Except = append(m.Except, id)
+		}
+	}
+	if _, err := w.Publish(context.Background(), w.b, m); !w.mayFail(err) {
+		w.fault("%s: %v", who, err)
+	}
+}
+
+// mayFail reports whether a publish may end so.
+func (w *world) mayFail(err error) bool {
+	return err == nil || w.ends && errors.Is(err, gpoll.ErrClosed)
+}
+
 // publicID is what others know of the client at the moment.
 func (m *member) publicID() string { return m.session.PublicID() }
+
+func (m *member) clientID() string { return m.session.ClientID() }
 
 // addOperator adds somebody who puts clients out.
 func (w *world) addOperator() {
@@ -64,18 +109,18 @@ func (w *world) addOperator() {
 	w.actors = append(w.actors, func() {
 		for _, do := range does {
 			time.Sleep(moment(rnd))
-			m := pick(rnd, w.sessions...)
+			m := pick(rnd, w.clients...)
 			switch do {
 			case 0:
 				w.b.Revoke("alice")
 			case 1:
-				w.b.RemoveClient(m.session.ClientID())
+				w.b.RemoveClient(m.clientID())
 			case 2:
 				w.b.CleanUp([]int{rnd.IntN(2)})
 			case 3:
 				w.b.Stats()
 			case 4:
-				if c, ok := w.b.Client(m.session.ClientID()); ok {
+				if c, ok := w.b.Client(m.clientID()); ok {
 					c.Topics()
 					c.Transport()
 				}

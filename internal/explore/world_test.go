@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -36,11 +37,24 @@ type world struct {
 	exact    bool // without a fault and inside the window: no gap
 	ends     bool // Shutdown comes while the actors run: nobody can receive everything
 	sessions []*member
+	clients  []client // the sessions, and those of proxies
 	channels []*channelReader
 	actors   []func()
 
+	proxies []*proxy
+	polling atomic.Int32  // how many proxies are not over
+	pace    float64       // the longest instant of proxies and of the reactor, in nanoseconds
+	newest  atomic.Uint64 // seq of the last message of the reactor to everybody
+	stirred chan struct{} // holds one; closed when all proxies are over
+
 	mu  sync.Mutex // guards log
 	log strings.Builder
+}
+
+// A client is what publishers and operators know of one at the moment. The id is "" while there is none.
+type client interface {
+	publicID() string
+	clientID() string
 }
 
 var users = []string{"", "alice", "bob"}
@@ -85,14 +99,21 @@ func newWorld(seed uint64) *world {
 		}
 		b.AuthHeaders = []string{"User"}
 	}
+	buffer := pick(w.rnd, 200, 1000, 64<<10)
+	raw := w.rnd.IntN(2) == 0 // a world of proxies
+	if raw && w.rnd.IntN(4) > 0 {
+		b.RoutineMaxClients, b.ClientBufferSize, b.RoutineBufferSize, b.SyncDelayMs = 1000, 100, 200, 0
+		b.History.Count, b.TopicLimits, w.exact = 0, nil, true
+		buffer = pick(w.rnd, 200, 200, 300, 1000)
+	}
 	w.b = b
 	mux := http.NewServeMux()
 	b.ListenAndBroadcast("/poll", mux) // before the schedule begins: nobody waits for it to start
 	w.ln = gpolltest.NewListener()
-	w.ln.Buffer = pick(w.rnd, 200, 1000, 64<<10)
+	w.ln.Buffer = buffer
 	w.client = w.ln.Client()
 	w.srv = &http.Server{Handler: mux, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
-	onListener := w.rnd.IntN(2) == 0
+	onListener := w.rnd.IntN(2) == 0 || raw && w.rnd.IntN(4) > 0
 	w.served = make(chan error, 1)
 	go func() { // ends with srv.Close
 		if onListener {
@@ -104,23 +125,33 @@ func newWorld(seed uint64) *world {
 	w.say("routines of %d, buffers of %d and %d, delay %d ms, slow ones %v, window %d, topic windows %v, authorized %v, listener %v, sockets of %d bytes",
 		b.RoutineMaxClients, b.ClientBufferSize, b.RoutineBufferSize, b.SyncDelayMs, b.DisconnectSlow, b.History.Count, b.TopicLimits != nil, authorized, onListener, w.ln.Buffer)
 
-	for i := range 1 + w.rnd.IntN(3) {
+	members, rest := 1+w.rnd.IntN(3), 3
+	if raw {
+		members, rest = w.rnd.IntN(2)*w.rnd.IntN(2), 12
+		for i := range pick(w.rnd, 1, 1, 2) {
+			w.addProxy(i, authorized)
+		}
+		w.addReactor()
+	}
+	for i := range members {
 		user := ""
 		if authorized {
 			user = pick(w.rnd, users...)
 		}
 		w.addMember(i, user)
 	}
-	for i := range 1 + w.rnd.IntN(2) {
-		w.addPublisher(i)
+	if !raw || w.rnd.IntN(6) == 0 {
+		for i := range 1 + w.rnd.IntN(2) {
+			w.addPublisher(i)
+		}
 	}
-	if w.rnd.IntN(3) == 0 {
+	if w.rnd.IntN(rest) == 0 {
 		w.addChannel()
 	}
-	if w.rnd.IntN(3) == 0 {
+	if w.rnd.IntN(rest) == 0 {
 		w.addOperator()
 	}
-	if w.rnd.IntN(6) == 0 {
+	if w.rnd.IntN(2*rest) == 0 {
 		w.addShutdown()
 	}
 	return w
@@ -150,6 +181,7 @@ const longest = 20 * time.Minute
 // run runs the actors, lets everybody receive what is owed, and judges.
 func (w *world) run() {
 	s := step.Begin(w.seed)
+	w.pace = min(s.Longest()*pick(w.rnd, 1.0, 3, 10), 1e9)
 	var all sync.WaitGroup
 	for _, act := range w.actors {
 		all.Go(act)
@@ -160,6 +192,9 @@ func (w *world) run() {
 	}
 	for _, m := range w.sessions {
 		m.session.Cut()
+	}
+	for _, x := range w.proxies {
+		x.cut()
 	}
 	time.Sleep(5 * time.Second) // what was cut is seen
 	w.judgeStats("when all have gone")
@@ -203,6 +238,9 @@ func (w *world) drain() {
 	for _, m := range w.sessions {
 		all.Go(func() { m.drain(ctx, end) })
 	}
+	for _, x := range w.proxies {
+		all.Go(func() { x.drain(ctx, end) })
+	}
 	for _, c := range w.channels {
 		all.Go(c.wait)
 	}
@@ -245,7 +283,7 @@ func (w *world) addMember(i int, user string) {
 			m.session.Topics = append(m.session.Topics, t)
 		}
 	}
-	w.sessions = append(w.sessions, m)
+	w.sessions, w.clients = append(w.sessions, m), append(w.clients, m)
 	w.say("%s of %q, topics %v, %v first", m.name, user, m.session.Topics, m.home)
 	w.actors = append(w.actors, m.run)
 }
@@ -315,8 +353,10 @@ func (m *member) change(ctx context.Context) {
 	}
 }
 
+func (m *member) note(did string, err error) { m.w.note(m.name, did, err) }
+
 // note passes over what may happen to a client: a cut, a time-out, an end that the server told it.
-func (m *member) note(did string, err error) {
+func (w *world) note(name, did string, err error) {
 	if err == nil || errors.Is(err, gpolltest.ErrCut) || errors.Is(err, context.DeadlineExceeded) {
 		return
 	}
@@ -325,14 +365,14 @@ func (m *member) note(did string, err error) {
 		case "superseded", "removed", "expired", "unknown-client", "unauthorized", "slow", "gap", "timeout", "buffer-full":
 			return
 		case "shutdown":
-			if m.w.ends {
+			if w.ends {
 				return
 			}
 		}
-	} else if m.w.ends {
+	} else if w.ends {
 		return // its connection was closed
 	}
-	m.w.fault("%s: %s: %v", m.name, did, err)
+	w.fault("%s: %s: %v", name, did, err)
 }
 
 // drain receives up to the end, which everybody is owed.

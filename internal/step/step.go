@@ -22,7 +22,9 @@ type Schedule struct {
 	mu     sync.Mutex // guards the fields below; never held across a wait
 	rnd    *rand.Rand
 	chance float64 // of a sleep at a point
+	again  float64 // of a sleep at the next point of a goroutine that has slept
 	span   float64 // natural logarithm of the longest sleep, in nanoseconds
+	awake  bool    // the goroutine that runs has just slept: nobody else has run since
 	points int
 	slept  int
 	trace  uint64
@@ -36,14 +38,19 @@ var (
 
 // Begin starts the schedule of a seed. How often and for how long goroutines sleep differs from seed to seed: a short sleep at every point
 // interleaves finely, a rare long one lets a goroutine stand still in the most awkward place while everything else goes on (probabilistic
-// concurrency testing, Burckhardt et al., ASPLOS 2010: most bugs need few such places).
+// concurrency testing, Burckhardt et al., ASPLOS 2010: most bugs need few such places). In most schedules a goroutine that has slept is
+// likely to sleep again at its next point: it is slow for a while, and the others do much between two of its steps.
 func Begin(seed uint64) *Schedule {
 	s := &Schedule{rnd: rand.New(rand.NewPCG(seed, 0x5354_4550)), wakes: map[int64]struct{}{}}
 	s.chance = [...]float64{1, 0.3, 0.1, 0.03, 0.01}[s.rnd.IntN(5)]
 	s.span = math.Log([...]float64{1e2, 1e4, 1e6, 1e8, 3e8}[s.rnd.IntN(5)])
+	s.again = [...]float64{0, 0.5, 0.8}[s.rnd.IntN(3)]
 	present.Store(s)
 	return s
 }
+
+// Longest returns about how long a goroutine sleeps at a point at most, in nanoseconds.
+func (s *Schedule) Longest() float64 { return math.Exp(s.span) }
 
 // End ends the schedule: points do nothing any more. It returns how many were passed, and at how many a goroutine slept.
 func (s *Schedule) End() (points, slept int) {
@@ -74,9 +81,16 @@ func (s *Schedule) point() {
 	s.mu.Lock()
 	s.points++
 	var d time.Duration
-	if s.rnd.Float64() < s.chance {
+	chance, length := s.chance, s.rnd.Float64()
+	if s.awake {
+		s.awake = false
+		if s.again > chance {
+			chance, length = s.again, max(length, s.rnd.Float64())
+		}
+	}
+	if s.rnd.Float64() < chance {
 		now := time.Now().UnixNano()
-		for d = time.Duration(math.Exp(s.rnd.Float64()*s.span)) + 1; ; d++ {
+		for d = time.Duration(math.Exp(length*s.span)) + 1; ; d++ {
 			if _, taken := s.wakes[now+int64(d)]; !taken {
 				break
 			}
@@ -88,6 +102,9 @@ func (s *Schedule) point() {
 	s.mu.Unlock()
 	if d > 0 {
 		time.Sleep(d)
+		s.mu.Lock()
+		s.awake = true
+		s.mu.Unlock()
 	}
 }
 
