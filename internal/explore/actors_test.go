@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/corvuscrypto/gpoll"
@@ -18,7 +19,7 @@ import (
 func (w *world) addPublisher(i int) {
 	rnd := w.own()
 	count := 1 + rnd.IntN(12)
-	large := rnd.IntN(3) == 0
+	large := w.narrow || rnd.IntN(3) == 0
 	w.say("publisher %d: %d messages, large ones %v", i, count, large)
 	w.actors = append(w.actors, func() {
 		for n := range count {
@@ -174,8 +175,16 @@ func (c *channelReader) read(rnd *rand.Rand, trace *gpolltest.Trace, started cha
 		return
 	}
 	trace.Registered(fmt.Sprintf("%d$%s", routine, id), "")
-	ch, err := c.w.b.GetChannel(id, routine)
+	var ch, again chan string
+	var err, errAgain error
+	var both sync.WaitGroup
+	both.Go(func() { ch, err = c.w.b.GetChannel(id, routine) })
+	both.Go(func() { again, errAgain = c.w.b.GetChannel(id, routine) })
+	both.Wait()
 	close(started)
+	if err == nil && errAgain == nil && ch != again && c.w.exact { // else a gap may have closed the first
+		c.w.fault("GetChannel returned two channels")
+	}
 	if err != nil {
 		if !errors.Is(err, gpoll.ErrUnknownClient) {
 			c.w.fault("GetChannel: %v", err)

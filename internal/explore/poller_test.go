@@ -77,6 +77,57 @@ func (c *poller) nameTopics() {
 	})
 }
 
+// get returns the bytes of a poll, or of a registration. Where there is no cursor the server's topics hold.
+func (c *poller) get(a ask) string {
+	query := "client-id=" + c.askID(a)
+	if c.json {
+		query += "&format=json"
+	}
+	if !a.after.IsZero() {
+		query += "&after=" + a.after.String()
+	}
+	if !a.after.IsZero() || a.register {
+		for _, topic := range c.topics {
+			query += "&topic=" + topic
+		}
+	}
+	return "GET /poll?" + query + " HTTP/1.1\r\nHost: x\r\n" + c.head() + "\r\n"
+}
+
+// post returns the same request as a POST.
+func (c *poller) post(a ask) string {
+	ask := map[string]any{}
+	if c.json {
+		ask["format"] = "json"
+	}
+	if !a.after.IsZero() {
+		ask["after"] = a.after.String()
+	}
+	if !a.after.IsZero() || a.register {
+		ask["topics"] = append([]string{}, c.topics...)
+	}
+	body, err := json.Marshal(ask)
+	if err != nil {
+		panic(err) // strings
+	}
+	return fmt.Sprintf("POST /poll HTTP/1.1\r\nHost: x\r\n%sGpoll-Client-Id: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
+		c.head(), c.askID(a), len(body), body)
+}
+
+func (c *poller) askID(a ask) string {
+	if a.register {
+		return "0"
+	}
+	return c.id
+}
+
+func (c *poller) head() string {
+	if c.user == "" {
+		return ""
+	}
+	return "User: " + c.user + "\r\n"
+}
+
 // take takes an answer in.
 func (c *poller) take(a ask, resp *http.Response, body []byte) {
 	if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusNoContent {
@@ -98,6 +149,7 @@ func (c *poller) take(a ask, resp *http.Response, body []byte) {
 		c.trace.Registered(c.id, c.user)
 	}
 	for _, it := range got.items {
+		c.w.count(it.gap)
 		if it.gap != nil {
 			c.takeGap(a, *it.gap)
 		} else {

@@ -149,26 +149,11 @@ func (x *proxy) ask(c *poller, bare bool) {
 	case !waits && !c.cursor.IsZero():
 		c.nameTopics()
 	}
-	query := "client-id=" + c.id
-	if a.register {
-		query = "client-id=0"
+	if !x.steady && x.rnd.IntN(10) == 0 {
+		x.write(a, c.post(a))
+	} else {
+		x.write(a, c.get(a))
 	}
-	if c.json {
-		query += "&format=json"
-	}
-	if !a.after.IsZero() {
-		query += "&after=" + a.after.String()
-	}
-	if !a.after.IsZero() || a.register {
-		for _, topic := range c.topics {
-			query += "&topic=" + topic
-		}
-	}
-	head := ""
-	if c.user != "" {
-		head = "User: " + c.user + "\r\n"
-	}
-	x.write(a, "GET /poll?"+query+" HTTP/1.1\r\nHost: x\r\n"+head+"\r\n")
 }
 
 // write sends a request, on a new connection if there is none.
@@ -211,6 +196,7 @@ func (x *proxy) cut() {
 		return
 	}
 	for _, a := range x.line.asked {
+		x.w.whole = false
 		if a.of != nil {
 			a.of.sure, a.of.exact, a.of.doubt = false, false, time.Now().Add(time.Minute)
 		}

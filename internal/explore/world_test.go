@@ -35,6 +35,7 @@ type world struct {
 	served chan error
 
 	exact    bool // without a fault and inside the window: no gap
+	narrow   bool // streams, and messages that do not fit the sockets
 	ends     bool // Shutdown comes while the actors run: nobody can receive everything
 	sessions []*member
 	clients  []client // the sessions, and those of proxies
@@ -44,6 +45,9 @@ type world struct {
 	proxies []*proxy
 	polling atomic.Int32  // how many proxies are not over
 	pace    float64       // the longest instant of proxies and of the reactor, in nanoseconds
+	seen    int           // messages and
+	told    int           // gaps that proxies have read, also again
+	whole   bool          // there is nobody else, and each answer was read whole
 	newest  atomic.Uint64 // seq of the last message of the reactor to everybody
 	stirred chan struct{} // holds one; closed when all proxies are over
 
@@ -104,7 +108,11 @@ func newWorld(seed uint64) *world {
 	if raw && w.rnd.IntN(4) > 0 {
 		b.RoutineMaxClients, b.ClientBufferSize, b.RoutineBufferSize, b.SyncDelayMs = 1000, 100, 200, 0
 		b.History.Count, b.TopicLimits, w.exact = 0, nil, true
+		b.PollWait = pick(w.rnd, time.Second, 5*time.Second, 0)
 		buffer = pick(w.rnd, 200, 200, 300, 1000)
+	}
+	if w.narrow = !raw && w.rnd.IntN(3) == 0; w.narrow {
+		buffer = pick(w.rnd, 200, 1000)
 	}
 	w.b = b
 	mux := http.NewServeMux()
@@ -148,12 +156,14 @@ func newWorld(seed uint64) *world {
 	if w.rnd.IntN(rest) == 0 {
 		w.addChannel()
 	}
-	if w.rnd.IntN(rest) == 0 {
+	if w.narrow || w.rnd.IntN(rest) == 0 {
 		w.addOperator()
 	}
 	if w.rnd.IntN(2*rest) == 0 {
 		w.addShutdown()
 	}
+	w.whole = raw && len(w.sessions)+len(w.channels) == 0 && !w.ends &&
+		!slices.ContainsFunc(w.proxies, func(x *proxy) bool { return !x.steady })
 	return w
 }
 
@@ -203,6 +213,7 @@ func (w *world) run() {
 	}
 	w.judgeStats("after Shutdown")
 	st := w.b.Stats()
+	w.judgeCounts(st)
 	w.Schedules, w.tally.Published, w.tally.Delivered = 1, int(st.Published), int(st.Delivered)
 	w.Gaps, w.Ends = counts(st.Gaps), counts(st.Dropped)
 	w.trace = s.Trace()
@@ -260,6 +271,26 @@ func (w *world) judgeStats(when string) {
 	}
 }
 
+// count counts what a proxy has read.
+func (w *world) count(gap *gpoll.Gap) {
+	if gap == nil {
+		w.seen++
+	} else {
+		w.told++
+	}
+}
+
+// judgeCounts holds what the server counted against what was seen: no less, and no more where every answer was read.
+func (w *world) judgeCounts(st gpoll.Stats) {
+	gaps := 0
+	for _, n := range st.Gaps {
+		gaps += int(n)
+	}
+	if int(st.Delivered) < w.seen || gaps < w.told || w.whole && (int(st.Delivered) != w.seen || gaps != w.told) {
+		w.fault("the proxies read %d messages and %d gaps, the server counted %d and %d; all of it was read: %v", w.seen, w.told, st.Delivered, gaps, w.whole)
+	}
+}
+
 // A member is a client that comes, goes and changes its mind.
 type member struct {
 	w       *world
@@ -273,7 +304,7 @@ var topics = []string{"a", "b", "tick"}
 
 func (w *world) addMember(i int, user string) {
 	m := &member{w: w, name: fmt.Sprintf("client %d", i), rnd: w.own()}
-	m.home = gpolltest.Transport(m.rnd.IntN(6))
+	m.home = m.transport()
 	m.session = &gpolltest.Session{URL: "http://gpoll.test/poll", Client: w.client, Trace: w.Trace(m.name), User: user}
 	if user != "" {
 		m.session.Header = http.Header{"User": {user}}
@@ -288,6 +319,14 @@ func (w *world) addMember(i int, user string) {
 	w.actors = append(w.actors, m.run)
 }
 
+// transport returns one, in a narrow world a stream.
+func (m *member) transport() gpolltest.Transport {
+	if m.w.narrow {
+		return gpolltest.SSE + gpolltest.Transport(m.rnd.IntN(4))
+	}
+	return gpolltest.Transport(m.rnd.IntN(6))
+}
+
 // moment returns a time for the bubble, often none.
 func moment(rnd *rand.Rand) time.Duration {
 	return pick(rnd, 0, 0, time.Microsecond, time.Millisecond, 30*time.Millisecond, 300*time.Millisecond)
@@ -299,7 +338,7 @@ func (m *member) run() {
 	for range 1 + m.rnd.IntN(5) {
 		time.Sleep(moment(m.rnd))
 		if m.rnd.IntN(3) == 0 {
-			m.home = gpolltest.Transport(m.rnd.IntN(6))
+			m.home = m.transport()
 		}
 		if m.rnd.IntN(4) == 0 {
 			m.change(ctx)
@@ -314,7 +353,7 @@ func (m *member) run() {
 
 // receive takes some answers in some way.
 func (m *member) receive(ctx context.Context) {
-	if m.rnd.IntN(4) == 0 {
+	if m.rnd.IntN(4) == 0 || m.w.narrow {
 		time.Sleep(moment(m.rnd)) // a slow reader
 	}
 	if m.rnd.IntN(3) == 0 {
