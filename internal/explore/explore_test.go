@@ -16,8 +16,8 @@ import (
 )
 
 // TestExplore builds the scripts with instrumented copies of the package and runs GPOLL_SCHEDULES schedules from GPOLL_SEED on; as many as
-// make test has time for if that is not set. With GPOLL_KEEP_ON it goes on after a finding. One schedule alone is tried up to 50 times, for
-// when Go itself takes the processor from a goroutine is not the seed's, nor is the chance that net/http takes.
+// make test has time for if that is not set. With GPOLL_KEEP_ON it goes on after a finding. One schedule alone is tried up to
+// 50 times: when Go itself takes the processor from a goroutine is not the seed's, nor is the chance that net/http takes.
 func TestExplore(t *testing.T) {
 	binary := build(t)
 	schedules := number(t, "GPOLL_SCHEDULES", 2000)

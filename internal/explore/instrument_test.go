@@ -54,8 +54,8 @@ type edit struct {
 }
 
 // instrument returns a file of the package in which every lock and atomic value is one of internal/step, and a point stands in front of every
-// statement at which goroutines can meet. What Go leaves to chance is left to the schedule: which ready case a select takes, and the order of the
-// clients in their map. Lines keep their numbers.
+// statement at which goroutines can meet. What Go leaves to chance is left to the schedule: which ready case a select
+// takes, and the order of the clients in their map. Lines keep their numbers.
 func instrument(name string, text []byte) ([]byte, error) {
 	fset := token.NewFileSet()
 	file, err := parser.ParseFile(fset, name, text, parser.SkipObjectResolution|parser.ParseComments)
@@ -191,7 +191,8 @@ func (v *visitor) put(before token.Pos, text string) {
 	v.used = true
 }
 
-// choose lets the schedule say which channel a select receives from where several are ready. A select that sends is left as it is.
+// choose lets the schedule say which channel a select receives from where several are ready. A select that sends is left
+// as it is.
 func (v *visitor) choose(s *ast.SelectStmt) {
 	var from []ast.Expr
 	for _, clause := range s.Body.List {
@@ -220,7 +221,8 @@ func (v *visitor) choose(s *ast.SelectStmt) {
 		channels = append(channels, string(v.text[from:to]))
 		v.edits = append(v.edits, edit{from, to, name})
 	}
-	v.put(s.Pos(), fmt.Sprintf("%s := step.Choose%d(%s); ", strings.Join(names, ", "), len(from), strings.Join(channels, ", ")))
+	v.put(s.Pos(), fmt.Sprintf("%s := step.Choose%d(%s); ",
+		strings.Join(names, ", "), len(from), strings.Join(channels, ", ")))
 }
 
 // calls are the methods that do something with a socket.

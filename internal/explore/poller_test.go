@@ -79,19 +79,19 @@ func (c *poller) nameTopics() {
 
 // get returns the bytes of a poll, or of a registration. Where there is no cursor the server's topics hold.
 func (c *poller) get(a ask) string {
-	query := "client-id=" + c.askID(a)
+	query := []string{"client-id=" + c.askID(a)}
 	if c.json {
-		query += "&format=json"
+		query = append(query, "format=json")
 	}
 	if !a.after.IsZero() {
-		query += "&after=" + a.after.String()
+		query = append(query, "after="+a.after.String())
 	}
 	if !a.after.IsZero() || a.register {
 		for _, topic := range c.topics {
-			query += "&topic=" + topic
+			query = append(query, "topic="+topic)
 		}
 	}
-	return "GET /poll?" + query + " HTTP/1.1\r\nHost: x\r\n" + c.head() + "\r\n"
+	return "GET /poll?" + strings.Join(query, "&") + " HTTP/1.1\r\nHost: x\r\n" + c.head() + "\r\n"
 }
 
 // post returns the same request as a POST.
@@ -110,8 +110,8 @@ func (c *poller) post(a ask) string {
 	if err != nil {
 		panic(err) // strings
 	}
-	return fmt.Sprintf("POST /poll HTTP/1.1\r\nHost: x\r\n%sGpoll-Client-Id: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
-		c.head(), c.askID(a), len(body), body)
+	return "POST /poll HTTP/1.1\r\nHost: x\r\n" + c.head() + "Gpoll-Client-Id: " + c.askID(a) + "\r\n" +
+		fmt.Sprintf("Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
 }
 
 func (c *poller) askID(a ask) string {

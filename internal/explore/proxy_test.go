@@ -18,9 +18,9 @@ import (
 )
 
 // A proxy polls for one client or two, on a connection of its own to which it writes the bytes itself. It keeps the
-// connection and repeats itself, so that Listener answers it. One that is not steady also does what a client of net/http
-// does not: it sends a request behind one that waits, and stops sending. Each takes some answers in little pieces, and
-// asks again before it has read the whole of one.
+// connection and repeats itself, so that Listener answers it. It takes some answers in little pieces, and may ask
+// again before it has read the whole of one. One that is not steady also sends a request behind one that waits, stops
+// sending, and goes away.
 type proxy struct {
 	w       *world
 	name    string

@@ -4,6 +4,7 @@ package explore
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -66,7 +67,9 @@ var users = []string{"", "alice", "bob"}
 // newWorld draws the settings of a server and the actors of a script from a seed.
 func newWorld(seed uint64) *world {
 	w := &world{seed: seed, rnd: rand.New(rand.NewPCG(seed, 0x574f_524c_44))}
-	uuid.SetRand(rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), byte(seed >> 16), byte(seed >> 24)})) // they order the clients
+	ids := [32]byte{}
+	binary.LittleEndian.PutUint64(ids[:], seed)
+	uuid.SetRand(rand.NewChaCha8(ids)) // for the order of the clients is that of their ids
 	b := &gpoll.Broadcaster{
 		RoutineMaxClients: pick(w.rnd, 1, 2, 1000),
 		ClientBufferSize:  pick(w.rnd, 1, 2, 4, 100),
@@ -287,7 +290,8 @@ func (w *world) judgeCounts(st gpoll.Stats) {
 		gaps += int(n)
 	}
 	if int(st.Delivered) < w.seen || gaps < w.told || w.whole && (int(st.Delivered) != w.seen || gaps != w.told) {
-		w.fault("the proxies read %d messages and %d gaps, the server counted %d and %d; all of it was read: %v", w.seen, w.told, st.Delivered, gaps, w.whole)
+		w.fault("the proxies read %d messages and %d gaps, the server counted %d and %d; all of it was read: %v",
+			w.seen, w.told, st.Delivered, gaps, w.whole)
 	}
 }
 

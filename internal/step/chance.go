@@ -8,8 +8,9 @@ import (
 	"slices"
 )
 
-// Choose2 says from which of two channels a select receives. Where one is ready it returns, in the channel's place, one that holds what was
-// received, and nil for the other; the schedule chooses where both are. Where none is ready it returns them as they are.
+// Choose2 says from which of two channels a select receives. Where one is ready, Choose2 receives from it and returns a
+// channel that holds what came, in its place, and nil for the other. Where both are, the schedule chooses. Where none
+// is, Choose2 returns them as they are.
 func Choose2[A, B any](a <-chan A, b <-chan B) (<-chan A, <-chan B) {
 	a, b, _ = Choose3(a, b, (<-chan struct{})(nil))
 	return a, b

@@ -38,8 +38,9 @@ var (
 
 // Begin starts the schedule of a seed. How often and for how long goroutines sleep differs from seed to seed: a short sleep at every point
 // interleaves finely, a rare long one lets a goroutine stand still in the most awkward place while everything else goes on (probabilistic
-// concurrency testing, Burckhardt et al., ASPLOS 2010: most bugs need few such places). In most schedules a goroutine that has slept is
-// likely to sleep again at its next point: it is slow for a while, and the others do much between two of its steps.
+// concurrency testing, Burckhardt et al., ASPLOS 2010: most bugs need few such places). In most schedules a goroutine that
+// has slept is likely to sleep again at its next point: it is slow for a while, and the others do much between two of its
+// steps.
 func Begin(seed uint64) *Schedule {
 	s := &Schedule{rnd: rand.New(rand.NewPCG(seed, 0x5354_4550)), wakes: map[int64]struct{}{}}
 	s.chance = [...]float64{1, 0.3, 0.1, 0.03, 0.01}[s.rnd.IntN(5)]
