@@ -94,7 +94,7 @@ type item struct {
 type messageLog struct {
 	topicLimits func(string) Limits // asks the application, without any lock; nil: all topics share a window
 	spawn       func(func())        // runs askAll
-	lag         int                 // RoutineBufferSize
+	lag         int                 // how many messages a reader may be behind before admit waits
 	maxFading   int
 	began       time.Time
 	expired     atomic.Int64 // when expire last ran, in nanoseconds since began
@@ -122,12 +122,39 @@ type messageLog struct {
 	forgotten uint64
 	why       string
 
-	// What some routine has not taken yet: the records (hi-live.len, hi].
+	// What some reader has not taken yet: the records (hi-live.len, hi].
 	live    ring[*record]
-	readers map[*routine]struct{}
+	readers map[*logReader]struct{}
 	slowest uint64        // at most the lowest taken of all readers
 	room    chan struct{} // closed when a reader takes; nil when nobody waits
 	closed  bool
+}
+
+// A logReader is who takes everything that is appended: a routine.
+type logReader struct {
+	taken  uint64        // guarded by messageLog.mu
+	signal chan struct{} // something is in the log; holds one
+	hurry  chan struct{} // a publisher waits; holds one
+}
+
+func newLogReader() logReader {
+	return logReader{signal: make(chan struct{}, 1), hurry: make(chan struct{}, 1)}
+}
+
+// notify tells the reader that the log has grown. It does not wait.
+func (r *logReader) notify() {
+	select {
+	case r.signal <- struct{}{}:
+	default:
+	}
+}
+
+// hurryUp tells the reader that a publisher waits. It does not wait.
+func (r *logReader) hurryUp() {
+	select {
+	case r.hurry <- struct{}{}:
+	default:
+	}
 }
 
 // newMessageLog returns a log that begins behind at: what the epoch had up to there has left it.
@@ -143,7 +170,7 @@ func newMessageLog(at Position, history Limits, topicLimits func(string) Limits,
 		why:         gapEvicted,
 		history:     history,
 		lanes:       map[address]*lane{},
-		readers:     map[*routine]struct{}{},
+		readers:     map[*logReader]struct{}{},
 		slowest:     at.Seq,
 		forms:       formCache{limit: history.Bytes / formsShare},
 	}
@@ -151,7 +178,7 @@ func newMessageLog(at Position, history Limits, topicLimits func(string) Limits,
 	return l
 }
 
-// admit waits until no routine is lag messages behind.
+// admit waits until no reader is lag messages behind.
 func (l *messageLog) admit(ctx context.Context) error {
 	for {
 		l.mu.Lock()
@@ -181,7 +208,7 @@ func (l *messageLog) admit(ctx context.Context) error {
 	}
 }
 
-// behindLocked returns by how many messages the slowest routine is behind. It visits the routines only when
+// behindLocked returns by how many messages the slowest reader is behind. It visits the readers only when
 // the last visit's answer does not suffice. Then it drops what all of them have taken, and wakes those that nothing was for
 // for so long that they would hold up a publisher.
 func (l *messageLog) behindLocked() int {
@@ -275,16 +302,16 @@ func (l *messageLog) addLocked(rec *record) {
 	}
 }
 
-// full reports whether a routine is so far behind that publishers wait for it.
-func (l *messageLog) full(r *routine) bool {
+// full reports whether a reader is so far behind that publishers wait for it.
+func (l *messageLog) full(r *logReader) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.hi-r.taken >= uint64(l.lag)
 }
 
-// take hands a routine all records that it has not taken yet, appended to dst. It returns the epoch and the Seq
-// up to which the routine has now taken everything.
-func (l *messageLog) take(r *routine, dst []*record) (batch []*record, hi Position) {
+// take hands a reader all records that it has not taken yet, appended to dst. It returns the epoch and the Seq
+// up to which the reader has now taken everything.
+func (l *messageLog) take(r *logReader, dst []*record) (batch []*record, hi Position) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	first := l.live.len
@@ -302,8 +329,8 @@ func (l *messageLog) take(r *routine, dst []*record) (batch []*record, hi Positi
 	return dst, Position{l.epoch, l.hi}
 }
 
-// join lets a new routine read from the present end on, and returns that end.
-func (l *messageLog) join(r *routine) Position {
+// join lets a new reader read from the present end on, and returns that end.
+func (l *messageLog) join(r *logReader) Position {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.readers) == 0 {
@@ -315,7 +342,7 @@ func (l *messageLog) join(r *routine) Position {
 }
 
 // leave ends what join began.
-func (l *messageLog) leave(r *routine) {
+func (l *messageLog) leave(r *logReader) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.readers, r)

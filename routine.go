@@ -16,12 +16,10 @@ type routine struct {
 	b  *Broadcaster
 	id int
 
-	signal chan struct{} // something is in the log; holds one
-	hurry  chan struct{} // a publisher waits; holds one
-	stop   chan struct{}
+	logReader
+	stop chan struct{}
 
-	taken uint64 // guarded by messageLog.mu
-	count int    // clients, guarded by registry.mu
+	count int // clients, guarded by registry.mu
 
 	mu      sync.Mutex // guards the fields below, and the clients' where client.go says so
 	clients []*Client
@@ -93,21 +91,20 @@ type dueRecord struct {
 
 func newRoutine(b *Broadcaster, id int) *routine {
 	r := &routine{
-		b:      b,
-		id:     id,
-		signal: make(chan struct{}, 1),
-		hurry:  make(chan struct{}, 1),
-		stop:   make(chan struct{}),
-		topics: map[string]*subscribers{},
+		b:         b,
+		id:        id,
+		logReader: newLogReader(),
+		stop:      make(chan struct{}),
+		topics:    map[string]*subscribers{},
 	}
-	r.at = b.messages.join(r)
+	r.at = b.messages.join(&r.logReader)
 	r.reached = r.at
 	return r
 }
 
 // run is the routine's goroutine. It ends when stop is closed: when the last client has gone.
 func (r *routine) run() {
-	defer r.b.messages.leave(r)
+	defer r.b.messages.leave(&r.logReader)
 	tick := time.NewTicker(r.b.set.tick)
 	defer tick.Stop()
 	for {
@@ -135,7 +132,7 @@ func (r *routine) gather(d time.Duration) bool {
 	case <-r.hurry:
 	default:
 	}
-	if r.b.messages.full(r) {
+	if r.b.messages.full(&r.logReader) {
 		return true
 	}
 	select {
@@ -147,22 +144,6 @@ func (r *routine) gather(d time.Duration) bool {
 	return true
 }
 
-// notify tells the routine that the log has grown. It does not wait.
-func (r *routine) notify() {
-	select {
-	case r.signal <- struct{}{}:
-	default:
-	}
-}
-
-// hurryUp ends gather: a publisher waits. It does not wait.
-func (r *routine) hurryUp() {
-	select {
-	case r.hurry <- struct{}{}:
-	default:
-	}
-}
-
 // fanOut hands everything new to the clients: one round.
 func (r *routine) fanOut() {
 	defer r.rescue(r.at)
@@ -170,7 +151,7 @@ func (r *routine) fanOut() {
 	// what comes meanwhile goes out with this batch.
 	r.scratch = <-r.b.turns
 	runtime.Gosched()
-	r.batch, r.reached = r.b.messages.take(r, r.batch)
+	r.batch, r.reached = r.b.messages.take(&r.logReader, r.batch)
 	r.offer(r.batch, r.reached)
 	r.writeInline()
 	r.writeAnswers()
