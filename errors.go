@@ -22,6 +22,12 @@ var (
 	// ErrUnknown is wrapped by a broker's error when the message may have been accepted, once.
 	ErrUnknown = errors.New("gpoll: the broker's answer is unknown; the message may have been accepted")
 
+	// ErrUnavailable is wrapped by a broker's error when the broker cannot be reached. The message was not accepted.
+	ErrUnavailable = errors.New("gpoll: the broker cannot be reached; the message was not accepted")
+
+	// ErrConflict is wrapped by a broker's error when a RecordEpoch does not follow the newest record. It was not accepted.
+	ErrConflict = errors.New("gpoll: the record does not follow the newest one")
+
 	// ErrUnknownClient is returned for a client id that was never given out, has expired or was removed.
 	ErrUnknownClient = errors.New("gpoll: unknown client")
 )
