@@ -95,7 +95,7 @@ func BenchmarkLogAppend(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		m.Position.Seq++
-		if l.append(&m) == dropped {
+		if l.appendMessage(&m) == dropped {
 			b.Fatal("refused")
 		}
 	}
@@ -107,10 +107,10 @@ func BenchmarkLogReadQuiet(b *testing.B) {
 		b.Run(fmt.Sprintf("others=%d", others), func(b *testing.B) {
 			l := newMessageLog(Position{1, 0}, Limits{Count: 20_000, Bytes: 16 << 20}, nil, 200)
 			at := uint64(1)
-			l.append(&Message{Topic: "quiet", Data: []byte("hello"), Position: Position{1, at}})
+			l.appendMessage(&Message{Topic: "quiet", Data: []byte("hello"), Position: Position{1, at}})
 			for i := range others {
 				at++
-				l.append(&Message{Topic: fmt.Sprintf("busy-%d", i%100), Data: []byte("hello"), Position: Position{1, at}})
+				l.appendMessage(&Message{Topic: fmt.Sprintf("busy-%d", i%100), Data: []byte("hello"), Position: Position{1, at}})
 			}
 			want := &interest{topics: []string{"quiet"}, client: "somebody"}
 			var items []item

@@ -8,11 +8,10 @@ import (
 	"net/http"
 	"net/netip"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
-	"unicode/utf8"
-	"unsafe"
 )
 
 // A Broadcaster owns one log of messages and the clients that read it. Set its fields before its first use; from then on they are
@@ -31,7 +30,8 @@ type Broadcaster struct {
 	// It is also the length of GetChannel's channels. Default 100. The memory is taken when it is first needed.
 	ClientBufferSize int
 
-	// RoutineBufferSize is how many messages a routine may be behind before Send and Publish wait for it. Default 200.
+	// RoutineBufferSize is how many messages a routine may be behind before Send and Publish, and what the Broker
+	// delivers, wait for it. Default 200.
 	RoutineBufferSize int
 
 	// SyncDelayMs is for how many milliseconds a routine gathers messages before it hands them out in one batch.
@@ -155,7 +155,9 @@ type Broadcaster struct {
 	repeats     atomic.Uint64
 	attachCount [transportCount]atomic.Int64
 	counts      counters
-	unsubscribe func()        // ends the broker's deliveries
+	memory      *MemoryBroker // Broker, where it is one: nothing is encoded
+	follower    *follower     // reads what the broker delivers
+	unsubscribe func()        // ends that
 	state       atomic.Int32  // open, draining, closed
 	shut        chan struct{} // closed when the first Shutdown has closed all that it closes
 	shutErr     error         // of that; read after shut is closed
@@ -187,7 +189,7 @@ func ListenAndBroadcast(path string, mux ...*http.ServeMux) {
 // Send broadcasts msg to every client, whatever its transport and topics. It waits for no client, only for room where a routine is
 // RoutineBufferSize messages behind. A failure is logged and counted; use Publish to see it.
 func (b *Broadcaster) Send(msg string) {
-	if _, err := b.publish(context.Background(), Message{Data: []byte(msg)}); err != nil {
+	if _, err := b.publish(context.Background(), &Message{Data: []byte(msg)}, true); err != nil {
 		b.logger().Error("gpoll: Send failed", "err", err)
 	}
 }
@@ -195,16 +197,16 @@ func (b *Broadcaster) Send(msg string) {
 // Publish appends m to the log and returns the Position it was given. It returns once the broker has accepted the message and
 // never waits for a client. m.Data and m.Except are copied.
 //
-// The error is ErrClosed after Shutdown, ErrTooLarge, ErrBadMessage, the cause of ctx, or the broker's own, wrapped;
+// The error is ErrClosed after Shutdown, ErrTooLarge, ErrBadMessage, the cause of ctx, or the broker's own, wrapped, as ErrUnavailable;
 // errors.Is(err, ErrUnknown) means that the message may have been accepted. Any other error means that it was not.
 // Publish keeps the order of one goroutine's calls.
 func (b *Broadcaster) Publish(ctx context.Context, m Message) (Position, error) {
-	return b.publish(ctx, m.clone())
+	return b.publish(ctx, &m, false)
 }
 
-// publish is Publish for a message whose memory becomes the broker's.
-func (b *Broadcaster) publish(ctx context.Context, m Message) (Position, error) {
-	pos, err := b.tryPublish(ctx, m)
+// publish is Publish. keeps says that m's memory becomes the broker's.
+func (b *Broadcaster) publish(ctx context.Context, m *Message, keeps bool) (Position, error) {
+	pos, err := b.tryPublish(ctx, m, keeps)
 	if err != nil {
 		b.counts.refused.add(publishFailure(err))
 		return Position{}, err
@@ -213,7 +215,7 @@ func (b *Broadcaster) publish(ctx context.Context, m Message) (Position, error) 
 	return pos, nil
 }
 
-func (b *Broadcaster) tryPublish(ctx context.Context, m Message) (Position, error) {
+func (b *Broadcaster) tryPublish(ctx context.Context, m *Message, keeps bool) (Position, error) {
 	if err := b.start(); err != nil {
 		return Position{}, err
 	}
@@ -232,60 +234,31 @@ func (b *Broadcaster) tryPublish(ctx context.Context, m Message) (Position, erro
 	if m.Topic != "" {
 		b.messages.askFirst(m.Topic)
 	}
-	pos, err := b.Broker.Publish(ctx, m)
+	if err := b.follower.refuses(); err != nil {
+		return Position{}, fmt.Errorf("gpoll: publish: %w", err)
+	}
+	pos, err := b.give(ctx, m, keeps)
 	if err != nil {
 		return Position{}, fmt.Errorf("gpoll: publish: %w", err)
 	}
 	return pos, nil
 }
 
-// deliver is what the broker calls with each message in order.
-func (b *Broadcaster) deliver(m Message) {
-	if !m.Position.assignable() {
-		b.log.Error("gpoll: the broker delivered a message at a position that none can have; it is dropped",
-			"position", m.Position)
-		return
+// give gives m to the broker. The MemoryBroker loses nothing and gives no place twice: for it nothing is encoded, and there is no
+// nonce.
+func (b *Broadcaster) give(ctx context.Context, m *Message, keeps bool) (Position, error) {
+	if b.memory == nil {
+		return b.Broker.Publish(ctx, b.follower.seal(m))
 	}
-	switch b.messages.append(&m) {
-	case appended:
-		b.notify(m.address())
-	case appendedToo: // a gap or a new epoch is for everybody
-		b.notify(address{})
+	data, except := m.Data, m.Except
+	if !keeps {
+		except = slices.Clone(except)
+		data = make([]byte, len(m.Data))
+		copy(data, m.Data)
 	}
-}
-
-func newRecord(m *Message) *record {
-	data := unsafe.String(unsafe.SliceData(m.Data), len(m.Data)) // nobody writes to it: see Broker.Subscribe
-	return &record{
-		pos:    m.Position,
-		to:     m.address(),
-		except: exceptSet(m.Except),
-		data:   data,
-		binary: !utf8.ValidString(data),
-		at:     time.Now(),
-	}
-}
-
-// follow reads the broker's stream into the log, from as far back as the log's window holds.
-func (b *Broadcaster) follow() error {
-	ctx, cancel := context.WithTimeout(b.ctx, 10*time.Second)
-	defer cancel()
-	before, newest, err := b.Broker.Window(ctx)
-	if err != nil {
-		return fmt.Errorf("gpoll: the broker's window: %w", err)
-	}
-	if before.Epoch == 0 || before.Epoch != newest.Epoch || before.Seq > newest.Seq || newest.Seq > maxSeq {
-		return fmt.Errorf("gpoll: the broker's window: from %v to %v is none", before, newest)
-	}
-	if count := uint64(b.set.history.Count); newest.Seq-before.Seq > count {
-		before.Seq = newest.Seq - count
-	}
-	b.messages = newMessageLog(before, b.set.history, b.topicLimits(), b.set.routineBuffer)
-	b.messages.spawn = b.spawn
-	if b.unsubscribe, err = b.Broker.Subscribe(before, b.deliver); err != nil {
-		return fmt.Errorf("gpoll: following the broker: %w", err)
-	}
-	return nil
+	r := Record{Kind: RecordMessage, decoded: true, ID: m.ID, Bytes: data, to: m.address(), except: except}
+	err := b.memory.publish(ctx, &r)
+	return r.Position, err
 }
 
 // A moment is a time on the monotonic clock: nanoseconds since the Broadcaster began, and never 0.

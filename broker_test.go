@@ -2,6 +2,7 @@ package gpoll_test
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/http"
@@ -13,7 +14,7 @@ import (
 	"github.com/corvuscrypto/gpoll"
 )
 
-// A scriptedBroker delivers what the test says, with the Positions that it says.
+// A scriptedBroker delivers what the test says, with the Positions that it says. What is in history it has kept.
 type scriptedBroker struct {
 	before  gpoll.Position
 	fail    error
@@ -21,16 +22,23 @@ type scriptedBroker struct {
 	closed  bool
 	mu      sync.Mutex
 	deliver func(gpoll.Message)
+	to      gpoll.Subscriber
+	history func(ctx context.Context, after gpoll.Position, limit int) ([]gpoll.Record, error) // nil: nothing
+	added   []gpoll.Record                                                                     // by Publish
 }
 
-func (b *scriptedBroker) Publish(context.Context, gpoll.Message) (gpoll.Position, error) {
+func (b *scriptedBroker) Publish(_ context.Context, r gpoll.Record) (gpoll.Position, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.added = append(b.added, r)
 	return gpoll.Position{}, b.fail
 }
 
-func (b *scriptedBroker) Subscribe(_ gpoll.Position, deliver func(gpoll.Message)) (stop func(), err error) {
+func (b *scriptedBroker) Subscribe(_ context.Context, _ gpoll.Position, to gpoll.Subscriber) (stop func(), err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.deliver = deliver
+	b.to = to
+	b.deliver = func(m gpoll.Message) { to.Deliver([]gpoll.Record{recordOf(m)}) }
 	return func() {
 		b.mu.Lock()
 		defer b.mu.Unlock()
@@ -38,8 +46,11 @@ func (b *scriptedBroker) Subscribe(_ gpoll.Position, deliver func(gpoll.Message)
 	}, nil
 }
 
-func (b *scriptedBroker) History(context.Context, gpoll.Position, int) ([]gpoll.Message, error) {
-	return nil, nil
+func (b *scriptedBroker) History(ctx context.Context, after gpoll.Position, limit int) ([]gpoll.Record, error) {
+	if b.history == nil {
+		return nil, nil
+	}
+	return b.history(ctx, after, limit)
 }
 
 func (b *scriptedBroker) Window(context.Context) (before, newest gpoll.Position, err error) {
@@ -57,7 +68,45 @@ func (b *scriptedBroker) Close(context.Context) error {
 func (b *scriptedBroker) at(epoch, seq uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.deliver(gpoll.Message{Position: gpoll.Position{Epoch: epoch, Seq: seq}, Data: fmt.Append(nil, epoch, "-", seq)})
+	b.deliver(said(epoch, seq))
+}
+
+// said is a message that says its own Position.
+func said(epoch, seq uint64) gpoll.Message {
+	return gpoll.Message{Position: gpoll.Position{Epoch: epoch, Seq: seq}, Data: fmt.Append(nil, epoch, "-", seq)}
+}
+
+// recordOf writes a message as it stands in a broker, in form 1, whatever it says.
+func recordOf(m gpoll.Message) gpoll.Record {
+	kind, name := byte(0), ""
+	switch {
+	case m.Topic != "":
+		kind, name = 1, m.Topic
+	case m.To.Client() != "":
+		kind, name = 2, m.To.Client()
+	case m.To.User() != "":
+		kind, name = 3, m.To.User()
+	}
+	b := append([]byte{1, kind, byte(len(name))}, name...)
+	b = binary.AppendUvarint(b, uint64(len(m.Except)))
+	for _, id := range m.Except {
+		b = append(append(b, byte(len(id))), id...)
+	}
+	return gpoll.Record{Kind: gpoll.RecordMessage, Position: m.Position, ID: m.ID, Bytes: append(b, m.Data...)}
+}
+
+// publishTo publishes a message past every Broadcaster.
+func publishTo(tb testing.TB, b gpoll.Broker, m gpoll.Message) gpoll.Position {
+	tb.Helper()
+	r, err := gpoll.NewMessageRecord(m)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	pos, err := b.Publish(tb.Context(), r)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return pos
 }
 
 // What a broker does wrong reaches every attached client alike: repeats are invisible, holes are gaps of reason "broker" and

@@ -60,6 +60,8 @@
 // middleware that wraps the ResponseWriter has an Unwrap method. At the end call [Broadcaster.Shutdown] before the server's:
 // that tells every client to come back and when, which ends the requests the server would wait for.
 //
-// A [Broker] orders and carries the messages. The MemoryBroker, the default, does so within one process. Package gpolltest has what a test of a
-// program with gpoll needs: a listener without sockets, clients, and a checker of the promises above.
+// A [Broker] orders and carries the messages, as opaque records. The MemoryBroker, the default, does so within one process.
+// What a broker leaves out on the way is asked for, and is a gap only where the broker no longer has it. Package gpolltest
+// has what a test of a program with gpoll needs: a listener without sockets, clients, a checker of the promises above, and a
+// suite for brokers.
 package gpoll

@@ -70,7 +70,7 @@ func TestWindowMemory(t *testing.T) {
 					m.Topic = fmt.Sprint("topic-", seq/2)
 					l.askFirst(m.Topic)
 				}
-				l.append(&m)
+				l.appendMessage(&m)
 				want.topics = []string{m.Topic}
 				items, _, _ = l.read(Position{1, seq - 1}, want, replay{10, 1 << 20}, items[:0])
 				if len(items) != 1 {
@@ -125,7 +125,7 @@ func TestFormCacheCounts(t *testing.T) {
 		if rnd.IntN(3) == 0 {
 			seq++
 			m := Message{Position: Position{epoch, seq}, Data: make([]byte, rnd.IntN(2000))}
-			l.append(&m)
+			l.appendMessage(&m)
 			items, _, _ := l.read(Position{epoch, seq - 1}, &interest{}, replay{1, 1 << 20}, nil)
 			all = append(all, items[0].rec)
 			if len(all) > 100 {
@@ -187,7 +187,7 @@ func TestFormsConcurrently(t *testing.T) {
 		})
 	}
 	for seq := range uint64(messages) {
-		l.append(&Message{Position: Position{1, seq + 1}, Data: fmt.Appendf(nil, "%s %d", strings.Repeat("x", 1000), seq+1)})
+		l.appendMessage(&Message{Position: Position{1, seq + 1}, Data: fmt.Appendf(nil, "%s %d", strings.Repeat("x", 1000), seq+1)})
 	}
 	wg.Wait()
 	l.verifyForms(t)
@@ -197,7 +197,7 @@ func TestFormsConcurrently(t *testing.T) {
 func TestFormsAreMadeAgain(t *testing.T) {
 	l := newMessageLog(Position{1, 0}, Limits{Count: 100, Bytes: 100 << 10}, nil, 200)
 	for seq := range uint64(50) {
-		l.append(&Message{Position: Position{1, seq + 1}, Data: []byte(strings.Repeat("x", 1000))})
+		l.appendMessage(&Message{Position: Position{1, seq + 1}, Data: []byte(strings.Repeat("x", 1000))})
 	}
 	items, _, _ := l.read(Position{1, 0}, &interest{}, replay{100, 1 << 20}, nil)
 	first := items[0].rec.in(formEvent)

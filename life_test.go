@@ -126,8 +126,8 @@ func (b *lateBroker) Window(ctx context.Context) (before, newest gpoll.Position,
 	return b.MemoryBroker.Window(ctx)
 }
 
-func (b *lateBroker) Subscribe(after gpoll.Position, deliver func(gpoll.Message)) (func(), error) {
-	stop, err := b.MemoryBroker.Subscribe(after, deliver)
+func (b *lateBroker) Subscribe(ctx context.Context, after gpoll.Position, to gpoll.Subscriber) (func(), error) {
+	stop, err := b.MemoryBroker.Subscribe(ctx, after, to)
 	return func() {
 		if b.stop != nil {
 			b.stop()
@@ -206,15 +206,13 @@ func TestShutdownOfASharedBroker(t *testing.T) {
 	if broker.closed.Load() != 0 || broker.stopped.Load() != 2 {
 		t.Errorf("closed %d times, stopped %d times; want 0 and 2", broker.closed.Load(), broker.stopped.Load())
 	}
-	if _, err := broker.Publish(t.Context(), gpoll.Message{}); err != nil {
-		t.Errorf("the broker itself: %v", err)
-	}
+	publishTo(t, broker, gpoll.Message{})
 	// The broker that a Broadcaster made itself is closed with it.
 	own := gpoll.NewBroadcaster()
 	own.Send("m")
 	made := own.Broker
 	shutdown(t, own)
-	if _, err := made.Publish(t.Context(), gpoll.Message{}); !errors.Is(err, gpoll.ErrClosed) {
+	if _, err := made.Publish(t.Context(), gpoll.Record{}); !errors.Is(err, gpoll.ErrClosed) {
 		t.Errorf("the broker of a Broadcaster that is shut down: %v", err)
 	}
 }

@@ -16,6 +16,7 @@ type record struct {
 	pos    Position
 	bytes  int32       // of memory, without the forms; see weigh
 	binary bool        // data is not UTF-8
+	begins bool        // is the first of its epoch
 	gone   atomic.Bool // has left its window
 	forms  atomic.Pointer[formSet]
 	cache  *formCache // counts the forms; nil: nobody does
@@ -115,9 +116,9 @@ type messageLog struct {
 
 	sources sources // memory of a read
 
-	// A lane without records only remembers what left it. The oldest of those are forgotten, and forgotten is the highest
-	// seq that they remembered: for an address without a lane, nothing newer has left. At first it is the seq before the log's
-	// first message: whatever came before that has left.
+	// A lane without records only remembers what left it. The oldest of those are forgotten, and forgotten is the
+	// highest seq that they remembered: for an address without a lane, nothing newer has left. At first it is the seq
+	// before the log's first message: whatever came before that has left.
 	fading    ring[*lane]
 	forgotten uint64
 	why       string
@@ -208,8 +209,8 @@ func (l *messageLog) admit(ctx context.Context) error {
 	}
 }
 
-// behindLocked returns by how many messages the slowest reader is behind. It visits the readers only when
-// the last visit's answer does not suffice. Then it drops what all of them have taken, and wakes those that nothing was for
+// behindLocked returns by how many messages the slowest reader is behind. It visits the readers only when the last
+// visit's answer does not suffice. Then it drops what all of them have taken, and wakes those that nothing was for
 // for so long that they would hold up a publisher.
 func (l *messageLog) behindLocked() int {
 	if behind := l.hi - l.slowest; behind < uint64(l.lag+1)/2 {
@@ -233,35 +234,32 @@ type appendResult uint8
 
 const (
 	dropped     appendResult = iota // a repeat, or late
-	appended                        // the message
+	full                            // nothing: a reader is too far behind
+	appended                        // the record
 	appendedToo                     // and something for everybody: a gap, or the beginning of an epoch
 )
 
-// append adds a message that the broker has accepted. Messages come in the broker's order; a repeat is dropped, and a hole in the
-// numbers becomes a gap of reason "broker".
-func (l *messageLog) append(m *Message) appendResult {
-	rec := newRecord(m)
+// append adds a record that the broker has accepted, unless a reader is lag messages behind. Records come in the
+// broker's order; a repeat is dropped, and a hole in the numbers becomes a gap of reason "broker".
+func (l *messageLog) append(rec *record, lag int) appendResult {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.closed {
+	if l.closed || l.pastLocked(rec.pos) {
 		return dropped
+	}
+	if l.hi-l.slowest >= uint64(lag) && l.behindLocked() >= lag {
+		return full
 	}
 	did := appended
-	switch {
-	case slices.Contains(l.left, rec.pos.Epoch):
-		return dropped // late, from a life of the log that is over
-	case rec.pos.Epoch != l.epoch:
-		l.restartLocked(rec.pos)
+	if rec.pos.Epoch != l.epoch {
+		l.restartLocked(Position{rec.pos.Epoch, rec.first() - 1}, rec.begins)
 		did = appendedToo
-	case rec.pos.Seq <= l.hi:
-		return dropped
 	}
-	if from := l.hi + 1; rec.pos.Seq > from {
-		l.addLocked(&record{
-			pos:  Position{l.epoch, rec.pos.Seq - 1},
-			at:   rec.at,
-			hole: &Gap{Epoch: l.epoch, From: from, To: rec.pos.Seq - 1, Reason: gapBroker},
-		})
+	if from := l.hi + 1; rec.first() > from {
+		l.addLocked(newHole(from, Position{l.epoch, rec.first() - 1}, rec.at))
+		did = appendedToo
+	}
+	if rec.hole != nil {
 		did = appendedToo
 	}
 	l.addLocked(rec)
@@ -269,14 +267,48 @@ func (l *messageLog) append(m *Message) appendResult {
 	return did
 }
 
-// restartLocked begins a new epoch. at is its first message here: what it may have had before never came.
-func (l *messageLog) restartLocked(at Position) {
+// newHole returns the record of what the broker has lost between two seqs.
+func newHole(from uint64, to Position, at time.Time) *record {
+	return &record{pos: to, at: at, hole: &Gap{Epoch: to.Epoch, From: from, To: to.Seq, Reason: gapBroker}}
+}
+
+// past reports whether the log has come further than p, or p is of a life of it that is over.
+func (l *messageLog) past(p Position) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.pastLocked(p)
+}
+
+func (l *messageLog) pastLocked(p Position) bool {
+	if p.Epoch == l.epoch {
+		return p.Seq <= l.hi
+	}
+	return slices.Contains(l.left, p.Epoch)
+}
+
+// restart begins a new epoch, of which nothing is there yet: what it may have had up to at never came. It reports
+// false for one that is over.
+func (l *messageLog) restart(at Position) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed || at.Epoch == l.epoch || l.pastLocked(at) {
+		return false
+	}
+	l.restartLocked(at, false)
+	return true
+}
+
+// restartLocked begins a new epoch behind at. Unless it begins there, what it may have had before never came.
+func (l *messageLog) restartLocked(at Position, begins bool) {
 	if l.left = append(l.left, l.epoch); len(l.left) > 64 {
 		l.left = l.left[1:]
 	}
-	l.epoch, l.hi = at.Epoch, at.Seq-1
+	l.epoch, l.hi = at.Epoch, at.Seq
 	l.emptyLocked()
 	l.forgotten, l.why = l.hi, gapEvicted
+	if begins {
+		l.forgotten = 0
+	}
 	l.live = ring[*record]{}
 	for r := range l.readers {
 		r.taken = l.hi
@@ -286,19 +318,28 @@ func (l *messageLog) restartLocked(at Position) {
 
 // addLocked appends rec, which nobody else has seen yet.
 func (l *messageLog) addLocked(rec *record) {
+	if rec.to.kind == kindNobody {
+		l.passLocked(rec)
+		return
+	}
 	s := l.laneLocked(rec.to)
 	rec.to = s.to // one name for all of them
 	rec.cache, rec.bytes = &l.forms, int32(min(rec.weigh(), math.MaxInt32))
 	l.keepLocked(s, rec)
+	l.passLocked(rec)
+	l.boundLocked(s, rec.at)
+	if rec.to.kind == kindTopic && l.topicLimits != nil && !s.asked {
+		l.askLaterLocked(s)
+	}
+}
+
+// passLocked moves the end of the log behind rec, and has the readers take rec.
+func (l *messageLog) passLocked(rec *record) {
 	l.hi = rec.pos.Seq
 	if len(l.readers) > 0 {
 		l.live.push(rec)
 	} else {
 		l.slowest = l.hi
-	}
-	l.boundLocked(s, rec.at)
-	if rec.to.kind == kindTopic && l.topicLimits != nil && !s.asked {
-		l.askLaterLocked(s)
 	}
 }
 

@@ -199,7 +199,7 @@ func logAgainstModel(t *testing.T, seed uint64) {
 			}
 		}
 		end := l.end().Seq
-		if l.append(&msg) == dropped {
+		if l.appendMessage(&msg) == dropped {
 			t.Fatalf("append of %v refused", msg.Position)
 		}
 		now := time.Now()
@@ -207,7 +207,7 @@ func logAgainstModel(t *testing.T, seed uint64) {
 			m.kept = append(m.kept, &record{pos: Position{1, m.hi - 1}, at: now, hole: &Gap{1, end + 1, m.hi - 1, gapBroker}})
 			m.boundAll(address{}, now)
 		}
-		rec := newRecord(&msg)
+		rec := recordOf(&msg)
 		m.kept = append(m.kept, rec)
 		m.boundAll(rec.to, now)
 

@@ -4,24 +4,54 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
 )
 
-// A MemoryBroker keeps its messages in this process: its epoch ends with it. It serves one Broadcaster, or several
+// A MemoryBroker keeps its records in this process: its epoch ends with it. It serves one Broadcaster, or several
 // in one process, and lives until it is closed. It is the Broker of a Broadcaster that has none.
+//
+// Publish returns when every Broadcaster has the message, or ctx ends; for other Subscribers it does not wait.
 type MemoryBroker struct {
-	mu      sync.Mutex // guards the fields below, and orders the calls of deliver
-	newest  Position
-	kept    ring[Message]
-	bytes   int // of kept
-	deliver []func(Message)
-	names   []uint64 // of deliver, by which a subscriber stops
-	named   uint64   // the last one that was given
-	ids     map[string]publishID
-	order   ring[string] // of ids, oldest first
-	closed  bool
+	mu     sync.Mutex // guards the fields below, and those of subs
+	newest Position
+	kept   ring[keptRecord] // of the present epoch, up to newest
+	bytes  int              // of kept
+	subs   []*memorySubscription
+	ids    map[string]publishID
+	order  ring[string] // of ids, oldest first
+	closed bool
+}
+
+// A keptRecord is a Record without its Position, which its place in the ring says. It is small: every message is
+// copied into one.
+type keptRecord struct {
+	kind    RecordKind
+	decoded bool
+	id      string
+	bytes   []byte
+	to      address
+	except  []string
+	chain   *chain // nil: zero
+}
+
+// A chain is what binds a record to others, where brokers have to be watched.
+type chain struct {
+	nonce uint64
+	prev  Link
+}
+
+// A memorySubscription is how far a Subscriber has got. One that keeps up has no goroutine: whoever publishes hands
+// it the record.
+type memorySubscription struct {
+	to    Subscriber
+	quick *follower // to, where that is a Broadcaster's: it takes a record at once, unless it would have to wait
+	at    Position  // everything up to here was delivered, or is not kept
+	ended bool
+	idle  chan struct{} // while a goroutine delivers: closed when it ends
+	moved chan struct{} // closed when at or ended change; nil when nobody waits
 }
 
 type publishID struct {
@@ -35,14 +65,18 @@ const (
 	publishIDCount = 100_000
 )
 
-// What a MemoryBroker keeps for History. The log of each Broadcaster keeps its own window beside it. Payloads are shared with the log of
-// the only subscriber; where there are several, each has its own copy.
+// What a MemoryBroker keeps for History. The log of each Broadcaster keeps its own window beside it. Payloads are
+// shared with the logs.
 const (
 	memoryHistoryCount = 1000
 	memoryHistoryBytes = 1 << 20
 )
 
-// NewMemoryBroker returns a broker with a new random epoch. It keeps up to 1,000 messages or 1 MiB for History.
+// memoryPage is how many records a Subscriber that is behind gets in one call.
+const memoryPage = 256
+
+// NewMemoryBroker returns a broker with a new random epoch. It keeps up to 1,000 records or 1 MiB for History, and
+// the newest.
 func NewMemoryBroker() *MemoryBroker {
 	return &MemoryBroker{newest: Position{Epoch: randomEpoch()}}
 }
@@ -58,47 +92,97 @@ func randomEpoch() uint64 {
 	}
 }
 
-// Publish implements Broker.
-func (br *MemoryBroker) Publish(_ context.Context, m Message) (Position, error) {
+// Publish implements Broker. Its error is ErrClosed or wraps ErrConflict: no failure leaves open what became of r.
+func (br *MemoryBroker) Publish(ctx context.Context, r Record) (Position, error) {
+	if err := br.publish(ctx, &r); err != nil {
+		return Position{}, err
+	}
+	return r.Position, nil
+}
+
+// publish is Publish. It sets r.Position.
+func (br *MemoryBroker) publish(ctx context.Context, r *Record) error {
+	late, err := br.add(r)
+	if late {
+		br.await(ctx, r.Position)
+	}
+	return err
+}
+
+// add gives r its Position, or that of the first with its ID, and hands it out. late says that some Broadcaster could
+// not take it yet.
+func (br *MemoryBroker) add(r *Record) (late bool, err error) {
 	br.mu.Lock()
 	defer br.mu.Unlock()
 	if br.closed {
-		return Position{}, ErrClosed
+		return false, ErrClosed
 	}
-	if m.ID != "" {
-		now := time.Now()
+	now := time.Time{}
+	if r.ID != "" {
+		now = time.Now()
 		br.forgetIDsLocked(now)
-		if first, ok := br.ids[m.ID]; ok {
-			return first.pos, nil
+		if first, ok := br.ids[r.ID]; ok {
+			r.Position = first.pos
+			return false, nil
 		}
-		br.newest.Seq++
+	}
+	if r.Kind == RecordEpoch {
+		if r.Prev.Position != br.newest {
+			return false, fmt.Errorf("%w: it names %v, the newest is %v", ErrConflict, r.Prev.Position, br.newest)
+		}
+		br.newest = Position{Epoch: randomEpoch()}
+		br.kept, br.bytes = ring[keptRecord]{}, 0
+	}
+	br.newest.Seq++
+	r.Position = br.newest
+	if r.ID != "" {
 		if br.ids == nil {
 			br.ids = map[string]publishID{}
 		}
-		br.ids[m.ID] = publishID{now, br.newest}
-		br.order.push(m.ID)
-	} else {
-		br.newest.Seq++
+		br.ids[r.ID] = publishID{now, r.Position}
+		br.order.push(r.ID)
 	}
-	m.Position = br.newest
-	br.kept.push(m)
-	br.bytes += len(m.Data)
-	for br.kept.len > memoryHistoryCount || br.bytes > memoryHistoryBytes {
-		br.bytes -= len(br.kept.pop().Data)
-	}
-	br.deliverLocked(m)
-	return m.Position, nil
+	br.keepLocked(r)
+	return br.deliverLocked(r), nil
 }
 
-// deliverLocked hands m, which is kept, to the subscribers.
-func (br *MemoryBroker) deliverLocked(m Message) {
-	if len(br.deliver) == 1 {
-		br.deliver[0](m)
-		return
+// keepLocked keeps r for History.
+func (br *MemoryBroker) keepLocked(r *Record) {
+	k := keptRecord{kind: r.Kind, decoded: r.decoded, id: r.ID, bytes: r.Bytes, to: r.to, except: r.except}
+	if r.Nonce != 0 || r.Prev != (Link{}) {
+		k.chain = &chain{r.Nonce, r.Prev}
 	}
-	for _, deliver := range br.deliver {
-		deliver(m.clone())
+	br.kept.push(k)
+	br.bytes += len(r.Bytes)
+	for br.kept.len > 1 && (br.kept.len > memoryHistoryCount || br.bytes > memoryHistoryBytes) {
+		br.bytes -= len(br.kept.first().bytes)
+		br.kept.drop()
 	}
+}
+
+// keptLocked returns what is kept at index i.
+func (br *MemoryBroker) keptLocked(i int) Record {
+	k := br.kept.at(i)
+	pos := Position{br.newest.Epoch, br.newest.Seq - uint64(br.kept.len-1-i)}
+	r := Record{Position: pos, Kind: k.kind, decoded: k.decoded, ID: k.id, Bytes: k.bytes, to: k.to, except: k.except}
+	if k.chain != nil {
+		r.Nonce, r.Prev = k.chain.nonce, k.chain.prev
+	}
+	return r
+}
+
+// deliverLocked hands r, which is kept, to the subscribers that keep up, and has it brought to the others. It reports
+// whether Broadcasters are among these.
+func (br *MemoryBroker) deliverLocked(r *Record) (late bool) {
+	for _, s := range br.subs {
+		if s.quick != nil && s.idle == nil && s.quick.take(r) {
+			s.at = r.Position
+			continue
+		}
+		late = late || s.quick != nil
+		br.bringLocked(s)
+	}
+	return late
 }
 
 // forgetIDsLocked drops the publish ids that are too old or too many.
@@ -113,48 +197,166 @@ func (br *MemoryBroker) forgetIDsLocked(now time.Time) {
 	}
 }
 
-// Subscribe implements Broker.
-func (br *MemoryBroker) Subscribe(after Position, deliver func(Message)) (stop func(), err error) {
-	br.mu.Lock()
-	defer br.mu.Unlock()
-	if br.closed {
-		return nil, ErrClosed
+// await returns when every Broadcaster has come to pos, or ctx has ended.
+func (br *MemoryBroker) await(ctx context.Context, pos Position) {
+	for {
+		moved := br.behind(pos)
+		if moved == nil {
+			return
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return
+		}
 	}
-	for _, m := range br.historyLocked(after, br.kept.len) {
-		deliver(m)
-	}
-	br.named++
-	name := br.named
-	br.deliver, br.names = append(br.deliver, deliver), append(br.names, name)
-	return func() { br.unsubscribe(name) }, nil
 }
 
-func (br *MemoryBroker) unsubscribe(name uint64) {
+// behind returns a channel that is closed when a Broadcaster that has not come to pos moves; nil when all have.
+func (br *MemoryBroker) behind(pos Position) <-chan struct{} {
 	br.mu.Lock()
 	defer br.mu.Unlock()
-	if i := slices.Index(br.names, name); i >= 0 {
-		br.deliver, br.names = slices.Delete(br.deliver, i, i+1), slices.Delete(br.names, i, i+1)
+	for _, s := range br.subs {
+		if s.quick == nil || s.at.Epoch == pos.Epoch && s.at.Seq >= pos.Seq || pos.Epoch != br.newest.Epoch {
+			continue
+		}
+		if s.moved == nil {
+			s.moved = make(chan struct{})
+		}
+		return s.moved
 	}
+	return nil
+}
+
+// Subscribe implements Broker. A Broadcaster has what is kept when it returns.
+func (br *MemoryBroker) Subscribe(ctx context.Context, after Position, to Subscriber) (stop func(), err error) {
+	br.mu.Lock()
+	defer br.mu.Unlock()
+	switch {
+	case br.closed:
+		return nil, ErrClosed
+	case ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	}
+	s := &memorySubscription{to: to, at: after}
+	s.quick, _ = to.(*follower)
+	br.subs = append(br.subs, s)
+	for i := br.keptAfter(after); s.quick != nil && after.Epoch == br.newest.Epoch && i < br.kept.len; i++ {
+		r := br.keptLocked(i)
+		if !s.quick.take(&r) {
+			break
+		}
+		s.at = r.Position
+	}
+	br.bringLocked(s)
+	forget := context.AfterFunc(ctx, func() { br.end(s) })
+	return func() {
+		forget()
+		if idle := br.end(s); idle != nil {
+			<-idle
+		}
+	}, nil
+}
+
+// end ends a subscription. It returns a channel that is closed when nothing is under way any more; nil when nothing is.
+func (br *MemoryBroker) end(s *memorySubscription) (idle <-chan struct{}) {
+	br.mu.Lock()
+	defer br.mu.Unlock()
+	br.subs = slices.DeleteFunc(br.subs, func(other *memorySubscription) bool { return other == s })
+	s.ended = true
+	s.movedLocked()
+	return s.idle
+}
+
+// movedLocked tells those who wait for s.
+func (s *memorySubscription) movedLocked() {
+	if s.moved != nil {
+		close(s.moved)
+		s.moved = nil
+	}
+}
+
+// bringLocked starts a goroutine that brings s what it has not had, if there is anything and none does.
+func (br *MemoryBroker) bringLocked(s *memorySubscription) {
+	behind := s.at.Epoch != br.newest.Epoch || s.at.Seq < br.newest.Seq
+	if s.idle == nil && behind {
+		s.idle = make(chan struct{})
+		go br.bring(s) // ends when s has everything, or has ended: stop and Close wait for it
+	}
+}
+
+// bring hands s everything that it has not had.
+func (br *MemoryBroker) bring(s *memorySubscription) {
+	var had Position
+	for {
+		epoch, records, last := br.next(s, had)
+		switch {
+		case epoch != Position{}:
+			s.to.Epoch(epoch)
+		case len(records) > 0:
+			s.to.Deliver(records)
+		default:
+			return
+		}
+		had = last
+	}
+}
+
+// next returns what s, which has had everything up to had, gets next in one call, and how far that goes: a new epoch,
+// or records. Where it returns neither, s has everything or has ended, and next has noted that nobody brings it
+// anything.
+func (br *MemoryBroker) next(s *memorySubscription, had Position) (epoch Position, records []Record, last Position) {
+	br.mu.Lock()
+	defer br.mu.Unlock()
+	if !had.IsZero() {
+		s.at = had
+		s.movedLocked()
+	}
+	switch {
+	case s.ended || s.at.Epoch == br.newest.Epoch && s.at.Seq >= br.newest.Seq:
+		close(s.idle)
+		s.idle = nil
+		return Position{}, nil, Position{}
+	case s.at.Epoch != br.newest.Epoch:
+		epoch = br.newest
+		epoch.Seq -= uint64(br.kept.len)
+		return epoch, nil, epoch
+	}
+	for i := br.keptAfter(s.at); i < br.kept.len && len(records) < memoryPage; i++ {
+		r := br.keptLocked(i)
+		if s.quick == nil {
+			r = r.sealed()
+		}
+		records = append(records, r)
+	}
+	return Position{}, records, records[len(records)-1].Position
+}
+
+// keptAfter returns the index in kept of the first record after a Position: the oldest, if that is of another epoch.
+func (br *MemoryBroker) keptAfter(after Position) int {
+	first := br.newest.Seq - uint64(br.kept.len)
+	if after.Epoch != br.newest.Epoch || after.Seq <= first {
+		return 0
+	}
+	return int(min(after.Seq-first, uint64(br.kept.len)))
 }
 
 // History implements Broker.
-func (br *MemoryBroker) History(_ context.Context, after Position, limit int) ([]Message, error) {
+func (br *MemoryBroker) History(_ context.Context, after Position, limit int) ([]Record, error) {
 	br.mu.Lock()
 	defer br.mu.Unlock()
-	return br.historyLocked(after, limit), nil
+	return br.pageLocked(after, limit), nil
 }
 
-// historyLocked returns copies.
-func (br *MemoryBroker) historyLocked(after Position, limit int) []Message {
-	skip := 0
-	if first := br.newest.Seq - uint64(br.kept.len); after.Epoch == br.newest.Epoch && after.Seq > first {
-		skip = int(min(after.Seq-first, uint64(br.kept.len)))
+// pageLocked returns copies.
+func (br *MemoryBroker) pageLocked(after Position, limit int) []Record {
+	first := br.keptAfter(after)
+	records := make([]Record, 0, max(min(limit, br.kept.len-first), 0))
+	for i := first; i < br.kept.len && len(records) < limit; i++ {
+		r := br.keptLocked(i)
+		records = append(records, r.sealed())
 	}
-	messages := make([]Message, 0, min(limit, br.kept.len-skip))
-	for i := skip; i < br.kept.len && len(messages) < limit; i++ {
-		messages = append(messages, br.kept.at(i).clone())
-	}
-	return messages
+	return records
 }
 
 // Window implements Broker.
@@ -166,12 +368,24 @@ func (br *MemoryBroker) Window(context.Context) (before, newest Position, err er
 	return before, br.newest, nil
 }
 
-// Close implements Broker. It forgets the messages.
-func (br *MemoryBroker) Close(context.Context) error {
+// Close implements Broker. It forgets the records.
+func (br *MemoryBroker) Close(ctx context.Context) error {
 	br.mu.Lock()
-	defer br.mu.Unlock()
 	br.closed = true
-	br.deliver, br.names, br.ids = nil, nil, nil
-	br.kept, br.order = ring[Message]{}, ring[string]{}
+	subs := slices.Clone(br.subs)
+	br.ids, br.order = nil, ring[string]{}
+	br.kept, br.bytes = ring[keptRecord]{}, 0
+	br.mu.Unlock()
+	for _, s := range subs {
+		idle := br.end(s)
+		if idle == nil {
+			continue
+		}
+		select {
+		case <-idle:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 	return nil
 }

@@ -8,16 +8,15 @@ import (
 	"github.com/corvuscrypto/gpoll"
 )
 
-// A scribbler is a broker that uses what belongs to it: it writes to the Data and Except that it was given.
+// A scribbler is a broker that uses what belongs to it: it writes to the Bytes that it was given.
 type scribbler struct{ gpoll.Broker }
 
-func (b scribbler) Publish(ctx context.Context, m gpoll.Message) (gpoll.Position, error) {
-	sealed := m
-	sealed.Data, sealed.Except = slices.Clone(m.Data), slices.Clone(m.Except)
-	for i := range m.Data {
-		m.Data[i] ^= 0x55
+func (b scribbler) Publish(ctx context.Context, r gpoll.Record) (gpoll.Position, error) {
+	sealed := r
+	sealed.Bytes = slices.Clone(r.Bytes)
+	for i := range r.Bytes {
+		r.Bytes[i] ^= 0x55
 	}
-	clear(m.Except)
 	return b.Broker.Publish(ctx, sealed)
 }
 
@@ -40,14 +39,23 @@ func TestBrokerOwnsItsMessages(t *testing.T) {
 	}
 }
 
+// listens is a Subscriber that is only interested in records.
+type listens struct{ deliver func([]gpoll.Record) }
+
+func (l listens) Deliver(records []gpoll.Record) { l.deliver(records) }
+func (listens) Hole(gpoll.Position)              {}
+func (listens) Epoch(gpoll.Position)             {}
+func (listens) Outage(error)                     {}
+
 // A MemoryBroker's readers share no memory: what one of them does to a message shows in no other, nor in what comes later.
 func TestMemoryBrokerSharesNothing(t *testing.T) {
 	broker := gpoll.NewMemoryBroker()
-	scribble := func(m gpoll.Message) {
-		for i := range m.Data {
-			m.Data[i] = 'x'
+	scribble := func(records []gpoll.Record) {
+		for _, r := range records {
+			for i := range r.Bytes {
+				r.Bytes[i] = 'x'
+			}
 		}
-		clear(m.Except)
 	}
 	b := func(b *gpoll.Broadcaster) { b.Broker = broker }
 	first := start(t, setup{broadcaster: b})
@@ -60,9 +68,11 @@ func TestMemoryBrokerSharesNothing(t *testing.T) {
 		}
 	}
 	publish("m1")
-	if _, err := broker.Subscribe(gpoll.Position{}, scribble); err != nil {
+	stop, err := broker.Subscribe(t.Context(), gpoll.Position{}, listens{scribble})
+	if err != nil {
 		t.Fatal(err)
 	}
+	defer stop()
 	publish("m2")
 	second := start(t, setup{broadcaster: b})
 	publish("m3")
@@ -70,9 +80,7 @@ func TestMemoryBrokerSharesNothing(t *testing.T) {
 	if err != nil || len(history) != 3 {
 		t.Fatalf("%v %v", history, err)
 	}
-	for _, m := range history {
-		scribble(m)
-	}
+	scribble(history)
 	third := start(t, setup{broadcaster: b})
 	first.Send("end")
 	want := []string{"m1", "m2", "m3", "end"}

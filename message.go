@@ -1,14 +1,13 @@
 package gpoll
 
 import (
-	"bytes"
 	"fmt"
 	"slices"
 	"strings"
 	"unicode/utf8"
 )
 
-// A Message is what Publish takes and what a Broker carries. It reaches every client when Topic and To are
+// A Message is what Publish takes. It reaches every client when Topic and To are
 // both empty, else the subscribers of Topic, else whom To names.
 type Message struct {
 	// Topic is 1 to 255 bytes of [A-Za-z0-9_.:/~@-]. There are no wildcards.
@@ -32,12 +31,6 @@ type Message struct {
 
 	// Position is set by the broker. Publish ignores it.
 	Position Position
-}
-
-// clone returns m with memory of its own.
-func (m Message) clone() Message {
-	m.Data, m.Except = bytes.Clone(m.Data), slices.Clone(m.Except)
-	return m
 }
 
 // A Recipient is one client or one user. The zero Recipient is nobody in particular.
@@ -72,6 +65,7 @@ const (
 	kindTopic
 	kindClient
 	kindUser
+	kindNobody // of a record that no client is owed
 )
 
 func (a address) nameOf(k kind) string {
@@ -121,6 +115,9 @@ func (m *Message) check(maxData int) error {
 // exceptSet is what a record keeps of Message.Except: the public ids in it, sorted, each once. What else a broker may deliver there
 // names nobody.
 func exceptSet(ids []string) []string {
+	if len(ids) == 0 {
+		return nil
+	}
 	return sortedSet(slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return !validPublicID(id) }))
 }
 

@@ -5,9 +5,10 @@ import (
 	"fmt"
 )
 
-// A Record is what a [Broker] carries: a place in the order, and bytes that only gpoll reads. A broker stores Kind, Nonce, Prev, ID
-// and Bytes and gives them back as they were; of these it understands ID, by which it recognises a repeat, and Kind and Prev of a
-// [RecordEpoch]. AppendBinary and [DecodeRecord] turn all five into one value, for a broker that would rather store that.
+// A Record is what a [Broker] carries: a place in the order, and bytes that only gpoll reads. A broker stores Kind,
+// Nonce, Prev, ID and Bytes and gives them back as they were; of these it understands ID, by which it recognises a
+// repeat, and Kind and Prev of a [RecordEpoch]. AppendBinary and [DecodeRecord] turn all five into one value, for a
+// broker that would rather store that.
 type Record struct {
 	// Position is the record's place. The broker sets it; Publish ignores it.
 	Position Position
@@ -33,16 +34,16 @@ type Record struct {
 	except []string
 }
 
-// A Link names a record by its place and its nonce. Two readers that hold different nonces at one place do not read the same log:
-// the broker has lost what one of them had read, and gave its place to another record.
+// A Link names a record by its place and its nonce. Two readers that hold different nonces at one place do not read
+// the same log: the broker has lost what one of them had read, and gave its place to another record.
 type Link struct {
 	Position Position
 	Nonce    uint64
 }
 
-// A RecordKind says what a Record is. A reader passes over a kind that it does not know: that record takes its place in the
-// order, and no client is owed anything of it. So a newer server may write kinds that an older one cannot read, as long as
-// whatever clients are owed is a RecordMessage.
+// A RecordKind says what a Record is. A reader passes over a kind that it does not know: that record takes its place
+// in the order, and no client is owed anything of it. So a newer server may write kinds that an older one cannot
+// read, as long as whatever clients are owed is a RecordMessage.
 type RecordKind uint8
 
 const (
@@ -53,8 +54,8 @@ const (
 	RecordEpoch RecordKind = 2
 )
 
-// NewMessageRecord returns a record of m, for a Broker. The record has no Nonce and no Prev. It shares no memory with m. The error
-// wraps ErrBadMessage.
+// NewMessageRecord returns a record of m, for a Broker. The record has no Nonce and no Prev. It shares no memory with
+// m. The error wraps ErrBadMessage.
 func NewMessageRecord(m Message) (Record, error) {
 	if err := m.check(len(m.Data)); err != nil {
 		return Record{}, err
@@ -62,8 +63,8 @@ func NewMessageRecord(m Message) (Record, error) {
 	return Record{Kind: RecordMessage, ID: m.ID, Bytes: appendMessage(nil, m.address(), m.Except, m.Data)}, nil
 }
 
-// Message returns the message that r is, with its ID and Position. Its Data may share memory with r.Bytes. The error wraps
-// ErrBadMessage: r is of another kind, or in a form that this version of gpoll does not know, or damaged.
+// Message returns the message that r is, with its ID and Position. Its Data may share memory with r.Bytes. The error
+// wraps ErrBadMessage: r is of another kind, or in a form that this version of gpoll does not know, or damaged.
 func (r *Record) Message() (Message, error) {
 	to, except, data, err := r.message()
 	if err != nil {

@@ -5,8 +5,9 @@ import (
 	"fmt"
 )
 
-// How records stand in a broker. Each form begins with its version. A reader refuses versions that it does not know, and so
-// does it with everything that is not whole: no length is believed before the bytes are there. Numbers are big-endian.
+// How records stand in a broker. Each form begins with its version. A reader refuses versions that it does not know,
+// and so does it with everything that is not whole: no length is believed before the bytes are there. Numbers are
+// big-endian.
 //
 //	message   version(1)  address kind(1)  name(1+n)  except(uvarint, each 1+n)  data(the rest)
 //	record    version(1)  kind(1)  nonce(8)  prev(epoch 8, seq 8, nonce 8)  id(1+n)  bytes(the rest)
@@ -36,7 +37,8 @@ func appendMessage(b []byte, to address, except []string, data []byte) []byte {
 	return append(b, data...)
 }
 
-// decodeMessage is the inverse of appendMessage. data is in the memory of b. Public ids are not checked: what is none names nobody.
+// decodeMessage is the inverse of appendMessage. data is in the memory of b. Public ids are not checked: what is none
+// names nobody.
 func decodeMessage(b []byte) (to address, except []string, data []byte, err error) {
 	bad := func(what string) (address, []string, []byte, error) {
 		return address{}, nil, nil, fmt.Errorf("%w: %s", ErrBadMessage, what)
@@ -72,8 +74,8 @@ func decodeMessage(b []byte) (to address, except []string, data []byte, err erro
 	return to, except, d.rest[:len(d.rest):len(d.rest)], nil
 }
 
-// AppendBinary appends r to b, without its Position. It implements encoding.BinaryAppender. The error wraps ErrBadMessage: the ID
-// has more than 128 bytes.
+// AppendBinary appends r to b, without its Position. It implements encoding.BinaryAppender. The error wraps
+// ErrBadMessage: the ID has more than 128 bytes.
 func (r Record) AppendBinary(b []byte) ([]byte, error) {
 	if len(r.ID) > maxPublishID {
 		return b, fmt.Errorf("%w: the id has %d bytes, the limit is %d", ErrBadMessage, len(r.ID), maxPublishID)
@@ -89,13 +91,14 @@ func (r Record) AppendBinary(b []byte) ([]byte, error) {
 	return append(b, r.Bytes...), nil
 }
 
-// DecodeRecord is the inverse of AppendBinary; the caller adds the Position. Bytes is in the memory of b. The error wraps
-// ErrBadMessage: b is in a form that this version of gpoll does not know, or damaged. A broker delivers such a record with its Position
-// and Kind 0, which no record has: clients are told that something is missing there.
+// DecodeRecord is the inverse of AppendBinary; the caller adds the Position. Bytes is in the memory of b. The error
+// wraps ErrBadMessage: b is in a form that this version of gpoll does not know, or damaged. A broker delivers such a
+// record with its Position and Kind 0, which no record has: clients are told that something is missing there.
 func DecodeRecord(b []byte) (Record, error) {
 	d := decoder{rest: b}
 	if version := d.byte(); version != recordVersion {
-		return Record{}, fmt.Errorf("%w: a record in form %d, and this version of gpoll knows form %d", ErrBadMessage, version, recordVersion)
+		return Record{}, fmt.Errorf("%w: a record in form %d, and this version of gpoll knows form %d",
+			ErrBadMessage, version, recordVersion)
 	}
 	r := Record{Kind: RecordKind(d.byte()), Nonce: d.uint64()}
 	r.Prev = Link{Position{Epoch: d.uint64(), Seq: d.uint64()}, d.uint64()}

@@ -33,10 +33,11 @@ func TestRecordForm(t *testing.T) {
 			t.Errorf("%+v: %s, %v; want %s", tt.message, got, err, tt.want)
 		}
 	}
-	r := gpoll.Record{Kind: 200, Nonce: 1, Prev: gpoll.Link{Position: gpoll.Position{Epoch: 2, Seq: 3}, Nonce: 4}, ID: "id", Bytes: []byte("b")}
+	r := gpoll.Record{Kind: 200, Nonce: 1, ID: "id", Bytes: []byte("b"),
+		Prev: gpoll.Link{Position: gpoll.Position{Epoch: 2, Seq: 3}, Nonce: 4}}
 	b, err := r.AppendBinary([]byte("before"))
-	want := "before" + "\x01\xc8" + "\x00\x00\x00\x00\x00\x00\x00\x01" + "\x00\x00\x00\x00\x00\x00\x00\x02" + "\x00\x00\x00\x00\x00\x00\x00\x03" +
-		"\x00\x00\x00\x00\x00\x00\x00\x04" + "\x02id" + "b"
+	number := func(n byte) string { return strings.Repeat("\x00", 7) + string([]byte{n}) }
+	want := "before" + "\x01\xc8" + number(1) + number(2) + number(3) + number(4) + "\x02id" + "b"
 	if string(b) != want || err != nil {
 		t.Errorf("%q, %v; want %q", b, err, want)
 	}
@@ -107,8 +108,8 @@ func TestRecordRefused(t *testing.T) {
 	}
 }
 
-// What lies in a broker was written by somebody else: any bytes are refused, or are a record that says the same when it is written
-// again, without more memory than the bytes take.
+// What lies in a broker was written by somebody else: any bytes are refused, or are a record that says the same when
+// it is written again, without more memory than the bytes take.
 func FuzzRecord(f *testing.F) {
 	for _, m := range []gpoll.Message{
 		{Data: []byte("hi"), ID: "id"},

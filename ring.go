@@ -21,13 +21,21 @@ func (q *ring[T]) push(v T) {
 }
 
 func (q *ring[T]) pop() T {
-	var zero T
 	v := q.buf[q.start]
+	q.drop()
+	return v
+}
+
+// first is what pop would return, in place.
+func (q *ring[T]) first() *T { return &q.buf[q.start] }
+
+// drop is pop for who has seen the first.
+func (q *ring[T]) drop() {
+	var zero T
 	q.buf[q.start] = zero
 	q.start = (q.start + 1) & (len(q.buf) - 1)
 	q.len--
 	if q.len == 0 && len(q.buf) > 64 {
 		q.buf, q.start = nil, 0 // a burst does not keep its memory
 	}
-	return v
 }

@@ -39,6 +39,7 @@ func (b *Broadcaster) prepare() error {
 		if b.Broker == nil {
 			b.Broker, b.ownsBroker = NewMemoryBroker(), true
 		}
+		b.memory, _ = b.Broker.(*MemoryBroker)
 	})
 	return b.badSetting
 }

@@ -17,6 +17,8 @@ type Stats struct {
 	WindowMessages        int    // in all windows
 	WindowBytes           int    // of memory: messages and their wire forms
 
+	Outage string // why the broker cannot be reached; empty while it can
+
 	Published uint64 // messages accepted from this Broadcaster's Send and Publish
 	Delivered uint64 // messages written to a client or its channel
 	Repeats   uint64 // polls that a connection of Listener took on without net/http
@@ -39,6 +41,7 @@ func (b *Broadcaster) Stats() Stats {
 	epoch, lo, hi, messages, bytes := b.messages.windowStats()
 	s.Epoch = Position{Epoch: epoch}.String()[:16]
 	s.WindowLow, s.WindowHigh, s.WindowMessages, s.WindowBytes = lo, hi, messages, bytes
+	s.Outage = b.follower.trouble()
 	s.Published, s.Delivered, s.Repeats = b.published.Load(), b.delivered.Load(), b.repeats.Load()
 	s.Dropped, s.Refused, s.Gaps = b.counts.dropped.copy(), b.counts.refused.copy(), b.counts.gaps.copy()
 	return s
@@ -105,6 +108,8 @@ func publishFailure(err error) string {
 		return "bad-message"
 	case errors.Is(err, ErrUnknown):
 		return "publish-unknown"
+	case errors.Is(err, ErrUnavailable):
+		return "publish-unavailable"
 	}
 	return "publish-failed"
 }

@@ -54,9 +54,7 @@ func TestTopicLimitsHoldUpNobody(t *testing.T) {
 		}
 		// The other server hears of the topic by its messages; they are not held up.
 		for i := range 5 {
-			if _, err := broker.Publish(t.Context(), gpoll.Message{Topic: "slow", Data: fmt.Append(nil, "far", i)}); err != nil {
-				t.Fatal(err)
-			}
+			publishTo(t, broker, gpoll.Message{Topic: "slow", Data: fmt.Append(nil, "far", i)})
 		}
 		there.Send("m3")
 		want := []string{"m1", "m2", "far0", "far1", "far2", "far3", "far4", "m3"}

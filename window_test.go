@@ -309,10 +309,7 @@ func TestEdgeOfTheBrokersWindow(t *testing.T) {
 					m = gpoll.Message{Data: []byte("end")}
 				}
 				all = append(all, string(m.Data))
-				var err error
-				if last, err = broker.Publish(t.Context(), m); err != nil {
-					t.Fatal(err)
-				}
+				last = publishTo(t, broker, m)
 			}
 			s := start(t, setup{broadcaster: func(b *gpoll.Broadcaster) {
 				b.Broker, b.History.Count = broker, c.count

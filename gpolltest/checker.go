@@ -79,19 +79,27 @@ func (c Checker) Check(h *History) []Violation {
 }
 
 // CheckBroker verifies I10: content, a broker's own record of an epoch from its first message on or from any later one, is
-// what was accepted there. It returns the violations, nil if there are none.
-func (c Checker) CheckBroker(h *History, content []gpoll.Message) []Violation {
+// what was accepted there. Records that are no messages are passed over. It returns the violations, nil if there are none.
+func (c Checker) CheckBroker(h *History, content []gpoll.Record) []Violation {
 	h.mu.Lock()
 	published := slices.Clone(h.published)
 	h.mu.Unlock()
 	r := &report{limit: cmp.Or(c.Limit, 100)}
 	j := newJournal(published, nil, &report{})
 	var last gpoll.Position
-	for i, m := range content {
-		if i > 0 && (m.Position.Epoch != last.Epoch || m.Position.Seq != last.Seq+1) {
-			r.add("I10", "", "the broker holds %v directly after %v", m.Position, last)
+	for i, record := range content {
+		if i > 0 && (record.Position.Epoch != last.Epoch || record.Position.Seq != last.Seq+1) {
+			r.add("I10", "", "the broker holds %v directly after %v", record.Position, last)
 		}
-		last = m.Position
+		last = record.Position
+		if record.Kind > gpoll.RecordMessage {
+			continue
+		}
+		m, err := record.Message()
+		if err != nil {
+			r.add("I10", "", "the broker holds %v altered: %v", record.Position, err)
+			continue
+		}
 		p := j.find(m.Position)
 		switch {
 		case p == nil && !j.claim(m.Position, sumOf(m.Data)):

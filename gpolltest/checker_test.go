@@ -703,14 +703,26 @@ func TestCheckerLimit(t *testing.T) {
 func TestCheckBroker(t *testing.T) {
 	s := &script{T: t, messages: map[gpoll.Position]gpoll.Message{}}
 	s.accepts(e1, 1, 4)
-	var content []gpoll.Message
+	record := func(m gpoll.Message) gpoll.Record {
+		r, err := gpoll.NewMessageRecord(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Position = m.Position
+		return r
+	}
+	var content []gpoll.Record
 	for seq := range uint64(4) {
-		content = append(content, s.messages[at(e1, seq+1)])
+		content = append(content, record(s.messages[at(e1, seq+1)]))
 	}
 	altered := slices.Clone(content)
-	altered[2].Topic = "x"
+	other := s.messages[at(e1, 3)]
+	other.Topic = "x"
+	altered[2] = record(other)
+	damaged := slices.Clone(content)
+	damaged[2].Bytes = nil
 	for name, test := range map[string]struct {
-		content []gpoll.Message
+		content []gpoll.Record
 		want    int
 	}{
 		"equal":   {content, 0},
@@ -719,7 +731,9 @@ func TestCheckBroker(t *testing.T) {
 		"hole":    {append(slices.Clone(content[:1]), content[2:]...), 1},
 		"empty":   {nil, 1},
 		"altered": {altered, 1},
-		"phantom": {append(slices.Clone(content), gpoll.Message{Position: at(e1, 5)}), 1},
+		"damaged": {damaged, 1},
+		"epoch":   {append(slices.Clone(content), gpoll.Record{Kind: gpoll.RecordEpoch, Position: at(e1, 5)}), 0},
+		"phantom": {append(slices.Clone(content), record(gpoll.Message{Position: at(e1, 5)})), 1},
 	} {
 		if v := (Checker{}).CheckBroker(&s.History, test.content); len(v) != test.want {
 			t.Errorf("%s: %v", name, v)

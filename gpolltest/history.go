@@ -37,13 +37,26 @@ type publish struct {
 	start, end uint64 // of the call, by History.clock
 }
 
-// A Publisher is what History.Publish publishes to: a *gpoll.Broadcaster or a gpoll.Broker.
+// A Publisher is what History.Publish publishes to: a *gpoll.Broadcaster, or a broker by PublishTo.
 type Publisher interface {
 	Publish(context.Context, gpoll.Message) (gpoll.Position, error)
 }
 
-// Publish publishes m to b and records the outcome: accepted, possibly accepted when the error is gpoll.ErrUnknown, else
-// not in the log. It returns what b returned.
+// PublishTo returns a Publisher that gives messages to b as they are, past every Broadcaster.
+func PublishTo(b gpoll.Broker) Publisher { return brokerPublisher{b} }
+
+type brokerPublisher struct{ broker gpoll.Broker }
+
+func (p brokerPublisher) Publish(ctx context.Context, m gpoll.Message) (gpoll.Position, error) {
+	r, err := gpoll.NewMessageRecord(m)
+	if err != nil {
+		return gpoll.Position{}, err
+	}
+	return p.broker.Publish(ctx, r)
+}
+
+// Publish publishes m to b and records the outcome: accepted, possibly accepted when the error is gpoll.ErrUnknown,
+// else not in the log. It returns what b returned.
 func (h *History) Publish(ctx context.Context, b Publisher, m gpoll.Message) (gpoll.Position, error) {
 	p := newPublish(m) // before the call: what b does to m.Data afterwards must not show in the record
 	p.start = h.clock.Add(1)
@@ -61,8 +74,8 @@ func (h *History) Publish(ctx context.Context, b Publisher, m gpoll.Message) (gp
 	return pos, err
 }
 
-// Sent records a message that may have been accepted once, at an unknown Position: what Broadcaster.Send was given. Call it
-// before the message is sent.
+// Sent records a message that may have been accepted once, at an unknown Position: what Broadcaster.Send was given.
+// Call it before the message is sent.
 func (h *History) Sent(m gpoll.Message) {
 	p := newPublish(m)
 	p.start = h.clock.Add(1)
@@ -112,9 +125,9 @@ func (h *History) Published() int {
 	return len(h.published)
 }
 
-// A Trace is what one client's application saw, in its order. A [Session] writes its own; a test of another client writes it by
-// hand. A nil *Trace records nothing. All methods may be called concurrently, but only a caller that waits for one before the
-// next gives them an order.
+// A Trace is what one client's application saw, in its order. A [Session] writes its own; a test of another client
+// writes it by hand. A nil *Trace records nothing. All methods may be called concurrently, but only a caller that
+// waits for one before the next gives them an order.
 type Trace struct {
 	h    *History
 	name string
@@ -150,18 +163,18 @@ const (
 	ended
 )
 
-// Registered records that the server gave the client an id, and which user it is. What is addressed to the client under an
-// earlier id is not owed any more.
+// Registered records that the server gave the client an id, and which user it is. What is addressed to the client
+// under an earlier id is not owed any more.
 func (t *Trace) Registered(clientID, user string) {
 	t.add(observation{kind: registered, topic: publicID(clientID), user: user})
 }
 
-// Scanned records that the client adopted p: all that is owed up to p has been seen. The first Scanned or Subscribed of a Trace
-// is where the client begins.
+// Scanned records that the client adopted p: all that is owed up to p has been seen. The first Scanned or Subscribed
+// of a Trace is where the client begins.
 func (t *Trace) Scanned(p gpoll.Position) { t.add(observation{kind: scanned, pos: p}) }
 
-// Subscribed records that messages to topic are owed after p, and that the client stands at p. A zero p stands for where
-// it stands, at the beginning for the place before the first message that it sees.
+// Subscribed records that messages to topic are owed after p, and that the client stands at p. A zero p stands for
+// where it stands, at the beginning for the place before the first message that it sees.
 func (t *Trace) Subscribed(topic string, p gpoll.Position) {
 	t.add(observation{kind: subscribed, topic: topic, pos: p})
 }
