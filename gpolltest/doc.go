@@ -25,4 +25,6 @@
 //	for _, v := range (gpolltest.Checker{}).Check(&h) {
 //		t.Error(v)
 //	}
+//
+// [TestBroker] holds a gpoll.Broker against the promises of that interface.
 package gpolltest
