@@ -117,6 +117,9 @@ func newWorld(seed uint64) *world {
 	if w.narrow = !raw && w.rnd.IntN(3) == 0; w.narrow {
 		buffer = pick(w.rnd, 200, 1000)
 	}
+	if seed%4 == 3 { // a broker that is not gpoll's own: what it carries is encoded
+		b.Broker = struct{ gpoll.Broker }{gpoll.NewMemoryBroker()}
+	}
 	w.b = b
 	mux := http.NewServeMux()
 	b.ListenAndBroadcast("/poll", mux) // before the schedule begins: nobody waits for it to start
