@@ -226,7 +226,7 @@ func some(ctx context.Context, b gpoll.Broker, n int) ([]gpoll.Position, error) 
 func newest(ctx context.Context, b gpoll.Broker) (gpoll.Position, error) {
 	_, newest, err := b.Window(ctx)
 	if err != nil {
-		err = fmt.Errorf("Window: %w", err)
+		err = fmt.Errorf("the window: %w", err)
 	}
 	return newest, err
 }
@@ -344,7 +344,7 @@ func checkWindow(ctx context.Context, b gpoll.Broker) error {
 	before, end, err := b.Window(ctx)
 	switch {
 	case err != nil:
-		return fmt.Errorf("Window: %w", err)
+		return fmt.Errorf("the window: %w", err)
 	case before != end || end.Epoch == 0:
 		return fmt.Errorf("with nothing in it, the window is %v to %v", before, end)
 	}
