@@ -195,13 +195,13 @@ func (s *stream) cut() {
 }
 
 // A server that goes down waits so long for a peer whose system receives nothing more of what was written.
-const stillness = time.Second
+const stillness = 3 * time.Second
 
 // awaitReceived waits until the peer's system has received everything that was written, at most timeout, and forgets what
 // arrives meanwhile. To close a socket earlier loses what is under way as soon as the peer sends something: the answer to
 // that is a reset, which overtakes it (RFC 1122, section 4.2.2.13). Whether the peer reads, or answers, makes no difference,
 // as long as its buffer has room. A peer that sends no more, or has gone, is not waited for; nor is one, once down is
-// closed, whose system has received nothing for a second.
+// closed, whose system has received nothing for stillness.
 func (s *stream) awaitReceived(down <-chan struct{}) {
 	raw := rawBelow(s.Conn)
 	if raw == nil {
