@@ -358,6 +358,8 @@ func TestDisconnectSlowIsTold(t *testing.T) {
 			for range n {
 				stuck = append(stuck, s.stream(t, kind, "0", ""))
 			}
+			// A client that still has a goroutine would wait for its WriteTimeout.
+			await(t, "the routine carries all", func() bool { return s.Carried() == n+1 })
 			for i := 0; s.Stats().Dropped["slow"] < n; i++ {
 				send(big(i))
 			}

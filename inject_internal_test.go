@@ -83,6 +83,18 @@ func (b *Broadcaster) LocksHeld() (held []string) {
 	return held
 }
 
+// Carried returns how many clients the routines carry without a goroutine.
+func (b *Broadcaster) Carried() (n int) {
+	for _, c := range b.clients.all(func(*Client) bool { return true }) {
+		c.routine.mu.Lock()
+		if !c.removed && c.hot().mode.carried() {
+			n++
+		}
+		c.routine.mu.Unlock()
+	}
+	return n
+}
+
 // Stalled returns how many connections have a goroutine that writes and waits for the socket.
 func (b *Broadcaster) Stalled() (n int) {
 	for _, c := range b.clients.all(func(*Client) bool { return true }) {
