@@ -89,12 +89,17 @@ func (b *Broadcaster) topicsOf(req *request, c *Client, g *grantee) ([]string, *
 	return named, g.mayRead(b, named)
 }
 
-// How long a request whose sender gave it up may be under way after the one that followed it.
-const lateness = 20 * time.Millisecond
+const (
+	// How long a request whose sender gave it up may be under way after the one that followed it.
+	lateness = 20 * time.Millisecond
 
-// giveWay delays a request that would supersede c's attach. A request that its sender has already cancelled may arrive after the one that
-// followed it; lateness is enough for its cancellation to be seen. giveWay returns as soon as there is nothing to supersede, and reports false
-// when gone was closed first: its sender has cancelled the request, or has stopped sending.
+	// How long an answer that is being written may be in the hands of its reader, who asks again, before the server has noted that.
+	noting = time.Second
+)
+
+// giveWay delays a request that would supersede c's attach. A request that its sender has already cancelled may arrive after the
+// one that followed it; lateness is enough for its cancellation to be seen. giveWay returns as soon as there is nothing to
+// supersede, and reports false when gone was closed first: its sender has cancelled the request, or has stopped sending.
 func (c *Client) giveWay(gone <-chan struct{}) bool {
 	over := c.attachOver()
 	if over == nil {
@@ -104,7 +109,7 @@ func (c *Client) giveWay(gone <-chan struct{}) bool {
 	const parts = 4
 	late := time.NewTicker(lateness / parts)
 	defer late.Stop()
-	for range parts {
+	for i := 1; i <= parts || c.answering.Load() && i <= int(parts*noting/lateness); i++ {
 		select {
 		case <-over:
 			return true

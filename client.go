@@ -2,6 +2,7 @@ package gpoll
 
 import (
 	"slices"
+	"sync/atomic"
 
 	"github.com/google/uuid"
 )
@@ -14,6 +15,8 @@ type Client struct {
 	public  string
 	user    string
 	routine *routine
+
+	answering atomic.Bool // the answer of its poll is being written; a hint for giveWay
 
 	// Guarded by routine.mu.
 	slot      int32 // index in routine.clients and routine.hot; -1 once it is removed

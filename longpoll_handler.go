@@ -198,6 +198,8 @@ func (p *waitingPoll) write() {
 	_ = rc.SetWriteDeadline(time.Now().Add(b.set.writeTimeout))
 	out := p.answer()
 	p.claim.watch(&out)
+	answering := &p.attach.client.answering
+	answering.Store(true)
 	b.writeHead(p.w, p.r)
 	// Before the answer goes: a client that closes its connection as soon as it has the answer, as curl and some proxies do, has it.
 	gone := p.r.Context().Err() != nil
@@ -209,6 +211,7 @@ func (p *waitingPoll) write() {
 	}
 	written := err == nil && !gone
 	p.end(written)
+	answering.Store(false)
 	b.countItems(p.items)
 	p.claim.settle(p, &out, written)
 }

@@ -79,7 +79,10 @@ func (c *pollConn) concludeLocked(ev event) {
 	default:
 		c.b.countItems(p.items)
 		out := p.answer()
+		answering := &p.attach.client.answering
+		answering.Store(true)
 		p.end(c.answerLocked(&out) == nil && !c.stalled.Load())
+		answering.Store(false)
 	}
 	c.first, p.items = [1]item{}, nil
 }
