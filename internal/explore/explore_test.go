@@ -48,7 +48,7 @@ func TestExplore(t *testing.T) {
 }
 
 // TestPlanted plants the bugs that depend on the order of goroutines, one at a time: the explorer finds each within so many schedules as the
-// patch says, from GPOLL_SEED on or from 1. It is part of make mutants.
+// patch says, from GPOLL_SEED on or from 1, in a schedule that finds nothing without the bug. It is part of make mutants.
 func TestPlanted(t *testing.T) {
 	if os.Getenv("GPOLL_MUTANTS") == "" {
 		t.Skip("it takes minutes: make mutants runs it")
@@ -57,6 +57,7 @@ func TestPlanted(t *testing.T) {
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no patches: %v", err)
 	}
+	clean := build(t)
 	for _, file := range files {
 		p, err := overlay.ReadPatch(file)
 		if err != nil {
@@ -71,6 +72,9 @@ func TestPlanted(t *testing.T) {
 			out, at, err := run(t, build(t, p), "TestSchedules", first, within)
 			if err == nil {
 				t.Fatalf("not found in %d schedules", within)
+			}
+			if out, _, err := run(t, clean, "TestSchedules", at, 1); err != nil {
+				t.Fatalf("schedule %d finds something without the bug too: %s", at-first+1, out)
 			}
 			t.Logf("found in schedule %d: %.300s", at-first+1, out)
 		})

@@ -198,8 +198,11 @@ func (x *proxy) cut() {
 	for _, a := range x.line.asked {
 		x.w.whole = false
 		if a.of != nil {
-			a.of.sure, a.of.exact, a.of.doubt = false, false, time.Now().Add(time.Minute)
+			a.of.sure, a.of.doubt = false, time.Now().Add(time.Minute)
 		}
+	}
+	for _, c := range x.clients {
+		c.exact = false // a poll on another connection may overtake the server's note that the last answer has gone out
 	}
 	if x.rnd.IntN(2) == 0 {
 		x.line.conn.Close()
