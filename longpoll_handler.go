@@ -231,6 +231,7 @@ func (b *Broadcaster) answerRegistration(w http.ResponseWriter, r *http.Request,
 	out := jsonAnswer(registrationJSON(c), cursor)
 	if json {
 		out = batchAnswer(c, items, cursor, false)
+		b.countItems(items)
 	}
 	b.writeHead(w, r)
 	_ = out.write(w) // a client that does not hear its id expires
