@@ -80,14 +80,14 @@ type keptCursor struct {
 	bytes    int      // of them
 }
 
-// A mode says who takes a client on from its cursor. Those before queued need nothing of a round but, for counting, a look.
+// A mode says who takes a client on from its cursor. A round passes over those before counting, and offers to those from queued on.
 type mode uint8
 
 const (
 	away     mode = iota // nobody: the client is unattached and will bring its cursor or find it in Client.cursor
-	counting             // nobody, but a poll without cursor, or GetChannel, is expected: it is removed when too much has come meanwhile
 	reading              // the attach's goroutine reads the log
 	resuming             // a goroutine is about to read the log for a poll that was parked
+	counting             // nobody, but a poll without cursor, or GetChannel, is expected: it is removed when too much has come meanwhile
 	queued               // the routine queues for the attach's goroutine
 	direct               // the routine sends on the channel that GetChannel returned
 	inline               // the routine writes to the attach's socket

@@ -56,6 +56,38 @@ func (w *wire) payloads(a answer) (all []string) {
 	return all
 }
 
+// Nor do several rounds.
+func TestParkedInUseForRounds(t *testing.T) {
+	for _, form := range pollForms {
+		inBubble(t, form, func(t *testing.T) {
+			s := start(t, listening(nil))
+			w := s.armedAs(t, form)
+			w.poll()
+			synctest.Wait()
+			letGo := s.HoldConnections()
+			want := []string{"a", "b", "c"}
+			for _, m := range want {
+				s.Send(m)
+				s.AwaitRounds()
+			}
+			letGo()
+			var got []string
+			for len(got) < len(want) {
+				more := w.payloads(w.answer())
+				if len(more) == 0 {
+					t.Fatalf("got %q and then an answer without a message at %s", got, w.at)
+				}
+				if got = append(got, more...); len(got) < len(want) {
+					w.poll()
+				}
+			}
+			if fmt.Sprint(got) != fmt.Sprint(want) {
+				t.Errorf("got %q, want %q", got, want)
+			}
+		})
+	}
+}
+
 // A round that finds the connection of a parked poll in use skips nothing, whatever the round has for the poll.
 func TestParkedInUse(t *testing.T) {
 	const first = "0000000000000001-"

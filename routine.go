@@ -246,7 +246,7 @@ func (r *routine) offerLocked(batch []*record) {
 	}
 	if len(r.everyone) == 0 {
 		for _, c := range r.touched {
-			if m := c.hot().mode; m != away && m != reading {
+			if c.hot().mode >= counting {
 				r.offerMixed(c)
 			}
 		}
@@ -259,7 +259,7 @@ func (r *routine) offerLocked(batch []*record) {
 	for i := range r.hot {
 		h := &r.hot[i]
 		switch {
-		case h.mode == away || h.mode == reading:
+		case h.mode < counting:
 		case h.round == r.round:
 			r.offerMixed(r.clients[i])
 		case h.mode == inline && whole && h.from < first:

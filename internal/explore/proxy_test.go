@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/corvuscrypto/gpoll"
@@ -37,6 +38,25 @@ type line struct {
 	slow  *reluctant
 	asked []ask
 	ended bool // nothing more is sent
+
+	// A goroutine writes: the server reads no request while an answer is under way, so whoever has to read that must not wait.
+	requests chan string // "" closes the sending side
+	broken   atomic.Bool // a write has failed
+}
+
+// send writes the line's requests until there are no more.
+func (l *line) send() {
+	for r := range l.requests {
+		if r == "" {
+			_ = l.conn.CloseWrite() // it may have gone
+			continue
+		}
+		_ = l.conn.SetWriteDeadline(time.Now().Add(time.Minute))
+		if _, err := io.WriteString(l.conn, r); err != nil {
+			l.broken.Store(true)
+			l.conn.Cut()
+		}
+	}
 }
 
 // addProxy adds a proxy with its clients.
@@ -167,7 +187,8 @@ func (x *proxy) write(a ask, request string) {
 			x.w.fault("%s: %v", x.name, err)
 			return
 		}
-		l := &line{conn: conn.(*gpolltest.Conn)}
+		l := &line{conn: conn.(*gpolltest.Conn), requests: make(chan string, 16)}
+		go l.send() // ends with cut
 		l.slow = &reluctant{conn: l.conn, rnd: x.rnd, longest: x.w.pace, left: math.MaxInt}
 		l.in = bufio.NewReaderSize(l.slow, 256)
 		x.line = l
@@ -176,16 +197,13 @@ func (x *proxy) write(a ask, request string) {
 	if a.of != nil {
 		defer func() { a.of.sure, a.of.exact = a.of.sure && a.after.IsZero(), a.exact }()
 	}
-	_ = x.line.conn.SetWriteDeadline(time.Now().Add(time.Minute))
-	if _, err := io.WriteString(x.line.conn, request); err != nil {
-		x.cut()
-	}
+	x.line.requests <- request
 }
 
 // halfClose sends no more: the server answers what is asked and closes the connection.
 func (x *proxy) halfClose() {
 	if x.line != nil {
-		_ = x.line.conn.CloseWrite() // it may have gone
+		x.line.requests <- ""
 		x.line.ended = true
 	}
 }
@@ -204,6 +222,7 @@ func (x *proxy) cut() {
 	for _, c := range x.clients {
 		c.exact = false // a poll on another connection may overtake the server's note that the last answer has gone out
 	}
+	close(x.line.requests)
 	if x.rnd.IntN(2) == 0 {
 		x.line.conn.Close()
 	}
@@ -276,7 +295,7 @@ func (x *proxy) askEarly(c *poller, resp *http.Response) bool {
 
 // lost passes over the end of a connection.
 func (x *proxy) lost(err error) {
-	if x.line.slow.left <= 0 || x.line.ended || x.w.ends || x.line.slow.waited {
+	if x.line.slow.left <= 0 || x.line.ended || x.w.ends || x.line.slow.waited || x.line.broken.Load() {
 		x.cut()
 		return
 	}
