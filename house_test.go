@@ -2,8 +2,11 @@ package gpoll_test
 
 import (
 	"encoding/json"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -32,5 +35,22 @@ func TestRequirements(t *testing.T) {
 	}
 	if mod.Module.Path != "github.com/corvuscrypto/gpoll" || len(mod.Replace) > 0 || len(mod.Tool) > 0 {
 		t.Errorf("go.mod: module %s, replaces %v, tools %v", mod.Module.Path, mod.Replace, mod.Tool)
+	}
+}
+
+// docs/architecture.md names every file of the package.
+func TestArchitectureNamesEveryFile(t *testing.T) {
+	text, err := os.ReadFile("docs/architecture.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob("*.go")
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	for _, file := range files {
+		if !strings.HasSuffix(file, "_test.go") && !strings.Contains(string(text), "`"+file+"`") {
+			t.Errorf("%s is not in docs/architecture.md", file)
+		}
 	}
 }

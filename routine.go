@@ -10,8 +10,8 @@ import (
 // A routine is a shard: one goroutine that walks the log and hands each message to its clients, at most RoutineMaxClients. It
 // takes all that is new as one batch and never waits for a client.
 //
-// Lock order: stream.mu, routine.mu, then one of registry.mu, topicIndex.mu and messageLog.mu. Nothing waits while one of
-// the last four is held.
+// Lock order: stream.mu, routine.mu, registry.mu, then one of topicIndex.mu, messageLog.mu, group.mu and the counters'. Nothing
+// waits while one of them but the first is held.
 type routine struct {
 	b  *Broadcaster
 	id int
