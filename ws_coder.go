@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"time"
 
 	"github.com/coder/websocket"
 
@@ -21,7 +22,7 @@ import (
 
 // accept does the handshake and takes the connection from net/http.
 func (s *session) accept(w http.ResponseWriter, r *http.Request) error {
-	ws, err := s.open(hijacking{w, s}, r)
+	ws, err := s.open(&hijacking{ResponseWriter: w, session: s}, r)
 	if err != nil {
 		return err
 	}
@@ -73,22 +74,39 @@ func (s *session) readMessage() (opcode byte, data []byte, err error) {
 // ponged is the callback of coder/websocket.
 func (s *session) ponged(context.Context, []byte) { s.awaiting.Store(false) }
 
-// hijacking gives coder/websocket the session's stream in the place of net/http's connection.
+// hijacking gives coder/websocket the session's stream in the place of net/http's connection. The head of the 101 goes
+// to that stream: a ResponseWriter that is around net/http's may keep it back, as gin's does, or change it.
 type hijacking struct {
 	http.ResponseWriter
 	session *session
 }
 
-func (h hijacking) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	if err := h.session.hijack(h.ResponseWriter); err != nil {
+// WriteHeader passes every answer on but the 101, which Hijack writes.
+func (h *hijacking) WriteHeader(status int) {
+	if status != http.StatusSwitchingProtocols {
+		h.ResponseWriter.WriteHeader(status)
+	}
+}
+
+func (h *hijacking) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	s := h.session
+	if err := s.hijack(h.ResponseWriter); err != nil {
 		return nil, nil, err
 	}
-	conn, rw := h.session.sides()
+	var head bytes.Buffer
+	head.WriteString("HTTP/1.1 101 Switching Protocols\r\n")
+	// Nothing comes that could be encoded, whatever middleware had in mind.
+	_ = h.Header().WriteSubset(&head, map[string]bool{"Content-Encoding": true, "Content-Length": true, "Transfer-Encoding": true})
+	head.WriteString("\r\n")
+	_ = s.stream.SetWriteDeadline(time.Now().Add(s.b.set.writeTimeout))
+	_, _ = s.stream.Write(head.Bytes()) // the reader sees a closed connection
+	_ = s.stream.SetWriteDeadline(time.Time{})
+	conn, rw := s.sides()
 	return conn, rw, nil
 }
 
 // Unwrap keeps http.ResponseController working.
-func (h hijacking) Unwrap() http.ResponseWriter { return h.ResponseWriter }
+func (h *hijacking) Unwrap() http.ResponseWriter { return h.ResponseWriter }
 
 // reopening is the http.ResponseWriter of a handshake that took place before.
 type reopening struct {
