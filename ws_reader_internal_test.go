@@ -319,8 +319,9 @@ func TestCoderShakesHands(t *testing.T) {
 	if err := s.accept(w, handshake); err != nil {
 		t.Fatal(err)
 	}
-	accepted := w.Code == http.StatusSwitchingProtocols && w.Header().Get("Sec-Websocket-Accept") != ""
-	if !accepted || len(conn.written) > 0 || conn.closed.Load() {
+	head := string(conn.written)
+	accepted := strings.HasPrefix(head, "HTTP/1.1 101 Switching Protocols\r\n") && strings.Contains(head, "Sec-Websocket-Accept: ")
+	if !accepted || strings.Index(head, "\r\n\r\n") != len(head)-4 || conn.closed.Load() {
 		t.Errorf("answered %d %v, wrote %q, closed: %v", w.Code, w.Header(), conn.written, conn.closed.Load())
 	}
 	if !bytes.Equal(s.stream.prefix, behind) || len(conn.sent) != len(sentFrame(0x89, "later")) {

@@ -250,7 +250,8 @@ func (j *judge) watched(lf *life, w *watched) {
 	default:
 		tr.violate("end", "superseded, but told %q", w.end.code)
 	}
-	if late := w.end.at.Sub(w.byAt); late > slack {
+	// Within WriteTimeout of the server, when the client reads slowly.
+	if late := w.end.at.Sub(w.byAt); late > writeTimeout+slack {
 		tr.violate("end", "superseded and told %v later", late)
 	}
 }

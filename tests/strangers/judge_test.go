@@ -372,7 +372,10 @@ func (tr *track) over(it *item) {
 		return
 	}
 	// A request that was given up without an answer may never have attached.
-	if !tr.startAt.IsZero() || it.kind == ended || tr.q.poll() && it.at.Sub(tr.q.opened) > slack {
+	switch {
+	case it.code == "slow": // the server may have ended it long before the client read that
+		tr.lastSeen = tr.q.opened
+	case !tr.startAt.IsZero() || it.kind == ended || tr.q.poll() && it.at.Sub(tr.q.opened) > slack:
 		tr.lastSeen = it.at
 	}
 	if tr.q.transport == "plain" && tr.q.after.none() && (it.kind == left || it.code == "") {
