@@ -185,7 +185,7 @@ func (f *follower) moved(p Position) {
 
 // record returns what the log keeps of r. A message that cannot be read is a hole, and any other kind is for nobody.
 func (f *follower) record(r *Record) *record {
-	now := time.Now()
+	now := f.log.now()
 	switch r.Kind {
 	case RecordMessage:
 		if r.decoded {
@@ -283,7 +283,7 @@ func (f *follower) Hole(until Position) {
 	}
 	f.fill(Position{until.Epoch, until.Seq + 1})
 	if f.at.Epoch == until.Epoch && f.at.Seq < until.Seq {
-		f.addRecord(newHole(f.at.Seq+1, until, time.Now()))
+		f.addRecord(newHole(f.at.Seq+1, until, f.log.now()))
 	}
 }
 
@@ -300,7 +300,7 @@ func (f *follower) Epoch(at Position) {
 	f.fill(Position{at.Epoch, at.Seq + 1})
 	switch {
 	case f.at.Epoch == at.Epoch && f.at.Seq < at.Seq:
-		f.addRecord(newHole(f.at.Seq+1, at, time.Now()))
+		f.addRecord(newHole(f.at.Seq+1, at, f.log.now()))
 	case f.at.Epoch != at.Epoch && f.log.restart(at):
 		f.b.notify(address{})
 		f.moved(at)

@@ -91,7 +91,7 @@ func (l *messageLog) read(after Position, want *interest, max replay, dst []item
 func (l *messageLog) newest(topics []string, n int, want *interest, max replay, dst []item) (items []item, end Position) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	now := time.Now()
+	now := l.now()
 	for _, topic := range topics {
 		s := l.liveLaneLocked(address{kindTopic, topic}, now)
 		if s == nil {
@@ -129,7 +129,7 @@ func (l *messageLog) liveLaneLocked(to address, now time.Time) *lane {
 // may have been owed and has left, with the reason. The lanes are in memory of the log: they are valid until the next call.
 func (l *messageLog) sourcesLocked(cursor uint64, want *interest) (sources sources, lost uint64, why string) {
 	sources = l.sources[:0]
-	now := time.Now()
+	now := l.now()
 	want.addresses(func(to address) {
 		s := l.liveLaneLocked(to, now)
 		left, reason := l.forgotten, l.why

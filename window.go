@@ -150,12 +150,11 @@ func (l *messageLog) boundLocked(s *lane, now time.Time) {
 
 func (l *messageLog) evictLocked(w *window, now time.Time) {
 	for w.count > 0 {
-		s := w.oldest()
-		switch {
+		switch { // what oldest costs is only paid where something may leave
 		case w.count > 1 && (w.count > w.limits.Count || w.bytes > w.limits.Bytes):
-			l.dropLocked(s, gapEvicted)
-		case w.limits.Age > 0 && now.Sub(s.recs.at(0).at) > w.limits.Age:
-			l.dropLocked(s, gapExpired)
+			l.dropLocked(w.oldest(), gapEvicted)
+		case w.limits.Age > 0 && now.Sub(w.oldest().recs.at(0).at) > w.limits.Age:
+			l.dropLocked(w.oldest(), gapExpired)
 		default:
 			return
 		}
