@@ -31,19 +31,25 @@ func (b *Broadcaster) arrive(r *http.Request, req *request) (arr arrival, refuse
 	if arr.named, refused = b.topicsOf(req, arr.client, arr.grantee); refused != nil || arr.client != nil {
 		return arr, refused
 	}
-	arr.client, refused = b.register(registration{remote: true, from: req.from, user: arr.grantee.user(), named: arr.named,
-		given: arr.grantee.given(), cursor: req.after, last: req.last})
-	arr.registered = refused == nil
+	refused = arr.register(b, req)
 	return arr, refused
 }
 
-// options says how to attach.
-func (arr *arrival) options(req *request) attachOptions {
-	o := attachOptions{cursor: req.after, named: arr.named, last: req.last, grantee: arr.grantee, arrived: req.arrived}
+// register makes a client of the request. It is a function of its own for the stack of those that need none.
+func (arr *arrival) register(b *Broadcaster, req *request) (refused *refusal) {
+	arr.client, refused = b.register(registration{remote: true, from: req.from, user: arr.grantee.user(), named: arr.named,
+		given: arr.grantee.given(), cursor: req.after, last: req.last})
+	arr.registered = refused == nil
+	return refused
+}
+
+// options says how to attach. It fills in o, which is not copied from function to function: a poll waits on the stack that
+// its beginning took.
+func (arr *arrival) options(req *request, o *attachOptions) {
+	o.cursor, o.named, o.last, o.grantee, o.arrived = req.after, arr.named, req.last, arr.grantee, req.arrived
 	if arr.registered {
 		o.cursor = Position{} // the registration's
 	}
-	return o
 }
 
 // resolve returns the client that an id names, if it belongs to that user. The routine in the id says only where this server

@@ -92,13 +92,13 @@ var (
 
 // open attaches to c. The older attach, if any, ends with superseded: of two the one that arrived later wins, whichever comes here first.
 // The error is ErrUnknownClient when c has been removed, errAttached or errOvertaken.
-func (c *Client) open(o attachOptions) (*attach, error) {
+func (c *Client) open(o *attachOptions) (*attach, error) {
 	c.routine.mu.Lock()
 	defer c.routine.mu.Unlock()
 	return c.openLocked(o)
 }
 
-func (c *Client) openLocked(o attachOptions) (*attach, error) {
+func (c *Client) openLocked(o *attachOptions) (*attach, error) {
 	r := c.routine
 	b := r.b
 	due := moment(0)

@@ -32,7 +32,7 @@ func BenchmarkVisit(b *testing.B) {
 				}
 				s := &session{b: broadcaster, form: formFrame, attach: new(attach)}
 				s.stream.raw = brokenConn{}
-				a, err := c.open(attachOptions{transport: webSocket, by: s, memory: s.attach})
+				a, err := c.open(&attachOptions{transport: webSocket, by: s, memory: s.attach})
 				if err != nil {
 					b.Fatal(err)
 				}

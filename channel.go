@@ -30,7 +30,7 @@ func (c *Client) attachChannel() (*channelSink, *attach, error) {
 	}
 	b := c.routine.b
 	sink := &channelSink{ch: make(chan string, b.set.clientBuffer), stop: make(chan struct{})}
-	a, err := c.openLocked(attachOptions{transport: channel, by: sink, arrived: b.arrivals.Add(1), keeps: true})
+	a, err := c.openLocked(&attachOptions{transport: channel, by: sink, arrived: b.arrivals.Add(1), keeps: true})
 	if err == nil {
 		c.err = nil // it was about the channel before
 	}

@@ -44,6 +44,10 @@ func (b *Broadcaster) authorize(r *http.Request) (*grantee, *refusal) {
 	if b.Authorize == nil {
 		return nil, nil
 	}
+	return b.askFor(r)
+}
+
+func (b *Broadcaster) askFor(r *http.Request) (*grantee, *refusal) {
 	grant, returned, err := b.ask(r)
 	if !returned {
 		return nil, refuseInternal

@@ -23,12 +23,13 @@ var refuseAttached = &refusal{}
 
 // beginPoll attaches a client by a poll. by is nil where its handler waits and answers; gentle and memory are attachOptions'.
 func (b *Broadcaster) beginPoll(p *poll, req *request, arr *arrival, by carrier, gentle bool, memory *attach) *refusal {
-	o := arr.options(req)
+	var o attachOptions
+	arr.options(req, &o)
 	o.transport, o.due, o.by, o.gentle, o.memory = longPoll, jitter(b.set.pollWait), by, gentle, memory
 	if g := arr.grantee; g != nil && !g.grant.Expires.IsZero() {
 		o.due = max(min(o.due, time.Until(g.grant.Expires)), time.Millisecond) // the next poll asks Authorize
 	}
-	a, err := arr.client.open(o)
+	a, err := arr.client.open(&o)
 	switch err {
 	case nil:
 	case errAttached:

@@ -43,7 +43,7 @@ func (s *session) begin(c *Client, o attachOptions, head []byte) {
 		s.stream.precede(head) // also before an end that comes at once
 	}
 	s.attach = a // before anybody finds the session by it
-	if _, err := c.open(o); err != nil {
+	if _, err := c.open(&o); err != nil {
 		s.attach = nil
 		s.refuse(refused(s.b.refusalOf(err)))
 		return

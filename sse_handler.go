@@ -24,7 +24,8 @@ func (b *Broadcaster) openEvents(w http.ResponseWriter, r *http.Request, req *re
 	if refused != nil {
 		return nil, refused
 	}
-	c, o := arr.client, arr.options(req)
+	c, o := arr.client, attachOptions{}
+	arr.options(req, &o)
 	f := formEvent
 	if req.json {
 		f = formJSONEvent
@@ -37,7 +38,7 @@ func (b *Broadcaster) openEvents(w http.ResponseWriter, r *http.Request, req *re
 		return nil, nil
 	}
 	o.transport, o.due = sse, jitter(b.set.heartbeat)
-	a, err := c.open(o)
+	a, err := c.open(&o)
 	if err != nil {
 		return nil, b.refusalOf(err)
 	}

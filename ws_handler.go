@@ -59,7 +59,9 @@ func (b *Broadcaster) upgrade(w http.ResponseWriter, r *http.Request, req *reque
 	case unknown:
 		s.refuse(endUnknown)
 	case s.form == formFrame:
-		s.begin(arr.client, arr.options(req), nil)
+		var o attachOptions
+		arr.options(req, &o)
+		s.begin(arr.client, o, nil)
 	default:
 		s.awaitHello()
 	}

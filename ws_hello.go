@@ -74,7 +74,8 @@ func (s *session) hello(data []byte) (*Client, attachOptions, *ending) {
 	if no != nil {
 		return nil, o, refused(no)
 	}
-	return arr.client, arr.options(req), nil
+	arr.options(req, &o)
+	return arr.client, o, nil
 }
 
 var refuseHello = refuseBad("bad-request", "gpoll.v1 begins with a hello frame within 5 s")
