@@ -32,6 +32,16 @@ func (s *session) hijack(w http.ResponseWriter) error {
 	return nil
 }
 
+// headOf returns the head of an answer that net/http does not write, with today's Date.
+func headOf(status string, h http.Header) []byte {
+	h.Set("Date", time.Now().UTC().Format(http.TimeFormat))
+	var head bytes.Buffer
+	head.WriteString("HTTP/1.1 " + status + "\r\n")
+	_ = h.Write(&head) // a bytes.Buffer takes everything
+	head.WriteString("\r\n")
+	return head.Bytes()
+}
+
 // readable waits until something has arrived, which is in stream.prefix then. It is kept small for the stack that
 // waits in it.
 //

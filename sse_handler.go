@@ -1,7 +1,6 @@
 package gpoll
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"net/http"
@@ -84,13 +83,8 @@ func (b *Broadcaster) takeOverEvents(w http.ResponseWriter, r *http.Request, f f
 	}
 	b.writeEventHead(w, r)
 	h := w.Header()
-	h.Set("Date", time.Now().UTC().Format(http.TimeFormat))
 	h.Set("Connection", "close") // its end is the end of the response (RFC 9112, section 6.3)
-	var head bytes.Buffer
-	head.WriteString("HTTP/1.1 200 OK\r\n")
-	_ = h.Write(&head) // a bytes.Buffer takes everything
-	head.WriteString("\r\n")
-	s.begin(c, o, head.Bytes())
+	s.begin(c, o, headOf("200 OK", h))
 	b.spawn(s.run)
 	return true
 }

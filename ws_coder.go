@@ -93,13 +93,11 @@ func (h *hijacking) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if err := s.hijack(h.ResponseWriter); err != nil {
 		return nil, nil, err
 	}
-	var head bytes.Buffer
-	head.WriteString("HTTP/1.1 101 Switching Protocols\r\n")
-	// Nothing comes that could be encoded, whatever middleware had in mind.
-	_ = h.Header().WriteSubset(&head, map[string]bool{"Content-Encoding": true, "Content-Length": true, "Transfer-Encoding": true})
-	head.WriteString("\r\n")
+	for _, name := range []string{"Content-Encoding", "Content-Length", "Transfer-Encoding"} {
+		h.Header().Del(name) // nothing comes that could be encoded, whatever middleware had in mind
+	}
 	_ = s.stream.SetWriteDeadline(time.Now().Add(s.b.set.writeTimeout))
-	_, _ = s.stream.Write(head.Bytes()) // the reader sees a closed connection
+	_, _ = s.stream.Write(headOf("101 Switching Protocols", h.Header())) // the reader sees a closed connection
 	_ = s.stream.SetWriteDeadline(time.Time{})
 	conn, rw := s.sides()
 	return conn, rw, nil
