@@ -66,6 +66,11 @@ async function attached(transport) {
 	}
 }
 
+/** Waits until the page says what became of a message that it sent, which may be after the message has come back. */
+async function sent(text) {
+	await page.locator('#send-result').filter({ hasText: text }).waitFor();
+}
+
 /** Returns a list, in the page, of all that its line about its state says from now on, for however short a time. */
 function details() {
 	return page.evaluateHandle(() => {
@@ -100,7 +105,7 @@ async function steps() {
 			await page.getByLabel('Message', { exact: true }).fill(`from the page, over ${transport}`);
 			await page.getByRole('button', { name: 'Send' }).click();
 			await message(`from the page, over ${transport}`).waitFor();
-			assert.match(await page.locator('#send-result').textContent(), /^Sent as #\d+\.$/);
+			await sent(/^Sent as #\d+\.$/);
 		});
 		await step(`${transport}: topics reach their subscribers only`, async () => {
 			await page.getByLabel('Topics').fill('news');
@@ -109,6 +114,7 @@ async function steps() {
 			await page.getByLabel('Topic (optional)').fill('news');
 			await page.keyboard.press('Enter');
 			await message(`news for ${transport}`).waitFor();
+			await sent(/^Sent as #\d+ to news\.$/);
 			await post(server, 'sport', 'sport');
 			await post(server, `after the sport, ${transport}`);
 			await message(`after the sport, ${transport}`).waitFor();
