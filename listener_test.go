@@ -761,6 +761,31 @@ func TestHalfClosed(t *testing.T) {
 	}
 }
 
+// What a poll is told when its client stops sending is counted like any other answer, on both listeners.
+func TestHalfClosedGap(t *testing.T) {
+	for _, on := range []bool{false, true} {
+		inBubble(t, fmt.Sprint("Listener ", on), func(t *testing.T) {
+			how := listening(func(b *gpoll.Broadcaster) { b.History.Count = 1 })
+			how.listener = on
+			s := start(t, how)
+			w := s.armed(t)
+			s.Send("missed")
+			s.mustPublish(t, "others", "m")
+			w.poll()
+			synctest.Wait()
+			w.conn.(*gpolltest.Conn).CloseWrite()
+			a := w.answer()
+			if gaps := a.header.Values("Gpoll-Gap"); a.status != 204 || len(gaps) != 1 {
+				t.Fatalf("%d with gaps %v, want 204 with one", a.status, gaps)
+			}
+			synctest.Wait()
+			if n := s.Stats().Gaps["evicted"]; n != 1 {
+				t.Errorf("%d gaps were counted", n)
+			}
+		})
+	}
+}
+
 // shutBy has one of them go down, the Broadcaster or the http.Server in either way, and returns where it says that it has.
 func shutBy(who string, b *server, hs *http.Server) <-chan error {
 	down := map[string]func() error{

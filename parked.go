@@ -259,6 +259,7 @@ func (c *pollConn) takeBack(ended bool) bool {
 	a := c.parked
 	if c.poll.end(false) {
 		if c.parked = nil; ended {
+			c.b.countItems(c.poll.items) // a gap that waited for its message
 			out := c.poll.answer()
 			_ = c.answerLocked(&out) // nobody may be there to hear that there was nothing
 		}

@@ -160,7 +160,7 @@ func (c *poller) take(a ask, resp *http.Response, body []byte) {
 	if a.register {
 		c.nameTopics()
 	}
-	c.sure, c.exact = true, a.after.IsZero()
+	c.sure, c.exact = true, a.after.IsZero() && c.cursor == got.at // else it was told again, and the server stands there
 	if !a.after.IsZero() && !slices.Equal(c.topics, c.named) {
 		c.sure = false
 	}
