@@ -201,5 +201,7 @@ func (e *eventWriter) write(p []byte) error {
 	if _, err := e.w.Write(p); err != nil {
 		return err
 	}
-	return e.rc.Flush()
+	err = e.rc.Flush()
+	_ = e.rc.SetWriteDeadline(time.Time{}) // over HTTP/2 the deadline resets the stream also when nothing is written
+	return err
 }
