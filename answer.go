@@ -133,9 +133,7 @@ func (a *answer) write(w http.ResponseWriter) error {
 		return nil
 	}
 	set("Content-Length", strconv.Itoa(len(a.body)))
-	if a.status != http.StatusOK {
-		w.WriteHeader(a.status)
-	}
+	w.WriteHeader(a.status) // also 200, as http.ServeContent does: some middleware removes Content-Length here, and only here
 	_, err := io.WriteString(w, a.body)
 	return err
 }

@@ -104,6 +104,8 @@ var (
 		message: "a POST needs Content-Type: application/json, no Content-Encoding, and the header Gpoll-Client-Id (0 to register)"}
 	refuseBodyTooLarge = &refusal{status: http.StatusRequestEntityTooLarge, code: "too-large", closes: true,
 		message: "the body is longer than 65536 bytes"}
+	refuseNoStream = &refusal{status: http.StatusNotImplemented, code: "no-stream",
+		message: "this server cannot send a stream of events here; use long-poll or a WebSocket"}
 	refuseInternal = &refusal{status: http.StatusInternalServerError, code: "internal",
 		message: "the server failed; try again"}
 	refuseSuperseded = &refusal{status: http.StatusConflict, code: "superseded",

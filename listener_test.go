@@ -469,9 +469,12 @@ func TestListenerMiddleware(t *testing.T) {
 type appending struct{ http.ResponseWriter }
 
 func (w *appending) Unwrap() http.ResponseWriter { return w.ResponseWriter }
-func (w *appending) Write(p []byte) (int, error) {
+func (w *appending) WriteHeader(status int) {
 	w.Header().Del("Content-Length")
-	w.Header().Set("Content-Length", fmt.Sprint(len(p)+1))
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *appending) Write(p []byte) (int, error) {
 	_, err := w.ResponseWriter.Write(append([]byte("!"), p...))
 	return len(p), err
 }

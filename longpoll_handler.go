@@ -1,7 +1,6 @@
 package gpoll
 
 import (
-	"errors"
 	"net/http"
 	"time"
 )
@@ -126,7 +125,7 @@ func (b *Broadcaster) openPoll(w http.ResponseWriter, r *http.Request, req *requ
 	}
 	if arr.registered {
 		b.answerRegistration(w, r, arr.client, req.json)
-		k.over(http.NewResponseController(w).Flush() == nil)
+		k.over(canStream(w) && http.NewResponseController(w).Flush() == nil)
 		return nil, nil
 	}
 	p := &waitingPoll{w: w, r: r, claim: k}
@@ -205,10 +204,8 @@ func (p *waitingPoll) write() {
 	// Before the answer goes: a client that closes its connection as soon as it has the answer, as curl and some proxies do, has it.
 	gone := p.r.Context().Err() != nil
 	err := out.write(p.w)
-	if err == nil {
-		if err = rc.Flush(); errors.Is(err, http.ErrNotSupported) {
-			err = nil
-		}
+	if err == nil && canStream(p.w) {
+		err = rc.Flush()
 	}
 	written := err == nil && !gone
 	p.end(written)

@@ -1,9 +1,11 @@
 package gpoll
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 )
 
@@ -19,6 +21,10 @@ func (b *Broadcaster) admitEvents(w http.ResponseWriter, r *http.Request) *event
 }
 
 func (b *Broadcaster) openEvents(w http.ResponseWriter, r *http.Request, req *request) (*eventWriter, *refusal) {
+	if !canStream(w) {
+		b.log.Error("gpoll: SSE through a ResponseWriter without Flush: the middleware around the mount needs a Flush or an Unwrap method")
+		return nil, refuseNoStream
+	}
 	arr, refused := b.arrive(r, req)
 	if refused != nil {
 		return nil, refused
@@ -42,7 +48,8 @@ func (b *Broadcaster) openEvents(w http.ResponseWriter, r *http.Request, req *re
 		return nil, b.refusalOf(err)
 	}
 	b.writeEventHead(w, r)
-	return &eventWriter{a: a, w: w, rc: http.NewResponseController(w), done: r.Context().Done(), form: f}, nil
+	return &eventWriter{a: a, w: w, rc: http.NewResponseController(w), done: r.Context().Done(), form: f,
+		padded: r.Header["Accept-Encoding"] != nil && isWrapped(w)}, nil
 }
 
 // writeEventsInPassing answers a request for SSE whose sender has stopped sending while another attach has the client: with
@@ -71,9 +78,9 @@ func (b *Broadcaster) writeEventHead(w http.ResponseWriter, r *http.Request) {
 }
 
 // takeOverEvents takes the connection of an SSE response from net/http, whose stack and buffers go back, and reports whether it
-// answered. It cannot over HTTP/2 and where middleware keeps the connection; TLS gains nothing.
+// answered. It cannot over HTTP/2, where middleware keeps the connection, and where middleware encodes the body; TLS gains nothing.
 func (b *Broadcaster) takeOverEvents(w http.ResponseWriter, r *http.Request, f form, c *Client, o attachOptions) bool {
-	if r.ProtoMajor != 1 || r.TLS != nil || !canHijack(w) {
+	if r.ProtoMajor != 1 || r.TLS != nil || !canHijack(w) || w.Header()["Content-Encoding"] != nil {
 		return false
 	}
 	s := &session{b: b, form: f}
@@ -89,17 +96,22 @@ func (b *Broadcaster) takeOverEvents(w http.ResponseWriter, r *http.Request, f f
 	return true
 }
 
+// paddingSize is more than the least that compressing middleware compresses: 1,400 bytes at most by default in those that are tried.
+const paddingSize = 2048
+
 // An eventWriter writes one SSE response through its http.ResponseWriter: over HTTP/2, TLS, or behind middleware that keeps the connection.
 type eventWriter struct {
-	a     *attach
-	w     http.ResponseWriter
-	rc    *http.ResponseController
-	done  <-chan struct{}
-	late  *time.Timer // ends the attach as slow; it runs while a write waits
-	form  form
-	sent  Position // what certainly went out
-	buf   []byte
-	items []item
+	a    *attach
+	w    http.ResponseWriter
+	rc   *http.ResponseController
+	done <-chan struct{}
+	late *time.Timer // ends the attach as slow; it runs while a write waits
+	form form
+	// Compressing middleware may hold back what is short, Flush or not: a long comment comes first.
+	padded bool
+	sent   Position // what certainly went out
+	buf    []byte
+	items  []item
 }
 
 // serve writes until the attach ends, the client has gone or a write fails. It waits here, on a small stack.
@@ -128,7 +140,11 @@ func (e *eventWriter) begin() error {
 	// The server's own time-outs are for requests that do not wait. A wrapper without Unwrap leaves them in force.
 	_ = e.rc.SetReadDeadline(time.Time{})
 	e.sent = e.a.cursor
-	if err := e.write(e.a.firstEvent()); err != nil {
+	first := e.a.firstEvent()
+	if e.padded {
+		first = append(slices.Concat([]byte(":"), bytes.Repeat([]byte(" "), paddingSize), []byte("\n")), first...)
+	}
+	if err := e.write(first); err != nil {
 		return err
 	}
 	return e.proceed()

@@ -97,20 +97,6 @@ func validKey(keys []string) bool {
 	return err == nil && len(key) == 16
 }
 
-// canHijack reports whether w, or what it wraps, gives its connection away.
-func canHijack(w http.ResponseWriter) bool {
-	for {
-		switch inner := w.(type) {
-		case http.Hijacker:
-			return true
-		case interface{ Unwrap() http.ResponseWriter }:
-			w = inner.Unwrap()
-		default:
-			return false
-		}
-	}
-}
-
 // hasToken reports whether a comma-separated header names token.
 func hasToken(h http.Header, name, token string) bool {
 	for _, line := range h[name] {
