@@ -77,4 +77,3 @@ require (
 	google.golang.org/protobuf v1.36.12 // indirect
 )
 
-replace github.com/corvuscrypto/gpoll => ../../

@@ -189,9 +189,12 @@ func (tr *track) recently() string {
 }
 
 func (tr *track) addressed(m *message) bool {
+	return !slices.Contains(m.except, tr.id) && tr.within(m)
+}
+
+// within says that m was kept under an address of the client's, though it may have been left out by name.
+func (tr *track) within(m *message) bool {
 	switch {
-	case slices.Contains(m.except, tr.id):
-		return false
 	case m.client != "":
 		return m.client == tr.id
 	case m.user != "":
@@ -657,10 +660,14 @@ func (tr *track) honest(e *epochLog, g gap, at time.Time) {
 		}
 	}
 	// The log may not know any more which of these were for this client. But then something that was has left, there or
-	// behind it.
-	if !slices.ContainsFunc(e.in(g.to.seq-1, e.all.messages[len(e.all.messages)-1].pos.seq+1), func(m *message) bool {
-		return tr.addressed(m) && m.began.Before(at) && !e.retained(m, at)
-	}) {
+	// behind it; or something that was for all of an address but for this client, which is not kept either.
+	left := slices.DeleteFunc(slices.Clone(e.in(g.to.seq-1, e.all.messages[len(e.all.messages)-1].pos.seq+1)), func(m *message) bool {
+		return !tr.within(m) || !m.began.Before(at) || e.retained(m, at)
+	})
+	if !slices.ContainsFunc(left, tr.addressed) {
+		tr.j.counts["gaps for what left its client out"]++
+	}
+	if len(left) == 0 {
 		tr.violate("gap", "%v, but nothing that was for it has left a window", g)
 	}
 	if g.to.seq > tr.j.farthest(e) {
