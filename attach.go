@@ -457,6 +457,7 @@ func (a *attach) operate(buf []byte) []byte {
 // complain appends why an operation was not done.
 func (a *attach) complain(buf []byte, why *refusal) []byte {
 	a.client.routine.b.counts.refused.add(why.code)
+	a.client.routine.b.logRefusal(why, nil)
 	return a.appendAnswer(buf, errorJSON(why))
 }
 

@@ -107,7 +107,9 @@ type Broadcaster struct {
 
 	// Authorize says who makes a request and what they may read. It is called for every request of every transport, and again for
 	// an attach whose Grant.Expires has come, then with a request that has the first one's method, URL, Host, RemoteAddr and
-	// AuthHeaders. Its error is the client's 401, a panic in it a 500. It may be called concurrently. nil lets everybody in, as nobody.
+	// AuthHeaders. Its error is the client's 401; 403 where it wraps ErrForbidden; and 503, with a time to come back, where it wraps
+	// ErrTryLater, a net.Error or context.DeadlineExceeded: an attach that is there goes on then, and is asked about for 30 s more. A
+	// panic in it is a 500. It may be called concurrently. nil lets everybody in, as nobody.
 	Authorize func(*http.Request) (Grant, error)
 
 	// AuthHeaders are the headers that Authorize sees when it is called again. Default Cookie and Authorization.
@@ -129,7 +131,8 @@ type Broadcaster struct {
 	// other Broadcasters too: Shutdown ends what this one has of it, and whoever made it closes it when none is left.
 	Broker Broker
 
-	// Logger gets what an operator should know, never a client id or a payload. nil discards it.
+	// Logger gets what an operator should know, never a client id or a payload: errors, and why requests are refused, each
+	// reason once in a minute at most. nil is slog.Default() for warnings and errors.
 	Logger *slog.Logger
 
 	once       sync.Once
@@ -141,6 +144,7 @@ type Broadcaster struct {
 	began      time.Time
 	set        settings
 	log        *slog.Logger
+	refusals   refusalLog
 	messages   *messageLog
 	clients    registry
 	topics     topicIndex
@@ -300,13 +304,6 @@ func (b *Broadcaster) call(name string, f func()) (ok bool) {
 	}()
 	f()
 	return true
-}
-
-func (b *Broadcaster) logger() *slog.Logger {
-	if b.Logger == nil {
-		return slog.New(slog.DiscardHandler)
-	}
-	return b.Logger
 }
 
 // spawn runs f in a goroutine that Shutdown waits for. f ends by itself: with its attach, or after a bounded wait. A panic in f is

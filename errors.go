@@ -28,6 +28,14 @@ var (
 	// ErrConflict is wrapped by a broker's error when a RecordEpoch does not follow the newest record. It was not accepted.
 	ErrConflict = errors.New("gpoll: the record does not follow the newest one")
 
+	// ErrForbidden is wrapped by an error of Authorize for somebody who is known and may not: the client is told 403
+	// "forbidden", and stops. An error that wraps nothing below or here is 401 "unauthorized": sign in again.
+	ErrForbidden = errors.New("gpoll: forbidden")
+
+	// ErrTryLater is wrapped by an error of Authorize that cannot tell at the moment: the client is told 503 "unavailable",
+	// and comes back. A net.Error and context.DeadlineExceeded are the same: what Authorize asks did not answer.
+	ErrTryLater = errors.New("gpoll: try again later")
+
 	// ErrUnknownClient is returned for a client id that was never given out, has expired or was removed.
 	ErrUnknownClient = errors.New("gpoll: unknown client")
 )
@@ -41,6 +49,7 @@ type refusal struct {
 	allow   string        // Allow header of a 405
 	upgrade bool          // Upgrade header of a 426
 	closes  bool          // the connection cannot be used again
+	cause   error         // for the operator; nil: the message says it all
 }
 
 // Error makes a refusal an error inside the package.
@@ -100,6 +109,8 @@ var (
 		message: "this origin may not read from here; the server lists it in AllowedOrigins, or sets PublicOrigin behind a proxy"}
 	refuseUnauthorized = &refusal{status: http.StatusUnauthorized, code: "unauthorized",
 		message: "the server's Authorize refused this request; sign in and try again"}
+	refuseForbidden = &refusal{status: http.StatusForbidden, code: "forbidden",
+		message: "the server's Authorize does not let this user in"}
 	refuseMediaType = &refusal{status: http.StatusUnsupportedMediaType, code: "unsupported-media-type",
 		message: "a POST needs Content-Type: application/json, no Content-Encoding, and the header Gpoll-Client-Id (0 to register)"}
 	refuseBodyTooLarge = &refusal{status: http.StatusRequestEntityTooLarge, code: "too-large", closes: true,

@@ -3,6 +3,7 @@ package gpoll
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/url"
@@ -53,15 +54,14 @@ func (b *Broadcaster) askFor(r *http.Request) (*grantee, *refusal) {
 		return nil, refuseInternal
 	}
 	if err != nil {
-		b.log.Debug("gpoll: Authorize refused", "err", err)
-		return nil, refuseUnauthorized
+		return nil, refuseFor(err)
 	}
-	if b.expired(grant) {
-		return nil, refuseUnauthorized
+	if err := expired(grant); err != nil {
+		return nil, refuseFor(err)
 	}
 	for _, topic := range grant.Topics {
 		if !validTopic(topic) {
-			b.log.Error("gpoll: Authorize gave a bad topic", "topic", clip(topic), "rule", topicRule)
+			b.log.Error("gpoll: Authorize gave a bad topic", "topic", clip(topic, 40), "rule", topicRule)
 			return nil, refuseInternal
 		}
 	}
@@ -72,6 +72,26 @@ func (b *Broadcaster) askFor(r *http.Request) (*grantee, *refusal) {
 		}
 	}
 	return &grantee{grant: grant, method: r.Method, url: r.URL, host: r.Host, remote: r.RemoteAddr, header: kept}, nil
+}
+
+// refuseFor is what a client is told for an error of Authorize.
+func refuseFor(err error) *refusal {
+	why := *refuseUnauthorized
+	switch {
+	case errors.Is(err, ErrForbidden):
+		why = *refuseForbidden
+	case mayPass(err):
+		why = refusal{status: http.StatusServiceUnavailable, code: "unavailable", retry: spread(time.Second, 5*time.Second),
+			message: "the server cannot tell now who may read; come back after retry_ms with your last position"}
+	}
+	why.cause = err
+	return &why
+}
+
+// mayPass reports whether an error of Authorize says nothing about the request: what it asks did not answer.
+func mayPass(err error) bool {
+	_, network := errors.AsType[net.Error](err)
+	return network || errors.Is(err, ErrTryLater) || errors.Is(err, context.DeadlineExceeded)
 }
 
 // ask calls Authorize, and reports whether it returned.
@@ -116,14 +136,14 @@ func (g *grantee) mayRead(b *Broadcaster, named []string) *refusal {
 var refuseTopic = &refusal{status: http.StatusForbidden, code: "topic-forbidden",
 	message: "the server's Grant does not let this user read one of these topics"}
 
-// How long Authorize may fail by time-out for an attach that is there.
+// How long Authorize may be unable to tell for an attach that is there.
 const (
 	reauthorizeFor   = 30 * time.Second
 	reauthorizePause = time.Second
 )
 
-// reauthorize asks Authorize again for an attach whose Grant has expired. An error ends the attach; a time-out keeps it and
-// is tried again for 30 s.
+// reauthorize asks Authorize again for an attach whose Grant has expired. An error ends the attach. One that may pass keeps it, and
+// Authorize is tried again for 30 s.
 func (a *attach) reauthorize() {
 	defer a.rescue()
 	b := a.client.routine.b
@@ -144,9 +164,8 @@ func (a *attach) reauthorize() {
 				a.end(why)
 			}
 			return
-		case !isTimeout(err) || time.Now().After(giveUp):
-			b.log.Debug("gpoll: Authorize refused an expired grant", "err", err)
-			a.end(endUnauthorized)
+		case !mayPass(err) || time.Now().After(giveUp):
+			a.endRefused(refuseFor(err))
 			return
 		}
 		pause := time.NewTimer(reauthorizePause)
@@ -165,8 +184,13 @@ func (a *attach) renew(grant Grant) *ending {
 	again := *a.grantee
 	again.grant = grant
 	c := a.client
-	if grant.User != c.user || b.expired(grant) {
+	if grant.User != c.user {
 		return endUnauthorized
+	}
+	if err := expired(grant); err != nil {
+		why := refuseFor(err)
+		b.logRefusal(why, nil)
+		return refused(why)
 	}
 	r := c.routine
 	r.mu.Lock()
@@ -174,6 +198,7 @@ func (a *attach) renew(grant Grant) *ending {
 		named := c.named
 		r.mu.Unlock()
 		if why := again.mayRead(b, named); why != nil {
+			b.logRefusal(why, nil)
 			return refused(why)
 		}
 		r.mu.Lock()
@@ -190,13 +215,18 @@ func (a *attach) renew(grant Grant) *ending {
 	return nil
 }
 
-// expired reports, also to the operator, that Authorize gave a Grant whose time is over: it counts as none.
-func (b *Broadcaster) expired(grant Grant) bool {
+// expired says that Authorize gave a Grant whose time is over: it counts as none.
+func expired(grant Grant) error {
 	if grant.Expires.IsZero() || time.Now().Before(grant.Expires) {
-		return false
+		return nil
 	}
-	b.log.Warn("gpoll: Authorize gave a Grant that has expired already; the client is told that it is not authorized", "expired", grant.Expires)
-	return true
+	return fmt.Errorf("Authorize gave a Grant that expired at %v", grant.Expires)
+}
+
+// endRefused ends the attach with what Authorize says now.
+func (a *attach) endRefused(why *refusal) {
+	a.client.routine.b.logRefusal(why, nil)
+	a.end(refused(why))
 }
 
 func isTimeout(err error) bool {

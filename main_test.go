@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"os"
 	"runtime"
@@ -17,6 +18,7 @@ import (
 // TestMain fails the run when it leaves a goroutine behind.
 func TestMain(m *testing.M) {
 	flag.Parse()
+	slog.SetDefault(slog.New(slog.DiscardHandler))
 	code := m.Run()
 	if code == 0 && !fuzzing() {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)

@@ -97,7 +97,7 @@ func (m *Message) check(maxData int) error {
 	case m.Topic != "" && !m.To.IsZero():
 		return fmt.Errorf("%w: it has a Topic and a To; choose one", ErrBadMessage)
 	case m.Topic != "" && !validTopic(m.Topic):
-		return fmt.Errorf("%w: topic %q: %s", ErrBadMessage, clip(m.Topic), topicRule)
+		return fmt.Errorf("%w: topic %q: %s", ErrBadMessage, clip(m.Topic, 40), topicRule)
 	case m.To.to.kind == kindClient && !validPublicID(m.To.to.name):
 		return fmt.Errorf("%w: To names a client by something else than its PublicID: %s", ErrBadMessage, publicIDRule)
 	case !m.To.IsZero() && (m.To.to.name == "" || len(m.To.to.name) > maxTopic):
@@ -142,11 +142,11 @@ func validTopic(s string) bool {
 }
 
 // clip shortens a peer's text for an error message.
-func clip(s string) string {
-	if len(s) <= 40 {
+func clip(s string, most int) string {
+	if len(s) <= most {
 		return s
 	}
-	for n := 40; ; n-- {
+	for n := most; ; n-- {
 		if utf8.RuneStart(s[n]) {
 			return s[:n] + "…"
 		}

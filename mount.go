@@ -90,7 +90,9 @@ func (b *Broadcaster) admit(w http.ResponseWriter, r *http.Request, req *request
 		b.refuse(w, r, b.refuseShutdown())
 		return false
 	} else if err != nil {
-		b.logger().Error("gpoll: cannot serve", "err", err)
+		if leftOut, due := b.refusals.due("", b.now()); due {
+			b.log.Error("gpoll: cannot serve", "err", err, "left out", leftOut)
+		}
 		b.writeHead(w, r)
 		refuseInternal.write(w)
 		return false
@@ -142,6 +144,7 @@ func (b *Broadcaster) writeHead(w http.ResponseWriter, r *http.Request) {
 // refuse counts and answers a request that cannot be served.
 func (b *Broadcaster) refuse(w http.ResponseWriter, r *http.Request, why *refusal) {
 	b.counts.refused.add(why.code)
+	b.logRefusal(why, r)
 	b.writeHead(w, r)
 	why.write(w)
 }

@@ -256,6 +256,7 @@ func (s *session) refuse(why *ending) {
 		return
 	}
 	s.b.counts.refused.add(why.refusal.code)
+	s.b.logRefusal(why.refusal, s.request)
 	s.sendClose(why)
 }
 

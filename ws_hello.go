@@ -90,7 +90,7 @@ func refused(why *refusal) *ending {
 		return endSuperseded
 	case why == refuseInternal:
 		return endInternal
-	case why.code == "unauthorized" || why.code == "topic-forbidden":
+	case why.code == "unauthorized" || why.code == "forbidden" || why.code == "topic-forbidden":
 		end.closeCode = closeUnauthorized
 	case why.code == "rate":
 		end.closeCode = closeRate
