@@ -119,6 +119,10 @@ type Broadcaster struct {
 	// "https://app.example". The same origin always may. There is no wildcard.
 	AllowedOrigins []string
 
+	// AllowedHeaders are request headers of the application's own, as traceparent, that pages of AllowedOrigins may send beside
+	// those of gpoll, of EventSource polyfills and of AuthHeaders. A preflight lists them.
+	AllowedHeaders []string
+
 	// PublicOrigin is this server's own origin as browsers see it, where a proxy in front makes it differ from the request's Host.
 	// Empty means http and https of Host.
 	PublicOrigin string

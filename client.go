@@ -175,7 +175,10 @@ func (c *Client) lagLocked() {
 // or for a browser as `<routine>$<uuid>`. It belongs to no user and to no topic. If it is not attached within
 // AttachTimeout it expires, and before that when more than ClientBufferSize messages have come. AddClient returns "" and -1 after Shutdown or when MaxClients are registered.
 func (b *Broadcaster) AddClient() (string, int) {
-	if b.start() != nil {
+	if err := b.start(); err != nil {
+		if err != ErrClosed {
+			b.log.Error("gpoll: AddClient failed", "err", err)
+		}
 		return "", -1
 	}
 	c, refused := b.register(registration{fills: true})

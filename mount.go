@@ -1,6 +1,7 @@
 package gpoll
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 )
@@ -9,14 +10,22 @@ import (
 // headers (Upgrade: WebSocket; Accept: text/event-stream: SSE; else long-poll), path/ws and path/events. Middleware may wrap the
 // ResponseWriter as long as it has an Unwrap method (see http.ResponseController).
 //
-// It panics when the path is not a plain one, is taken, or when a setting is bad.
+// Each is mounted method by method, so that patterns like "GET /" and "GET /{page}" may stand beside it.
+//
+// It panics when the path is not a plain one or is taken, when the mux is nil or there are several, and when a setting is bad.
 func (b *Broadcaster) ListenAndBroadcast(path string, mux ...*http.ServeMux) {
 	on := http.DefaultServeMux
-	if len(mux) > 0 && mux[0] != nil {
+	switch {
+	case len(mux) > 1:
+		panic("gpoll: ListenAndBroadcast takes one mux; call it once for each")
+	case len(mux) == 1 && mux[0] == nil:
+		panic("gpoll: ListenAndBroadcast got a nil mux; leave it out for http.DefaultServeMux")
+	case len(mux) == 1:
 		on = mux[0]
 	}
-	if !strings.HasPrefix(path, "/") || strings.ContainsAny(path, " {}") {
-		panic("gpoll: ListenAndBroadcast takes a path that begins with / and has no space or brace, not " + path)
+	if !plainPath(path) {
+		panic(fmt.Sprintf("gpoll: ListenAndBroadcast takes a path like /poll, which begins with / and has no query, space, brace, "+
+			"dot segment or double slash, not %q", path))
 	}
 	if err := b.prepare(); err != nil {
 		panic(err)
@@ -26,18 +35,27 @@ func (b *Broadcaster) ListenAndBroadcast(path string, mux ...*http.ServeMux) {
 	}
 	base := strings.TrimSuffix(path, "/")
 	for _, rt := range routes {
-		at := base + rt.suffix
+		pattern := base + rt.suffix
 		if rt.suffix == "" && base != path {
-			at = path + "{$}" // "/poll/" is that path alone, not all below it
+			pattern = path + "{$}" // "/poll/" is that path alone, not all below it
 		}
-		on.Handle(at, rt.handler(b))
+		for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodOptions} {
+			on.Handle(method+" "+pattern, rt.handler(b))
+		}
+		handleIfFree(on, pattern, rt.handler(b)) // what other methods are answered; else the mux says 405 in its own words
 	}
+}
+
+// handleIfFree registers a pattern unless it conflicts with another.
+func handleIfFree(mux *http.ServeMux, pattern string, h http.Handler) {
+	defer func() { _ = recover() }() // which is how ServeMux says so
+	mux.Handle(pattern, h)
 }
 
 // ServeHTTP serves all transports on one path and chooses by the request's headers.
 func (b *Broadcaster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
-	case first(r.Header, "Upgrade") != "":
+	case hasToken(r.Header, "Upgrade", "websocket"): // not h2c, which some clients offer at each request
 		b.HandleWebSocket(w, r)
 	case accepts(r.Header, "text/event-stream"):
 		b.HandleEvents(w, r)

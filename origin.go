@@ -49,13 +49,13 @@ func (b *Broadcaster) writeCORS(h http.Header, r *http.Request) {
 	}
 }
 
-// answerPreflight answers OPTIONS. The lists are fixed.
+// answerPreflight answers OPTIONS.
 func (b *Broadcaster) answerPreflight(w http.ResponseWriter, r *http.Request) {
 	b.writeHead(w, r)
 	h := w.Header()
 	if b.set.origins[r.Header.Get("Origin")] && r.Header.Get("Access-Control-Request-Method") != "" {
 		h.Set("Access-Control-Allow-Methods", "GET, POST")
-		h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, Gpoll-Client-Id, Last-Event-ID")
+		h.Set("Access-Control-Allow-Headers", b.set.allowedHeaders)
 		h.Set("Access-Control-Max-Age", "600")
 	} else {
 		h.Set("Allow", refuseMethod.allow)

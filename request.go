@@ -1,6 +1,7 @@
 package gpoll
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -50,6 +51,9 @@ func (b *Broadcaster) parseRequest(w http.ResponseWriter, r *http.Request, req *
 		}
 		return refuseBad(code, "the query has "+name+" more than once; send it once")
 	}
+	if q.plural { // to ignore it would make a broadcast of it
+		return refuseBad("bad-request", "the query has topics; name each topic by a parameter topic of its own, as in topic=a&topic=b")
+	}
 	for _, name := range [...]string{"Gpoll-Client-Id", "Last-Event-Id"} {
 		if len(r.Header[name]) > 1 {
 			return refuseBad("bad-request", "the header "+name+" is there more than once; send it once")
@@ -76,14 +80,14 @@ func (b *Broadcaster) parseRequest(w http.ResponseWriter, r *http.Request, req *
 		if in.Last < 0 || in.Last > replayCount {
 			return refuseLast
 		}
-	} else if r.ContentLength != 0 || len(r.TransferEncoding) > 0 {
+	} else if r.ContentLength > 0 || len(r.TransferEncoding) > 0 { // over HTTP/2 a length that is not known is often no body
 		return refuseBodyOnGet
 	}
 
 	if req.id, refused = b.clientID(q.id.value, first(r.Header, "Gpoll-Client-Id")); refused != nil {
 		return refused
 	}
-	if id := first(r.Header, "Last-Event-Id"); id != "" {
+	if id := cmp.Or(first(r.Header, "Last-Event-Id"), q.lastEventID.value); id != "" {
 		in.After = id // EventSource comes back to the same URL
 	}
 	if req.after, refused = parseCursor(in.After); refused != nil {
@@ -108,7 +112,9 @@ func (b *Broadcaster) parseRequest(w http.ResponseWriter, r *http.Request, req *
 // A query is the parameters of a URL that mean something here.
 type query struct {
 	id, after, last, format parameter
-	topics                  []string // nil: none
+	lastEventID             parameter // as event-source-polyfill sends it, beside what the URL said at first
+	topics                  []string  // nil: none
+	plural                  bool      // there is a parameter "topics"
 }
 
 // A parameter is the first value of its name, and how often the name is there.
@@ -154,6 +160,10 @@ func parseQuery(raw string) (q query, ok bool) {
 			q.format.add(value)
 		case "topic":
 			q.topics = append(q.topics, value)
+		case "lastEventId":
+			q.lastEventID.add(value)
+		case "topics":
+			q.plural = true
 		}
 	}
 	return q, true
@@ -183,6 +193,8 @@ func (q *query) repeated() string {
 		return "last"
 	case q.format.count > 1:
 		return "format"
+	case q.lastEventID.count > 1:
+		return "lastEventId"
 	}
 	return ""
 }

@@ -6,6 +6,8 @@ import (
 	"math"
 	"net/http"
 	"net/url"
+	"path"
+	"slices"
 	"strings"
 	"time"
 )
@@ -37,6 +39,7 @@ type settings struct {
 	history                                               Limits
 	repeatFor                                             time.Duration
 	authHeaders                                           []string
+	allowedHeaders                                        string // of a preflight
 	origins                                               map[string]bool
 	tick                                                  time.Duration // between two sweeps of a routine
 }
@@ -104,6 +107,9 @@ func (s *settings) fill(b *Broadcaster) error {
 		}
 		s.origins[origin] = true
 	}
+	if s.allowedHeaders, bad = allowedHeaders(s.authHeaders, b.AllowedHeaders); bad != nil {
+		return bad
+	}
 	if b.PublicOrigin != "" && !validOrigin(b.PublicOrigin) {
 		return fmt.Errorf("gpoll: Broadcaster.PublicOrigin is %q; it must be scheme://host[:port] in lower case, as in https://app.example", b.PublicOrigin)
 	}
@@ -111,6 +117,31 @@ func (s *settings) fill(b *Broadcaster) error {
 	shortest := min(s.pollWait, s.heartbeat, s.pongTimeout, s.clientTTL, s.attachTimeout)
 	s.tick = min(250*time.Millisecond, max(shortest/50, time.Millisecond))
 	return nil
+}
+
+// allowedHeaders is what a page of another origin may send, as a preflight says it.
+func allowedHeaders(auth, own []string) (string, error) {
+	list := []string{"Authorization", "Cache-Control", "Content-Type", "Gpoll-Client-Id", "Last-Event-ID"}
+	for _, name := range slices.Concat(auth, own) {
+		if !validToken(name) {
+			return "", fmt.Errorf("gpoll: Broadcaster.AllowedHeaders or AuthHeaders has %q, which cannot be the name of a header", name)
+		}
+		known := slices.ContainsFunc(list, func(s string) bool { return strings.EqualFold(s, name) })
+		if !known && !strings.EqualFold(name, "Cookie") { // which no page sets
+			list = append(list, http.CanonicalHeaderKey(name))
+		}
+	}
+	return strings.Join(list, ", "), nil
+}
+
+// validToken reports whether s is a token (RFC 9110, section 5.6.2).
+func validToken(s string) bool {
+	for _, c := range []byte(s) {
+		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0) {
+			return false
+		}
+	}
+	return s != ""
 }
 
 // validOrigin reports whether s is an origin exactly as a browser serialises it (RFC 6454, section 6.2).
@@ -146,4 +177,9 @@ var routes = []route{
 	{"", func(b *Broadcaster) http.HandlerFunc { return b.ServeHTTP }},
 	{"/ws", func(b *Broadcaster) http.HandlerFunc { return b.HandleWebSocket }},
 	{"/events", func(b *Broadcaster) http.HandlerFunc { return b.HandleEvents }},
+}
+
+// plainPath reports whether a pattern of that path is found under just that path.
+func plainPath(p string) bool {
+	return strings.HasPrefix(p, "/") && !strings.ContainsAny(p, " {}?#%") && path.Clean(p) == cmp.Or(strings.TrimSuffix(p, "/"), "/")
 }

@@ -582,7 +582,7 @@ func TestGrantExpiresDuringOutage(t *testing.T) {
 			if c.kept && ev.data != "m" {
 				t.Errorf("%+v after %v, want the message", ev, time.Since(begun))
 			}
-			if !c.kept && (ev.name != "end" || !strings.Contains(ev.data, `"unauthorized"`)) {
+			if !c.kept && (ev.name != "end" || !strings.Contains(ev.data, `"unavailable"`)) {
 				t.Errorf("%+v, want the end", ev)
 			}
 		})

@@ -97,6 +97,10 @@ func topicOf(w http.ResponseWriter, r *http.Request) (topic string, ok bool) {
 		refuse(w, http.StatusBadRequest, "bad-request", "the query cannot be read: escape what is not a letter or a digit, as in topic=a%2Fb")
 		return "", false
 	}
+	if query["topics"] != nil { // to pass over it would make a broadcast of the message
+		refuse(w, http.StatusBadRequest, "bad-request", "a message has one topic, the parameter topic, as in topic=news")
+		return "", false
+	}
 	switch topics := query["topic"]; {
 	case len(topics) == 0:
 		return "", true

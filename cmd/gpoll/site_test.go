@@ -82,6 +82,7 @@ func TestSendRefusals(t *testing.T) {
 		{"preflight", "OPTIONS", "/send", "", nil, 403, "origin"},
 		{"too large", "POST", "/send", "123456789", nil, 413, "too-large"},
 		{"too large, told late", "POST", "/send", "123456789", []string{"Transfer-Encoding", "chunked"}, 413, "too-large"},
+		{"topics", "POST", "/send?topics=a", "x", nil, 400, "bad-request"},
 		{"bad topic", "POST", "/send?topic=a*b", "x", nil, 400, "bad-topic"},
 		{"control character", "POST", "/send?topic=a%00", "x", nil, 400, "bad-topic"},
 		{"empty topic", "POST", "/send?topic=", "x", nil, 400, "bad-topic"},

@@ -429,7 +429,9 @@ func (s *session) leaveOpen(q *request, l *link, ch <-chan item) {
 	s.watchers.Go(func() {
 		defer l.close()
 		w := watched{q: q}
-		timeout := time.After(6 * time.Second)
+		look := time.NewTicker(time.Second)
+		defer look.Stop()
+		begun := time.Now()
 		var last item
 		for done := false; !done; {
 			select {
@@ -438,8 +440,12 @@ func (s *session) leaveOpen(q *request, l *link, ch <-chan item) {
 					last = it
 				}
 				done = !ok
-			case <-timeout:
-				w.orphan, done = true, true
+			case now := <-look.C: // from when the newer one is there; it may be late itself
+				old.mu.Lock()
+				since := old.byAt
+				old.mu.Unlock()
+				w.orphan = !since.IsZero() && now.Sub(since) > 6*time.Second
+				done = w.orphan || now.Sub(begun) > 20*time.Second
 			}
 		}
 		l.close()

@@ -87,7 +87,8 @@ func (tr *track) matchSocket(e *epochLog, end *item) string {
 		likely = max(low, index(tr.matched.seq))
 	}
 	found, best, at := -1, 0, uint64(0)
-	for try := 0; try <= high-low && found < 0; try++ {
+	earliest, latest := -1, -1 // ends of runs that fit: messages without data look alike
+	for try := 0; try <= high-low; try++ {
 		s := likely + try
 		if s > high {
 			s = low + s - high - 1
@@ -103,11 +104,20 @@ func (tr *track) matchSocket(e *epochLog, end *item) string {
 				break
 			}
 		}
-		if k == len(tr.frames) {
+		if k == len(tr.frames) && k > 0 {
+			if found < 0 {
+				found = i
+			}
+			if earliest < 0 || i < earliest {
+				earliest = i
+			}
+			latest = max(latest, i)
+		} else if k == len(tr.frames) && found < 0 {
 			found = i
 		}
 		best = max(best, k)
 	}
+	unsure := earliest != latest
 	if found < 0 {
 		for s := range owed {
 			k := 0
@@ -138,10 +148,18 @@ func (tr *track) matchSocket(e *epochLog, end *item) string {
 				tr.j.counts["repeated on a plain WebSocket"] += max(0, index(tr.matched.seq)-first)
 			}
 			tr.matched, tr.runFrom = owed[found-1].pos, position{e.name, owed[first].pos.seq - 1}
+			if unsure {
+				tr.matched = owed[earliest-1].pos
+				tr.runFrom = position{e.name, owed[max(0, earliest-len(tr.frames))].pos.seq - 1}
+				tr.j.counts["runs on a plain WebSocket that may be others"]++
+			}
 		}
 	}
 	switch {
 	case end.detail == "drained":
+		if unsure {
+			found = latest
+		}
 		if len(tr.frames) == 0 {
 			for found < len(owed) && owed[found].began.Before(tr.startAt.Add(slack)) {
 				found++
@@ -169,7 +187,7 @@ func (tr *track) matchSocket(e *epochLog, end *item) string {
 		if len(tr.frames) > 0 && end.gap.from.seq <= tr.matched.seq {
 			return fmt.Sprintf("%v covers %v, which was delivered", end.gap, tr.matched)
 		}
-		exact := len(tr.frames) > 0 || !q.after.none()
+		exact := !unsure && (len(tr.frames) > 0 || !q.after.none())
 		if exact && found < len(owed) && owed[found].pos.seq < end.gap.from.seq && tr.required(owed[found]) {
 			return fmt.Sprintf("%v did not come before %v", owed[found].pos, end.gap)
 		}
