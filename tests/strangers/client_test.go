@@ -444,7 +444,7 @@ func (s *session) leaveOpen(q *request, l *link, ch <-chan item) {
 				old.mu.Lock()
 				since := old.byAt
 				old.mu.Unlock()
-				w.orphan = !since.IsZero() && now.Sub(since) > 6*time.Second
+				w.orphan = !since.IsZero() && now.Sub(since) > writeTimeout+2*slack
 				done = w.orphan || now.Sub(begun) > 20*time.Second
 			}
 		}
