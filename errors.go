@@ -88,6 +88,15 @@ func (e *refusal) answer() answer {
 	return a
 }
 
+// passes reports whether time cures it.
+func (e *refusal) passes() bool {
+	switch e.status {
+	case http.StatusServiceUnavailable, http.StatusTooManyRequests, http.StatusInternalServerError:
+		return true
+	}
+	return false
+}
+
 // write answers a request with e.
 func (e *refusal) write(w http.ResponseWriter) {
 	a := e.answer()

@@ -163,6 +163,10 @@ func (b *Broadcaster) writeHead(w http.ResponseWriter, r *http.Request) {
 func (b *Broadcaster) refuse(w http.ResponseWriter, r *http.Request, why *refusal) {
 	b.counts.refused.add(why.code)
 	b.logRefusal(why, r)
+	if isEventSource(r) && why.passes() {
+		b.writeEnd(w, r, why)
+		return
+	}
 	b.writeHead(w, r)
 	why.write(w)
 }

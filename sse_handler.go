@@ -26,6 +26,12 @@ func (b *Broadcaster) openEvents(w http.ResponseWriter, r *http.Request, req *re
 		return nil, refuseNoStream
 	}
 	arr, refused := b.arrive(r, req)
+	if refused == refuseUnknownClient && isEventSource(r) { // which comes back to the address that it was made with
+		req.id = ""
+		if req.from, refused = b.clientIP(r); refused == nil {
+			arr, refused = b.arrive(r, req)
+		}
+	}
 	if refused != nil {
 		return nil, refused
 	}
@@ -50,6 +56,26 @@ func (b *Broadcaster) openEvents(w http.ResponseWriter, r *http.Request, req *re
 	b.writeEventHead(w, r)
 	return &eventWriter{a: a, w: w, rc: http.NewResponseController(w), done: r.Context().Done(), form: f,
 		padded: r.Header["Accept-Encoding"] != nil && isWrapped(w)}, nil
+}
+
+// isEventSource reports whether a request is one that a browser's EventSource makes. That one takes any answer but 200 for
+// the end of all, and any other end of a stream for a reason to come back. So what time cures is an answer of 200 that
+// says when to come back, and an id that is gone is replaced by a new one; what time does not cure stays an error.
+func isEventSource(r *http.Request) bool {
+	return r.Method == http.MethodGet && accepts(r.Header, "text/event-stream")
+}
+
+// writeEnd answers with a stream that only says why it ends.
+func (b *Broadcaster) writeEnd(w http.ResponseWriter, r *http.Request, why *refusal) {
+	if why.retry == 0 {
+		later := *why
+		later.retry = spread(time.Second, 5*time.Second)
+		why = &later
+	}
+	b.writeEventHead(w, r)
+	w.Header().Set("Gpoll-Error", why.code)
+	w.WriteHeader(http.StatusOK)
+	_, _ = w.Write(appendEnd(nil, &ending{refusal: why})) // it may have gone
 }
 
 // writeEventsInPassing answers a request for SSE whose sender has stopped sending while another attach has the client: with
