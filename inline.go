@@ -79,8 +79,18 @@ func (r *routine) join(recs []*record, f form) []byte {
 	return r.arena[start:len(r.arena):len(r.arena)]
 }
 
+// manySockets are so many that a round which writes to them is long beside what is paid for knowing how long.
+const manySockets = 64
+
 // writeInline writes what was collected. It waits for nobody.
 func (r *routine) writeInline() {
+	if r.wrote = 0; len(r.writes) >= manySockets {
+		began := r.b.now()
+		defer func() {
+			r.wroteAt = r.b.now()
+			r.wrote = r.wroteAt - began
+		}()
+	}
 	delivered := 0
 	for i := range r.writes {
 		w := &r.writes[i]
