@@ -220,7 +220,7 @@ func expired(grant Grant) error {
 	if grant.Expires.IsZero() || time.Now().Before(grant.Expires) {
 		return nil
 	}
-	return fmt.Errorf("Authorize gave a Grant that expired at %v", grant.Expires)
+	return fmt.Errorf("the Grant that Authorize gave expired at %v", grant.Expires)
 }
 
 // endRefused ends the attach with what Authorize says now.

@@ -218,8 +218,11 @@ func (a *attach) firstEvent() []byte {
 	return appendEvent(nil, "client-id", at, registrationJSON(a.client))
 }
 
-// appendHeartbeat appends an event without data: it moves Last-Event-ID to the scanned Position and dispatches nothing.
-func appendHeartbeat(b []byte, at Position) []byte { return append(appendEventID(b, at), '\n') }
+// appendHeartbeat appends an event without data: it moves Last-Event-ID to the scanned Position, and no EventSource
+// dispatches it. It has a name since some clients take an event without one for an empty message.
+func appendHeartbeat(b []byte, at Position) []byte {
+	return append(appendEventID(append(b, "event: position\n"...), at), '\n')
+}
 
 // appendEnd appends the event that says why the stream ends, and when to come back.
 func appendEnd(b []byte, why *ending) []byte {
