@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -20,16 +21,26 @@ import (
 var wsHandshake = []string{"Connection", "Upgrade", "Upgrade", "websocket", "Sec-WebSocket-Version", "13", "Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="}
 
 // gets are the ways in which a GET asks for a transport. What is wrong with its query or id is refused alike on each.
-var gets = []struct {
-	name, path string
-	header     []string
-}{
+var gets = []getBy{
 	{"poll", "/poll", nil},
 	{"json poll", "/poll", []string{"Accept", "application/json"}},
 	{"sse", "/poll/events", nil},
 	{"sse by header", "/poll", []string{"Accept", "text/event-stream"}},
 	{"websocket", "/poll/ws", wsHandshake},
 	{"websocket by header", "/poll", wsHandshake},
+}
+
+type getBy struct {
+	name, path string
+	header     []string
+}
+
+// told is the status that says status to that transport: an EventSource is told in a stream what time cures.
+func (by getBy) told(status int) int {
+	if slices.Contains(by.header, "text/event-stream") && (status == 429 || status == 500 || status == 503) {
+		return http.StatusOK
+	}
+	return status
 }
 
 // strangeIDs are client ids that were never given out: well formed, nearly so and not at all.

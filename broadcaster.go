@@ -70,7 +70,8 @@ type Broadcaster struct {
 	// MaxClients is how many clients may be registered. Default 100,000. Further ones are told to come back later.
 	MaxClients int
 
-	// MaxClientsPerUser is how many clients one Grant.User may have. Default 16.
+	// MaxClientsPerUser is how many clients one Grant.User may have. Default 16. A further one takes the place of the one that
+	// has been away for longest; when all are attached it is refused.
 	MaxClientsPerUser int
 
 	// RegisterRate is how many clients may register by HTTP in a second, all together, and RegisterBurst how many at once.

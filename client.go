@@ -22,6 +22,7 @@ type Client struct {
 	slot      int32 // index in routine.clients and routine.hot; -1 once it is removed
 	removed   bool
 	attached  bool           // ever
+	streamed  bool           // the last attach was a stream
 	attach    *attach        // nil between attaches
 	newest    uint64         // arrival of the newest attach there ever was
 	named     []string       // topics that the client asked for

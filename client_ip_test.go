@@ -86,11 +86,11 @@ func TestRegisterRateOfAnAddressOnEveryTransport(t *testing.T) {
 		}})
 		id, after := s.register(t)
 		for _, by := range gets {
-			if a := s.get(t, by.path, by.header...); a.status != http.StatusTooManyRequests || a.code(t) != "rate" {
+			if a := s.get(t, by.path, by.header...); a.status != by.told(http.StatusTooManyRequests) || a.code(t) != "rate" {
 				t.Errorf("%s: %d %s", by.name, a.status, a.body)
 			}
 			a := s.get(t, by.path, append([]string{"X-Panic", "1"}, by.header...)...)
-			if a.status != http.StatusInternalServerError {
+			if a.status != by.told(http.StatusInternalServerError) {
 				t.Errorf("%s, with a panic in ClientIP: %d %s", by.name, a.status, a.body)
 			}
 		}

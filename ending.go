@@ -67,7 +67,7 @@ func (r *routine) detachLocked(a *attach, why *ending) {
 	c := a.client
 	h := c.hot()
 	h.by, h.direct, h.mode = nil, nil, away
-	c.attach = nil
+	c.attach, c.streamed = nil, a.transport != longPoll
 	a.overLocked()
 	c.idleSince = r.b.now()
 	c.scheduleLocked()

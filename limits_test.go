@@ -34,7 +34,7 @@ func TestMaxClients(t *testing.T) {
 	s.register(t)
 	last, _ := s.register(t)
 	for _, by := range gets {
-		if a := s.get(t, by.path, by.header...); a.status != http.StatusServiceUnavailable || a.code(t) != "too-many-clients" {
+		if a := s.get(t, by.path, by.header...); a.status != by.told(http.StatusServiceUnavailable) || a.code(t) != "too-many-clients" {
 			t.Errorf("%s, the sixth: %d %s", by.name, a.status, a.body)
 		}
 	}
@@ -46,6 +46,44 @@ func TestMaxClients(t *testing.T) {
 	if n := s.Stats().Refused["too-many-clients"]; n < 7 {
 		t.Errorf("Refused[too-many-clients] = %d", n)
 	}
+}
+
+// What a page leaves behind when it is loaded again makes room for the next one; who is there stays.
+func TestMaxClientsPerUserGiveWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t, setup{memory: true, broadcaster: func(b *gpoll.Broadcaster) { b.MaxClientsPerUser, b.Authorize = 3, userOf }})
+		alice := []string{"Authorization", "alice"}
+		stays := s.events(t, "/poll/events", alice...)
+		stays.next(t)
+		var ids []string
+		for range 20 { // reloads
+			e := s.events(t, "/poll/events", alice...)
+			ids = append(ids, idOf(t, e.next(t).data))
+			e.close()
+			synctest.Wait()
+		}
+		for i, id := range ids {
+			if _, ok := s.Client(id); ok != (i >= len(ids)-2) {
+				t.Errorf("client %d of %d is there: %v", i, len(ids), ok)
+			}
+		}
+		// Polls: one that has just been answered comes again.
+		for range 2 {
+			ids = append(ids, func() string { id, _ := s.register(t, alice...); return id }())
+		}
+		if a := s.get(t, "/poll", alice...); a.status != 429 || a.code(t) != "too-many-clients" {
+			t.Errorf("beside a stream and two that poll: %d %s", a.status, a.body)
+		}
+		advance(3 * time.Second)
+		s.register(t, alice...)
+		if a := s.get(t, "/poll?client-id="+ids[len(ids)-2], alice...); a.status != 404 {
+			t.Errorf("the one that was away for longest: %d %s", a.status, a.body)
+		}
+		s.Send("m")
+		if ev := stays.next(t); ev.data != "m" {
+			t.Errorf("the one that stays: %+v", ev)
+		}
+	})
 }
 
 func TestRegisterRate(t *testing.T) {

@@ -45,6 +45,14 @@ func (g *registry) ofUser(user string) []*Client {
 	return g.byUser[user].whole
 }
 
+// countOf returns the clients of a user, as ofUser does, and how many there are with those that are arriving.
+func (g *registry) countOf(user string) ([]*Client, int) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	of := g.byUser[user]
+	return of.whole, of.count
+}
+
 // each calls visit for every routine.
 func (g *registry) each(visit func(*routine)) {
 	g.mu.RLock()
@@ -85,6 +93,7 @@ type registration struct {
 func (b *Broadcaster) register(reg registration) (*Client, *refusal) {
 	c := &Client{uuid: uuid.New(), user: reg.user, idleSince: b.now()}
 	c.public = c.key().String()
+	b.makeRoom(reg.user)
 	if refused := b.place(c, reg); refused != nil {
 		return nil, refused
 	}
@@ -113,6 +122,38 @@ func (b *Broadcaster) register(reg registration) (*Client, *refusal) {
 		return nil, b.refuseShutdown()
 	}
 	return c, nil
+}
+
+// betweenPolls is how long a client that polls may be without an attach and still be there.
+const betweenPolls = 2 * time.Second
+
+// makeRoom removes, where a user has as many clients as MaxClientsPerUser, the one that has been away for longest: a page
+// that is loaded again leaves its client behind. Clients that are attached, or between two polls, stay.
+func (b *Broadcaster) makeRoom(user string) {
+	if user == "" {
+		return
+	}
+	whole, count := b.clients.countOf(user)
+	if count < b.set.maxPerUser {
+		return
+	}
+	now := b.now()
+	var longest *Client
+	since := now
+	for _, c := range whole {
+		c.routine.mu.Lock()
+		away := c.idleSince
+		if !c.streamed {
+			away += moment(betweenPolls)
+		}
+		if c.attach == nil && !c.removed && (away < since || away == since && longest == nil) {
+			longest, since = c, away
+		}
+		c.routine.mu.Unlock()
+	}
+	if longest != nil {
+		b.expire(longest, now)
+	}
 }
 
 // place gives c a routine. Until enter shows the client it only counts.

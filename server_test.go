@@ -199,10 +199,16 @@ func (a answer) code(t testing.TB) string {
 		Message string `json:"message"`
 		Retry   int64  `json:"retry_ms"`
 	}
-	if err := json.Unmarshal([]byte(a.body), &e); err != nil {
+	body, kind := a.body, "application/json"
+	if a.status == http.StatusOK { // an EventSource is told in a stream
+		if _, data, ok := strings.Cut(body, "event: end\ndata: "); ok {
+			body, kind = data, "text/event-stream"
+		}
+	}
+	if err := json.Unmarshal([]byte(body), &e); err != nil {
 		t.Fatalf("status %d: the body %q of an error is not JSON: %v", a.status, a.body, err)
 	}
-	if e.Error == "" || e.Message == "" || a.header.Get("Gpoll-Error") != e.Error || a.header.Get("Content-Type") != "application/json" {
+	if e.Error == "" || e.Message == "" || a.header.Get("Gpoll-Error") != e.Error || a.header.Get("Content-Type") != kind {
 		t.Errorf("status %d: error body %s with Gpoll-Error %q and Content-Type %q", a.status, a.body, a.header.Get("Gpoll-Error"), a.header.Get("Content-Type"))
 	}
 	if a.status == 429 || a.status == 503 {
