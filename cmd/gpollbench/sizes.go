@@ -42,7 +42,8 @@ func (s *sizes) flags() []cli.Flag {
 	*s = defaults()
 	var out []cli.Flag
 	for _, f := range fields {
-		out = append(out, &cli.IntFlag{Name: f.flag, Value: *f.of(s), Usage: "`" + "NUMBER" + "` for the Broadcaster's " + f.name, Destination: f.of(s), Local: true})
+		out = append(out, &cli.IntFlag{Name: f.flag, Value: *f.of(s),
+			Usage: "`" + "NUMBER" + "` for the Broadcaster's " + f.name, Destination: f.of(s), Local: true})
 	}
 	return out
 }
