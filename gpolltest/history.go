@@ -86,7 +86,8 @@ func (h *History) Sent(m gpoll.Message) {
 }
 
 func newPublish(m gpoll.Message) publish {
-	return publish{id: m.ID, topic: m.Topic, to: m.To, except: slices.Clone(m.Except), size: len(m.Data), sum: sumOf(m.Data)}
+	return publish{id: m.ID, topic: m.Topic, to: m.To, except: slices.Clone(m.Except), size: len(m.Data),
+		sum: sumOf(m.Data)}
 }
 
 // Position returns where a message with that payload was accepted, if exactly one was. Clients whose transport
@@ -187,7 +188,8 @@ func (t *Trace) Unsubscribed(topic string, p gpoll.Position) {
 // Delivered records a message that reached the application. m.Position is zero where the transport shows none: then the
 // payload tells which message it was.
 func (t *Trace) Delivered(m gpoll.Message) {
-	t.add(observation{kind: delivered, known: true, pos: m.Position, topic: m.Topic, size: len(m.Data), sum: sumOf(m.Data)})
+	t.add(observation{kind: delivered, known: true, pos: m.Position, topic: m.Topic, size: len(m.Data),
+		sum: sumOf(m.Data)})
 }
 
 // DeliveredPlain is Delivered for a transport that shows no topics.

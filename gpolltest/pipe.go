@@ -53,8 +53,8 @@ func (c *Conn) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// TryWrite copies what fits of p into the buffer, without waiting, and returns how many bytes. With it, and with a LocalAddr that is a
-// pointer of its own, a Conn is a connection that gpoll.Broadcaster.Listener can answer on.
+// TryWrite copies as much of p as fits into the buffer, without waiting, and returns how many bytes that was. Because
+// it has TryWrite, and a LocalAddr that is a pointer of its own, gpoll.Broadcaster.Listener can answer on a Conn.
 func (c *Conn) TryWrite(p []byte) (int, error) {
 	n, err := c.out.try(p)
 	if err != nil {

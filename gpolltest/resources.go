@@ -16,7 +16,8 @@ type Resources struct {
 	Descriptors int // -1 where the system has neither /proc/self/fd nor /dev/fd
 }
 
-// MeasureResources returns what the process holds now. Take it as the baseline before the first server and client start.
+// MeasureResources returns what the process holds now. Take it as the baseline before the first server and client
+// start.
 func MeasureResources() Resources {
 	r := Resources{Goroutines: runtime.NumGoroutine(), Descriptors: -1}
 	for _, dir := range []string{"/proc/self/fd", "/dev/fd"} {

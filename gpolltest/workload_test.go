@@ -16,14 +16,15 @@ func smallWindow(b *gpoll.Broadcaster) {
 	b.PollWait = 2 * time.Second
 }
 
-// TestPlantedWorkload is a short script in which each of the planted bugs shows. TestPlantedBugs runs it once with each; here
-// there is none, and the checker must find nothing.
+// TestPlantedWorkload is a short script that shows each of the planted bugs. TestPlantedBugs runs it once with each
+// bug. Here no bug is planted, and the checker must find nothing.
 func TestPlantedWorkload(t *testing.T) {
 	t.Run("steady", func(t *testing.T) { inWorld(t, smallWindow, steady) })
 	t.Run("faults", func(t *testing.T) { inWorld(t, smallWindow, faults) })
 }
 
-// steady sends every kind of message in bursts to clients that keep up, by each transport. Its run has no fault: there are no gaps.
+// steady sends every kind of message in bursts to clients that keep up, by each transport. Its run has no fault, so it
+// has no gaps.
 func steady(w *world) {
 	by := map[*Session]Transport{}
 	for i, t := range transports {
@@ -50,8 +51,8 @@ func steady(w *world) {
 	w.verdict(Checker{NoGaps: true})
 }
 
-// faults breaks connections, stays away for longer than the window, restarts the server and changes subscriptions while it
-// publishes; every client goes through all transports on the way.
+// faults breaks connections, stays away for longer than the window, restarts the server and changes subscriptions while
+// it publishes. Every client goes through all transports on the way.
 func faults(w *world) {
 	by := map[*Session]Transport{}
 	for _, t := range transports {

@@ -136,8 +136,10 @@ func newWorld(seed uint64) *world {
 			w.served <- w.srv.Serve(w.ln)
 		}
 	}()
-	w.say("routines of %d, buffers of %d and %d, delay %d ms, slow ones %v, window %d, topic windows %v, authorized %v, listener %v, sockets of %d bytes",
-		b.RoutineMaxClients, b.ClientBufferSize, b.RoutineBufferSize, b.SyncDelayMs, b.DisconnectSlow, b.History.Count, b.TopicLimits != nil, authorized, onListener, w.ln.Buffer)
+	w.say("routines of %d, buffers of %d and %d, delay %d ms, slow ones %v, window %d, topic windows %v, authorized "+
+		"%v, listener %v, sockets of %d bytes",
+		b.RoutineMaxClients, b.ClientBufferSize, b.RoutineBufferSize, b.SyncDelayMs, b.DisconnectSlow, b.History.Count,
+		b.TopicLimits != nil, authorized, onListener, w.ln.Buffer)
 
 	members, rest := 1+w.rnd.IntN(3), 3
 	if raw {
@@ -373,7 +375,8 @@ func (m *member) receive(ctx context.Context) {
 		return
 	}
 	for range 1 + m.rnd.IntN(4) {
-		part, cancel := context.WithTimeout(ctx, pick(m.rnd, time.Millisecond, 50*time.Millisecond, time.Second, 40*time.Second))
+		part, cancel := context.WithTimeout(ctx,
+			pick(m.rnd, time.Millisecond, 50*time.Millisecond, time.Second, 40*time.Second))
 		_, err := m.session.Receive(part)
 		cancel()
 		if err != nil {
