@@ -118,8 +118,8 @@ func (m *logModel) read(cursor uint64, want *interest) (seen []string) {
 	return seen
 }
 
-// Whatever is published, left out by the broker, bounded by windows and read in pieces, the log holds what its model holds, and a reader
-// sees what the model says, in answers that keep to their bounds.
+// Messages are published, left out by the broker, bounded by windows and read in pieces. The log always holds what its
+// model holds. A reader sees what the model says, in answers that keep to their bounds.
 func TestLogAgainstModel(t *testing.T) {
 	seeds := 300
 	if testing.Short() {

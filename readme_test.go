@@ -277,8 +277,8 @@ func TestGuidePage(t *testing.T) {
 console.log = (...words) => fetch("/said", {method: "POST", body: words.join(" ")})
 `+strings.Join(blocks, "\n")+`</script>`)
 
-	// The EventSource says a position and the data, the WebSocket the registration and then the data. Nobody knows when both
-	// are there, so the test sends the message until both have said it.
+	// The EventSource says a position and the data. The WebSocket says the registration and then the data. The test
+	// cannot know when both are there, so it sends the message until both have said it.
 	wanted := map[string]*regexp.Regexp{
 		"EventSource":  regexp.MustCompile(`^[0-9a-f]{16}-[0-9]+ to the page$`),
 		"WebSocket":    regexp.MustCompile(`^to the page$`),
@@ -316,8 +316,8 @@ func lookForChromium(t *testing.T, lacks string) string {
 	return ""
 }
 
-// browse opens a page in Chromium, until the test ends. A proxy adds the page to the origin of the program at address, and
-// hears what the page posts to /said.
+// browse opens a page in Chromium, until the test ends. A proxy adds the page to the origin of the program at address,
+// and receives whatever the page posts to /said.
 func browse(t *testing.T, chromium, address string, said chan<- string, page string) {
 	t.Helper()
 	mux := http.NewServeMux()

@@ -11,7 +11,8 @@ import (
 	"github.com/corvuscrypto/gpoll/internal/frame"
 )
 
-// A descriptor that somebody closed behind gpoll's back is another connection's at once: nothing of the old one's is written to it.
+// If somebody closes a descriptor behind gpoll's back, it belongs to another connection at once. Nothing of the old
+// connection is written to it.
 func TestClosedBehindTheBack(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -103,7 +104,7 @@ func (c *spiedConn) SetReadDeadline(t time.Time) error {
 	return c.Conn.SetReadDeadline(t)
 }
 
-// A pong that comes in pieces on a socket that is watched is a pong, and the deadline that its first byte begins ends with it.
+// A pong that comes in pieces on a watched socket is a pong. The deadline that its first byte begins ends with it.
 func TestPongInPieces(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -194,7 +194,8 @@ func FuzzInbound(f *testing.F) {
 	const text, binary, ping, pong, bye = 0x81, 0x82, 0x89, 0x8a, 0x88
 	subscribe := sentFrame(text, `{"subscribe":["a"]}`)
 	all := join(sentFrame(ping, "1"), subscribe, sentFrame(pong, ""), sentFrame(binary, `{"unsubscribe":["a"]}`),
-		sentFrame(ping, ""), sentFrame(0x01, `{"sub`), sentFrame(ping, "within"), sentFrame(0x00, `scribe":`), sentFrame(0x80, `["b"]}`),
+		sentFrame(ping, ""), sentFrame(0x01, `{"sub`), sentFrame(ping, "within"), sentFrame(0x00, `scribe":`),
+		sentFrame(0x80, `["b"]}`),
 		sentFrame(text, "nonsense"), sentFrame(text, ""), sentFrame(text, `{"leave":true}`),
 		sentFrame(ping, "behind"), sentFrame(bye, "\x03\xe8"))
 	spaced := func(size int) []byte {
@@ -320,7 +321,8 @@ func TestCoderShakesHands(t *testing.T) {
 		t.Fatal(err)
 	}
 	head := string(conn.written)
-	accepted := strings.HasPrefix(head, "HTTP/1.1 101 Switching Protocols\r\n") && strings.Contains(head, "Sec-Websocket-Accept: ")
+	accepted := strings.HasPrefix(head, "HTTP/1.1 101 Switching Protocols\r\n") &&
+		strings.Contains(head, "Sec-Websocket-Accept: ")
 	if !accepted || strings.Index(head, "\r\n\r\n") != len(head)-4 || conn.closed.Load() {
 		t.Errorf("answered %d %v, wrote %q, closed: %v", w.Code, w.Header(), conn.written, conn.closed.Load())
 	}
