@@ -109,7 +109,7 @@ func (c *crowd) took(tb testing.TB, began time.Time) time.Duration {
 	return took
 }
 
-// newChannels makes what a crowd has, with nothing between one channel and the next.
+// newChannels makes as many channels as a crowd has, without other memory between them.
 func newChannels(clients, buffer int) []chan string {
 	channels := make([]chan string, clients)
 	for i := range channels {

@@ -14,7 +14,8 @@ import (
 	"github.com/corvuscrypto/gpoll"
 )
 
-// A scriptedBroker delivers what the test says, with the Positions that it says. What is in history it has kept.
+// A scriptedBroker delivers the records that the test gives it, at the Positions that the test gives. It keeps the
+// records in history.
 type scriptedBroker struct {
 	before  gpoll.Position
 	fail    error

@@ -585,7 +585,8 @@ func TestShutdownWaitsForNoPeer(t *testing.T) {
 	})
 }
 
-// Shutdown returns with its context, also when somebody does not read, who is told within WriteTimeout all the same.
+// Shutdown returns when its context ends, even if a client does not read. That client still gets the end if it reads
+// within WriteTimeout.
 func TestShutdownStaysInItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := start(t, setup{memory: true, buffer: 8 << 10})

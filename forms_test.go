@@ -197,7 +197,7 @@ func TestFormsConcurrently(t *testing.T) {
 	l.verifyForms(t)
 }
 
-// A form that was freed is made again, the same; who has it keeps it.
+// A form that was freed is made again, with the same bytes. A reader that still has the old one keeps it.
 func TestFormsAreMadeAgain(t *testing.T) {
 	l := newMessageLog(Position{1, 0}, Limits{Count: 100, Bytes: 100 << 10}, nil, 200)
 	for seq := range uint64(50) {

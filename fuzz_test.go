@@ -78,7 +78,7 @@ func FuzzClientID(f *testing.F) {
 
 var positionForm = regexp.MustCompile(`^[0-9a-f]{16}-(0|[1-9][0-9]{0,19})$`)
 
-// FuzzPosition: ParsePosition accepts what the grammar says up to the largest seq, and String is its inverse.
+// FuzzPosition: ParsePosition accepts exactly the grammar, up to the largest seq, and String is its inverse.
 func FuzzPosition(f *testing.F) {
 	for _, s := range []string{
 		"", "-", "9f86d081884c7d65-41", "9f86d081884c7d65-0", "0000000000000000-0",
@@ -334,7 +334,8 @@ func FuzzOrigin(f *testing.F) {
 // defaultPort reports whether s spells a port that its scheme would imply.
 func defaultPort(s string) bool { return strings.HasSuffix(s, ":80") || strings.HasSuffix(s, ":443") }
 
-// TestIDsAreUnique is the other half of FuzzClientID: what is given out is random, of the grammar and never twice.
+// TestIDsAreUnique is the other half of FuzzClientID: the ids that the server gives out are random, follow the grammar,
+// and never repeat.
 func TestIDsAreUnique(t *testing.T) {
 	b := gpoll.NewBroadcaster()
 	defer shutdown(t, b)

@@ -108,7 +108,7 @@ func playOn(t *testing.T, script string, wrapped bool) (heard string, repeats ui
 	return heard, repeats
 }
 
-// play returns what the server answered, in a form that two runs have in common.
+// play returns the server's answers, in a form that two runs have in common.
 func play(t *testing.T, script string, wrapped bool) (heard string, repeats uint64) {
 	b := gpoll.NewBroadcaster()
 	b.PollWait = time.Second

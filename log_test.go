@@ -60,7 +60,8 @@ func (m *logModel) held(forLane int, match func(*record) bool) (count, bytes int
 	return count, bytes + forLane*len(lanes)
 }
 
-// boundAll drops what is too old, and beyond the bounds of a message that was added to to.
+// boundAll drops messages that are too old, and messages beyond the bounds of the window to which a message for to was
+// just added.
 func (m *logModel) boundAll(to address, now time.Time) {
 	for topic, own := range m.limits {
 		if own.or(m.history).Age > 0 || to == (address{kindTopic, topic}) {

@@ -357,7 +357,7 @@ func (tr *transcript) fill(line string) string {
 	})
 }
 
-// value returns what a placeholder stands for: `<pos+2>` is two further than `<pos>`.
+// value returns the value of a placeholder: `<pos+2>` is two further than `<pos>`.
 func (tr *transcript) value(p string) (string, bool) {
 	m := placeholder.FindStringSubmatch(p)
 	value, ok := tr.bound[m[1]+m[2]]
@@ -373,7 +373,7 @@ func (tr *transcript) value(p string) (string, bool) {
 	return pos.String(), true
 }
 
-// compare matches what came with a line of the transcript and remembers what its placeholders stand for.
+// compare compares what came with a line of the transcript and remembers the values of its placeholders.
 func (tr *transcript) compare(got, want string) {
 	tr.t.Helper()
 	pattern, names, end := "", []string(nil), 0

@@ -407,7 +407,8 @@ func (s *server) witness(t testing.TB) (send func(data string)) {
 	}
 }
 
-// await returns when ok is true, or fails the test. It is for what another goroutine will do soon, on real time.
+// await returns when ok is true, or fails the test. It waits, on real time, for something that another goroutine will
+// do soon.
 func await(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	ticker := time.NewTicker(time.Millisecond)

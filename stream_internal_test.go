@@ -62,7 +62,8 @@ func TestClosedBehindTheBack(t *testing.T) {
 	}
 }
 
-// Wherever a socket stops taking a piece, what was begun is what ends there or after.
+// For every number of bytes that a socket has taken of a piece, begunFrames tells how many frames were begun, and where
+// the last of them ends.
 func TestBegunFrames(t *testing.T) {
 	sizes := []int{0, 1, 125, 126, 127, 1 << 10, 1<<16 - 1, 1 << 16, 0}
 	for f := range formCount {

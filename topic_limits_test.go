@@ -67,7 +67,7 @@ func TestTopicLimitsHoldUpNobody(t *testing.T) {
 		}
 		here.Send("end")
 		synctest.Wait()
-		// From here on each has the topic's own window, also for what had come before.
+		// From here on each topic has its own window, which also holds its earlier messages.
 		want = []string{"m1", "m2", "gap 3..6 evicted", "far4", "m3", "s1", "end"}
 		for name, s := range map[string]*server{"here": here, "there": there} {
 			id, _ := s.register(t)

@@ -359,7 +359,7 @@ func TestCursorAcrossTransports(t *testing.T) {
 	}
 }
 
-// Who comes back after the id has expired registers with the cursor, on any transport, and misses nothing.
+// A client whose id has expired registers with its cursor, on any transport, and misses nothing.
 func TestRegisterWithCursor(t *testing.T) {
 	s := start(t, setup{})
 	_, after := s.register(t)

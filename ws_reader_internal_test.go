@@ -272,9 +272,9 @@ func compareReaders(t *testing.T, f form, sent, cuts []byte) {
 	})
 }
 
-// What ws_coder.go needs of coder/websocket's inside: what it has read beyond the message is in the bufio.Reader that
-// it was given, its control frames come whole to the bufio.Writer, it sets no deadline and closes nothing, and when
-// it has gone nothing of it is felt.
+// ws_coder.go relies on the inside of coder/websocket in these ways: bytes that it has read beyond the message are in
+// the bufio.Reader that it was given, its control frames come whole to the bufio.Writer, it sets no deadline and closes
+// nothing, and afterwards no trace of it is left.
 func TestCoderReadsOneMessage(t *testing.T) {
 	message := join(sentFrame(0x89, "before"), sentFrame(0x01, "one "), sentFrame(0x89, "within"), sentFrame(0x8a, ""),
 		sentFrame(0x80, "message"))
@@ -311,7 +311,7 @@ func TestCoderReadsOneMessage(t *testing.T) {
 	}
 }
 
-// The handshake takes nothing of what a client sends right behind its request, and leaves nothing.
+// The handshake takes none of the bytes that a client sends right behind its request, and leaves nothing.
 func TestCoderShakesHands(t *testing.T) {
 	behind := join(sentFrame(0x81, "eager"), sentFrame(0x01, "begun")[:5])
 	conn := &script{sent: sentFrame(0x89, "later")}

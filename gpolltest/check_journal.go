@@ -8,7 +8,7 @@ import (
 	"github.com/corvuscrypto/gpoll"
 )
 
-// A journal is what was accepted, by Position: the log as the publishers saw it.
+// A journal holds the accepted messages by Position: the log as the publishers saw it.
 type journal struct {
 	epochs  []*epochJournal // in the order in which they began
 	unknown []publish       // possibly accepted, at a Position that nobody said
@@ -155,7 +155,7 @@ func verifyRealTime(j *journal, r *report) {
 	}
 }
 
-// epoch returns what was accepted in an epoch, nil if nothing was.
+// epoch returns the accepted messages of an epoch, nil if there are none.
 func (j *journal) epoch(epoch uint64) *epochJournal {
 	for _, e := range j.epochs {
 		if e.epoch == epoch {

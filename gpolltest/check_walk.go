@@ -114,7 +114,7 @@ func (w *walk) advance(seq uint64, what string) {
 	w.at.Seq = seq
 }
 
-// owed counts what the client is owed of the present epoch behind after and up to upTo.
+// owed counts the messages of the present epoch that the client is owed after after, up to upTo.
 func (w *walk) owed(after, upTo uint64) (n int, first *publish) {
 	e := w.journal.epoch(w.at.Epoch)
 	if e == nil {

@@ -11,10 +11,11 @@ import (
 	"github.com/corvuscrypto/gpoll"
 )
 
-// A History records what was published and what every client saw, as the applications at both ends saw it, for a
-// [Checker] to judge. The zero History is empty and ready to use. All methods may be called concurrently.
+// A History records the messages that were published and the messages that every client saw, for a [Checker] to judge.
+// The applications at both ends are the witnesses. The zero History is empty and ready to use. All methods may be
+// called concurrently.
 //
-// It keeps 80 bytes a delivery and compares payloads by a 64-bit hash.
+// It keeps 80 bytes for each delivery and compares payloads by a 64-bit hash.
 type History struct {
 	clock atomic.Uint64 // orders the beginnings and ends of publishes, and what clients saw, in real time
 

@@ -69,7 +69,7 @@ func (c *Conn) CloseWrite() error {
 	return nil
 }
 
-// Close closes both directions. The peer still reads what was written; what it writes from now on fails.
+// Close closes both directions. The peer can still read the bytes that were written; its own writes fail from now on.
 func (c *Conn) Close() error {
 	c.out.end(net.ErrClosed)
 	c.in.abandon(net.ErrClosed, syscall.EPIPE)
@@ -77,7 +77,7 @@ func (c *Conn) Close() error {
 	return nil
 }
 
-// Cut breaks the connection as a reset does: what is buffered is lost and both ends fail with ECONNRESET.
+// Cut breaks the connection as a reset does: buffered bytes are lost and both ends fail with ECONNRESET.
 func (c *Conn) Cut() {
 	c.in.abandon(syscall.ECONNRESET, syscall.ECONNRESET)
 	c.out.abandon(syscall.ECONNRESET, syscall.ECONNRESET)
@@ -241,7 +241,7 @@ func (f *flow) end(writeErr error) {
 	f.wakeLocked()
 }
 
-// abandon drops what is buffered and fails both sides, each with its own error.
+// abandon drops the buffered bytes and fails both sides, each with its own error.
 func (f *flow) abandon(readErr, writeErr error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

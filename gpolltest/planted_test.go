@@ -59,7 +59,7 @@ func TestPlantedBugs(t *testing.T) {
 	}
 }
 
-// TestPlantedBugsFit applies every patch, also those that only make mutants runs, and says which no longer fits.
+// TestPlantedBugsFit applies every patch, even those that only make mutants runs, and names those that no longer fit.
 func TestPlantedBugsFit(t *testing.T) {
 	for _, p := range plantedBugs(t) {
 		if err := overlay.New("..").Patch(p); err != nil {

@@ -32,7 +32,7 @@ func (t Transport) String() string {
 // ErrCut is returned by a Receive whose attach was broken with Cut.
 var ErrCut = errors.New("gpolltest: the attach was cut")
 
-// A ServerError is what the server said when it refused a request or ended an attach.
+// A ServerError is the server's answer when it refused a request or ended an attach.
 type ServerError struct {
 	Code    string // the stable code, "superseded" for example
 	Message string

@@ -168,7 +168,7 @@ func newLife() life {
 
 func (l life) cut() { l.end(ErrCut) }
 
-// cause replaces what a broken connection made of the error, if we broke it.
+// cause replaces the error of a broken connection by its cause, if the test broke the connection.
 func (l life) cause(err error) error {
 	if err != nil && l.Err() != nil {
 		return context.Cause(l.Context)

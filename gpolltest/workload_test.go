@@ -9,7 +9,7 @@ import (
 	"github.com/corvuscrypto/gpoll"
 )
 
-// smallWindow keeps 8 messages and answers whoever waits after a second or two.
+// smallWindow keeps 8 messages and answers a waiting poll after a second or two.
 func smallWindow(b *gpoll.Broadcaster) {
 	b.History = gpoll.Limits{Count: 8}
 	b.Heartbeat = time.Second
@@ -33,7 +33,7 @@ func steady(w *world) {
 	last := w.broadcasts(1)
 	w.await(by, last)
 	for range 80 {
-		// Of each five the first wakes whoever waits, and the others may come as one batch.
+		// Of each five messages the first wakes the clients that wait, and the others may come as one batch.
 		wait := w.each(func(s *Session) {
 			ctx, cancel := w.patience()
 			defer cancel()

@@ -59,7 +59,7 @@ var flagGroups = []struct {
 }{
 	{"Where to serve", []string{"addr", "path", "tls-cert", "tls-key", "public-origin", "allow-host", "allow-origin"}},
 	{"Publishing", []string{"publish-token", "stdin", "stdin-topic", "max-message"}},
-	{"History, for those who come back", []string{"history-count", "history-bytes", "history-age"}},
+	{"History, for clients that come back", []string{"history-count", "history-bytes", "history-age"}},
 	{"Sizes and limits", []string{"max-clients", "max-topics", "routine-max-clients", "client-buffer", "routine-buffer",
 		"sync-delay"}},
 	{"Times", []string{"poll-wait", "heartbeat", "client-ttl", "drain", "shutdown-spread"}},
@@ -85,8 +85,8 @@ func (set *settings) flags() *flag.FlagSet {
 		"let pages of this `origin` read, such as https://app.example.org (repeatable)")
 
 	fs.StringVar(&set.publishToken, "publish-token", "",
-		"POST /send and GET /stats need \"Authorization: Bearer `token`\"; required wherever others than this "+
-			"machine can come in; $"+tokenVariable+" does the same and is not visible in ps")
+		"POST /send and GET /stats need \"Authorization: Bearer `token`\"; required if other machines can reach "+
+			"the server; $"+tokenVariable+" does the same and is not visible in ps")
 	fs.BoolVar(&set.stdin, "stdin", false, "broadcast each line of standard input; at its end go on serving")
 	fs.StringVar(&set.stdinTopic, "stdin-topic", "",
 		"publish the lines of -stdin to this `topic` only, instead of to everybody")
@@ -96,7 +96,7 @@ func (set *settings) flags() *flag.FlagSet {
 
 	fs.IntVar(&set.historyCount, "history-count", 10000, "keep the newest `n` messages")
 	set.historyBytes = 16 << 20
-	fs.Var(&set.historyBytes, "history-bytes", "keep at most these many `bytes` of messages, such as 16MiB")
+	fs.Var(&set.historyBytes, "history-bytes", "keep messages of at most this many `bytes`, such as 16MiB")
 	fs.DurationVar(&set.historyAge, "history-age", 0, "keep messages for this `time`, such as 10m; 0: no limit")
 
 	fs.IntVar(&set.maxClients, "max-clients", 100000, "refuse more than `n` clients")
@@ -109,22 +109,22 @@ func (set *settings) flags() *flag.FlagSet {
 		"gather messages for this `time`, in whole milliseconds, and send them as one batch")
 
 	fs.DurationVar(&set.pollWait, "poll-wait", 25*time.Second,
-		"answer a long-poll without news after this `time`, give or take 10 %")
+		"answer a long-poll after this `time` if no message comes, give or take 10 %")
 	fs.DurationVar(&set.heartbeat, "heartbeat", 15*time.Second,
-		"a sign of life on idle streams every `time`, give or take 10 %")
+		"send a sign of life on idle streams every `time`, give or take 10 %")
 	fs.DurationVar(&set.clientTTL, "client-ttl", time.Minute, "forget a client that has been away for this `time`")
 	fs.DurationVar(&set.drain, "drain", 8*time.Second,
 		"at SIGINT or SIGTERM wait at most this `time` for clients to leave")
 
 	fs.DurationVar(&set.shutdownSpread, "shutdown-spread", 10*time.Second,
-		"tell them to come back at random moments within this `time`, at least 1s")
+		"tell the clients to come back at random moments within this `time`, at least 1s")
 
 	fs.DurationVar(&set.stats, "stats", 0,
 		"log a line of figures every `time`, such as 10s; GET /stats has them as JSON at any moment")
 	fs.StringVar(&set.logLevel, "log-level", "info",
 		"log on standard error from this `level` on: debug, info, warn or error")
 	fs.StringVar(&set.logFormat, "log-format", "text", "log in this `format`: text or json")
-	fs.BoolVar(&set.quiet, "quiet", false, "do not print the address and the curl lines; the address goes to the log")
+	fs.BoolVar(&set.quiet, "quiet", false, "print neither the address nor the curl lines; the address goes to the log")
 	fs.BoolVar(&set.version, "version", false, "print the version and exit")
 	return fs
 }

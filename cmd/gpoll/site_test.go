@@ -291,7 +291,7 @@ func TestBaseURL(t *testing.T) {
 	}
 }
 
-// Whoever can be reached by others than this machine must have a token.
+// A server that other machines can reach must have a token.
 func TestOpenToOthers(t *testing.T) {
 	for _, c := range []struct {
 		ip   string

@@ -77,7 +77,7 @@ func measureFanOut(ctx context.Context, out *output, s *sizes, size, messages in
 	if err := s.check(); err != nil {
 		return err
 	}
-	// The package itself says what is wrong with a number, before the first of several is measured for long.
+	// The package itself checks the numbers, before the first of several long measurements begins.
 	if _, err := b.MeasureFanOut(size, min(slices.Min(clients), 1), messages); err != nil {
 		return usageError{err}
 	}

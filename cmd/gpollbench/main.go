@@ -106,7 +106,7 @@ func (o *output) ready() error {
 	return fmt.Errorf("the report cannot be written: %w", err)
 }
 
-// finding is what a command has found: Text for people, itself as JSON, Page for the report.
+// A finding is the result of a command: Text for people, itself as JSON, Page for the report.
 type finding interface {
 	Text(w io.Writer)
 	Page(p *page)

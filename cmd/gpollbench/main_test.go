@@ -72,7 +72,8 @@ func TestFanOutInterrupted(t *testing.T) {
 	}
 }
 
-// Who reads standard output may have gone: the report is written all the same, and the exit code tells.
+// The reader of standard output may have gone. The command still writes the report, and the exit code tells of the
+// failure.
 func TestBrokenOutput(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "report.html")
 	r, w := io.Pipe()
@@ -224,7 +225,7 @@ func TestLoadLost(t *testing.T) {
 	}
 }
 
-// A server that goes down in the middle: what had been measured is printed, and what happened is said.
+// If the server goes down in the middle, the command prints its measurements so far and says what happened.
 func TestLoadServerGone(t *testing.T) {
 	var b *gpoll.Broadcaster
 	b, url := newServer(t, func(n int64) bool {

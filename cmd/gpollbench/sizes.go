@@ -64,7 +64,7 @@ func (s *sizes) args() (out []string) {
 	return out
 }
 
-// check says what the package would panic about when a Broadcaster with these sizes is mounted.
+// check returns as an error the panic of mounting a Broadcaster with these sizes.
 func (s *sizes) check() error {
 	for _, f := range fields {
 		if n := *f.of(s); n < 0 {

@@ -338,7 +338,7 @@ func (t *tuning) confirm(ctx context.Context, bar bar) error {
 	return nil
 }
 
-// settle decides by what the chosen sizes and the defaults showed when they were measured once more.
+// settle decides between the chosen sizes and the defaults by their second measurement.
 func (t *tuning) settle(chosen, reference *trial) {
 	base := defaults()
 	t.Final = chosen
@@ -354,7 +354,8 @@ func (t *tuning) settle(chosen, reference *trial) {
 	}
 }
 
-// ample is how many times what is needed the machine must deliver for it not to matter how much more it could.
+// ample is a multiple of the needed throughput. If the machine delivers more than that, further throughput does not
+// matter.
 const ample = 4
 
 // better first compares whether everything arrived in time, then the processor time. If throughput is scarce, it
@@ -395,7 +396,7 @@ func (t *tuning) why(best, reference *trial) string {
 		best.CPU, reference.CPU, best.P99, reference.P99, best.Most, reference.Most)
 }
 
-// weigh compares what the machine could do with what is needed.
+// weigh compares the throughput that the machine reached with the throughput that is needed.
 func (t *tuning) weigh() {
 	x := t.Final
 	if x == nil {

@@ -130,7 +130,7 @@ type visitor struct {
 	quiet  bool
 }
 
-// replaced are the names that internal/step has for what it puts in the place of.
+// replaced are names of the standard library and the names in internal/step that take their place.
 var replaced = map[string]map[string]string{
 	"sync": {"Mutex": "Mutex", "RWMutex": "RWMutex"},
 	"atomic": {"Bool": "Bool", "Int32": "Int32", "Int64": "Int64", "Uint32": "Uint32", "Uint64": "Uint64",

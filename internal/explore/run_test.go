@@ -75,7 +75,7 @@ func TestReplay(t *testing.T) {
 	}
 }
 
-// print says what a run of many schedules found, on a line of its own.
+// print prints the tally as one line.
 func (s *tally) print() {
 	text, err := json.Marshal(s)
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 	"fmt"
 )
 
-// A tally is what a run of many schedules says at its end, on a line of its own.
+// A tally is the sum of a run of many schedules, printed as one line at its end.
 type tally struct {
 	Schedules, Points, Slept int
 	Published, Delivered     int

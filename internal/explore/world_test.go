@@ -266,7 +266,7 @@ func (w *world) drain() {
 	all.Wait()
 }
 
-// judgeStats holds what the server says against what is there: nobody is attached.
+// judgeStats compares the server's Stats with the truth: no client is attached.
 func (w *world) judgeStats(when string) {
 	st := w.b.Stats()
 	for transport, n := range st.Attached {
@@ -288,7 +288,8 @@ func (w *world) count(gap *gpoll.Gap) {
 	}
 }
 
-// judgeCounts holds what the server counted against what was seen: no less, and no more where every answer was read.
+// judgeCounts compares the server's counts with what the clients saw. The counts may not be less. They may not be more
+// where every answer was read.
 func (w *world) judgeCounts(st gpoll.Stats) {
 	gaps := 0
 	for _, n := range st.Gaps {

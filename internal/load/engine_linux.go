@@ -379,7 +379,7 @@ func (e *Engine) fail(c *Client, reason string) {
 	c.stream.leave(c.next)
 }
 
-// Send writes p, or keeps what the socket does not take and writes it when it does.
+// Send writes p. If the socket does not take all of it, Send keeps the rest and writes it when the socket has room.
 func (c *Client) Send(p []byte) {
 	if len(c.out) > 0 {
 		c.out = append(c.out, p...)

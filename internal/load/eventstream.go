@@ -131,7 +131,7 @@ func chunkSize(line []byte) (n int, ok bool) {
 
 const maxLine = 1 << 20
 
-// lines takes what the body goes on with and handles each line that has ended.
+// lines takes further bytes of the body and handles each line that they complete.
 func (s *EventStream) lines(c *Client, p []byte) error {
 	for {
 		i := bytes.IndexByte(p, '\n')

@@ -13,7 +13,8 @@ type Gpoll struct {
 	Host string
 	Path string // of the mount, for example /poll
 
-	// Topics are what the clients subscribe to: client i to Topics[i % len(Topics)]. Empty: messages to everybody only.
+	// Topics are the topics of the clients: client i subscribes to Topics[i % len(Topics)]. Without topics, clients get
+	// only messages to everybody.
 	Topics []string
 
 	// Fresh registers on a connection of its own, so that a client's polls begin on one that has carried nothing.

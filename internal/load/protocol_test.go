@@ -23,7 +23,7 @@ func newClient(t testing.TB, p Protocol) *Client {
 	return c
 }
 
-// histogram is shared: what is in it is of no interest here, and it is large.
+// The tests share one histogram, because it is large and they do not read it.
 var histogram = newTally().Latency
 
 // feed gives a client the pieces as the engine does, and returns the error that ends it.

@@ -99,7 +99,7 @@ func (s *stream) advance() {
 	s.counts = s.counts[:copy(s.counts, s.counts[done:])]
 }
 
-// maxMissing bounds what is remembered of a client's holes, to tell a late message from a repeated one.
+// maxMissing bounds how many of a client's missing messages are remembered, to tell a late message from a repeated one.
 const maxMissing = 1 << 16
 
 // sequence is one client's place in its stream.

@@ -149,7 +149,7 @@ func startLoop(ln net.Listener, answer string, frame func(dst, p []byte) []byte)
 // behind is how many messages a publisher may be ahead of the writing loop, as gpoll's RoutineBufferSize.
 const behind = 200
 
-// startBatch has a goroutine of its own write, so that what is published during a round goes out together in the next.
+// startBatch has a goroutine of its own write. Messages that are published during a round go out together in the next.
 func startBatch(ln net.Listener, answer string, frame func(dst, p []byte) []byte) func([]byte) error {
 	s := &sockets{}
 	go s.accept(ln, answer) // ends with the process

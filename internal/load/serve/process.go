@@ -138,7 +138,7 @@ func check(r Reply, ok bool) (Reply, error) {
 	return r, nil
 }
 
-// Stats asks the server what it has cost, after a garbage collection if gc is true.
+// Stats asks the server for its cost so far, after a garbage collection if gc is true.
 func (p *Process) Stats(gc bool) (Stats, error) {
 	do := "stats"
 	if gc {

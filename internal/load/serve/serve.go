@@ -34,7 +34,7 @@ type Peer struct {
 	// bytes given to publish are valid during the call only.
 	Start func(ln net.Listener) (publish func([]byte) error, err error)
 
-	// Stats, if set, replaces what the process says of itself: for a server that runs in a process of its own.
+	// Stats, if set, replaces the figures of this process, for a server that runs in a process of its own.
 	Stats func(gc bool) (Stats, error)
 
 	// Stop, if set, is called at the end.

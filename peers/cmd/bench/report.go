@@ -202,7 +202,7 @@ func (r *report) ratio(c cell, f figure, name, other string) string {
 	return fmt.Sprintf("%.2f", a/o)
 }
 
-// best is the peer with the best figure, leaving out those that lost messages.
+// best is the peer with the best figure. Peers that lost messages do not count.
 func (r *report) best(c cell, f figure) (best string) {
 	var score float64
 	for _, s := range r.systems {
