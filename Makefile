@@ -1,14 +1,14 @@
 # make test    everything that has to pass, with what it needs installed where that can be done
 # make lint    gofmt, go vet, staticcheck, go fix
-# make bench   everything measured, beside other libraries, as docs/benchmarks.md: forty minutes, on a machine that does nothing else
-# make bench-quick  a look, in two minutes; writes nothing
+# make bench   measures everything beside other libraries and writes docs/benchmarks.md; forty minutes on an idle machine
+# make bench-quick  measures a small part in two minutes; writes nothing
 # make fuzz    each fuzz target for FUZZTIME (default 30s)
 # make long    the soak for 60 s, and six seeds of tests/strangers
-# make explore schedules of the interleaving explorer without end; GPOLL_SEED says where it begins
-# make mutants every planted bug of testdata/planted, one at a time: a test, the checker or the explorer has to find it
-# make vuln    known vulnerabilities in what is reachable
+# make explore runs schedules of the interleaving explorer without end; GPOLL_SEED says where it begins
+# make mutants plants every bug of testdata/planted, one at a time: a test, the checker or the explorer has to find it
+# make vuln    looks for known vulnerabilities in the code that gpoll can reach
 #
-# GPOLL_REQUIRE=1 makes a failure of everything that would be skipped.
+# With GPOLL_REQUIRE=1 a test that would be skipped fails.
 
 GO       ?= go
 FUZZTIME ?= 30s

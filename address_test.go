@@ -122,7 +122,8 @@ func TestAddresses(t *testing.T) {
 	})
 }
 
-// A topic of the request with a cursor is owed from that cursor on, also when it is new; without a cursor the topics stay.
+// A topic of a request with a cursor is owed from that cursor on, even a new topic. Without a cursor the client keeps
+// its topics.
 func TestTopicsOfARequest(t *testing.T) {
 	s := start(t, setup{broadcaster: func(b *gpoll.Broadcaster) { b.PollWait = 20 * time.Millisecond }})
 	id, after := s.register(t)
@@ -288,7 +289,8 @@ func TestTopicLimits(t *testing.T) {
 		t.Errorf("quiet: %+v", v.Messages)
 	}
 	v = s.get(t, "/poll"+query("client-id", id, "after", after, "topic", "busy", "format", "json")).batch(t)
-	if got := strings.Join(v.payloads(t), ","); got != "995,996,997,998,999,end" || v.Messages[0].Gap == nil || len(v.Messages) != 7 {
+	if got := strings.Join(v.payloads(t), ","); got != "995,996,997,998,999,end" || v.Messages[0].Gap == nil ||
+		len(v.Messages) != 7 {
 		t.Errorf("busy: %+v", v.Messages)
 	}
 }
@@ -334,7 +336,8 @@ func TestPublishCopies(t *testing.T) {
 func TestTopicForbidden(t *testing.T) {
 	s := start(t, setup{broadcaster: func(b *gpoll.Broadcaster) {
 		b.Authorize = func(*http.Request) (gpoll.Grant, error) {
-			return gpoll.Grant{User: "alice", Topics: []string{"given"}, Subscribe: func(topic string) bool { return topic == "a" }}, nil
+			return gpoll.Grant{User: "alice", Topics: []string{"given"},
+				Subscribe: func(topic string) bool { return topic == "a" }}, nil
 		}
 	}})
 	id, after := s.register(t)

@@ -18,7 +18,8 @@ import (
 )
 
 // wsHandshake are the headers that make a GET a WebSocket handshake.
-var wsHandshake = []string{"Connection", "Upgrade", "Upgrade", "websocket", "Sec-WebSocket-Version", "13", "Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="}
+var wsHandshake = []string{"Connection", "Upgrade", "Upgrade", "websocket", "Sec-WebSocket-Version", "13",
+	"Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="}
 
 // gets are the ways in which a GET asks for a transport. What is wrong with its query or id is refused alike on each.
 var gets = []getBy{
@@ -48,8 +49,10 @@ func strangeIDs(own string) []string {
 	routine, uuid, _ := strings.Cut(own, "$")
 	return []string{
 		"0$6ba7b811-9dad-41d1-80b4-00c04fd430c8",
-		"7$" + uuid, "999999$" + uuid, "1000000$" + uuid, "00$" + uuid, "-1$" + uuid, "+0$" + uuid, " 0$" + uuid, "0x0$" + uuid,
-		"$" + uuid, uuid, own + "$", own + " ", own + "\x00", routine + "$" + strings.ToUpper(uuid) + "A", routine + "$" + uuid[:35],
+		"7$" + uuid, "999999$" + uuid, "1000000$" + uuid, "00$" + uuid, "-1$" + uuid, "+0$" + uuid, " 0$" + uuid,
+		"0x0$" + uuid,
+		"$" + uuid, uuid, own + "$", own + " ", own + "\x00", routine + "$" + strings.ToUpper(uuid) + "A",
+		routine + "$" + uuid[:35],
 		routine + "$$" + uuid, routine + "$" + strings.ReplaceAll(uuid, "-", ""), routine + "%24" + uuid,
 		"1", "00", "x", "$", "null", "undefined", "0$", strings.Repeat("9", 500), "é", "0\n", "../../etc/passwd", "*",
 	}
@@ -130,7 +133,8 @@ func TestUnknownIDIsOneAnswer(t *testing.T) {
 		}
 		ids := map[string]string{
 			"removed long ago": removed, "never attached": neverAttached, "expired": left, "removed just now": expired2,
-			"unknown": "0$6ba7b811-9dad-41d1-80b4-00c04fd430c8", "malformed": "x$y", "other routine": "123$6ba7b811-9dad-41d1-80b4-00c04fd430c8",
+			"unknown": "0$6ba7b811-9dad-41d1-80b4-00c04fd430c8", "malformed": "x$y",
+			"other routine": "123$6ba7b811-9dad-41d1-80b4-00c04fd430c8",
 		}
 		for _, by := range gets {
 			want := ""
@@ -227,8 +231,10 @@ func TestMalformedPosition(t *testing.T) {
 	id, good := s.register(t)
 	epoch, _, _ := strings.Cut(good, "-")
 	bad := []string{
-		"0", "-", "x", epoch, epoch + "-", "-1", epoch + "-x", epoch + "--1", epoch + "-+1", epoch + "-01", epoch + "-1.0", epoch + "-1e3", epoch + "- 1", epoch + "-1 ",
-		strings.ToUpper(epoch[:15]) + "F-1", epoch[:15] + "-1", epoch + "0-1", epoch + "_1", epoch + "-18446744073709551616", epoch + "-99999999999999999999", epoch + "-1\x00",
+		"0", "-", "x", epoch, epoch + "-", "-1", epoch + "-x", epoch + "--1", epoch + "-+1", epoch + "-01",
+		epoch + "-1.0", epoch + "-1e3", epoch + "- 1", epoch + "-1 ",
+		strings.ToUpper(epoch[:15]) + "F-1", epoch[:15] + "-1", epoch + "0-1", epoch + "_1",
+		epoch + "-18446744073709551616", epoch + "-99999999999999999999", epoch + "-1\x00",
 		"0x" + epoch[2:] + "-1", strings.Repeat("9", 400), epoch + "-１",
 	}
 	for _, by := range gets {
@@ -249,13 +255,15 @@ func TestMalformedPosition(t *testing.T) {
 		if strings.ContainsAny(p, "\x00１") || strings.TrimSpace(p) != p {
 			continue // no header can carry it
 		}
-		if a := s.get(t, "/poll/events"+query("client-id", id), "Last-Event-ID", p); a.status != http.StatusBadRequest || a.code(t) != "bad-position" {
+		a := s.get(t, "/poll/events"+query("client-id", id), "Last-Event-ID", p)
+		if a.status != http.StatusBadRequest || a.code(t) != "bad-position" {
 			t.Errorf("Last-Event-ID %q: %d %s", p, a.status, a.body)
 		}
 	}
 	for _, path := range []string{"/poll", "/poll/events"} {
 		for _, p := range bad {
-			if a := s.post(t, path, id, fmt.Sprintf(`{"after":%q}`, strings.ReplaceAll(p, "\x00", "?"))); a.status != http.StatusBadRequest {
+			a := s.post(t, path, id, fmt.Sprintf(`{"after":%q}`, strings.ReplaceAll(p, "\x00", "?")))
+			if a.status != http.StatusBadRequest {
 				t.Errorf("POST %s after %q: %d %s", path, p, a.status, a.body)
 			}
 		}
@@ -272,7 +280,8 @@ func TestMalformedPosition(t *testing.T) {
 	}
 }
 
-// A cursor beyond the log's end or of another life of the log is answered by one gap, before the next message, and never waits for ever.
+// A cursor beyond the end of the log, or of another life of the log, gets one gap before the next message. It never
+// makes a poll wait for ever.
 func TestForeignCursor(t *testing.T) {
 	for name, c := range map[string]struct {
 		after  func(present gpoll.Position) gpoll.Position
@@ -280,11 +289,16 @@ func TestForeignCursor(t *testing.T) {
 		reason string
 		next   string
 	}{
-		"future":       {func(p gpoll.Position) gpoll.Position { p.Seq += 1000; return p }, func(gpoll.Position) string { return ".." }, "future", "later"},
-		"far future":   {func(p gpoll.Position) gpoll.Position { p.Seq = maxSeq; return p }, func(gpoll.Position) string { return ".." }, "future", "later"},
-		"other epoch":  {func(p gpoll.Position) gpoll.Position { p.Epoch ^= 1; p.Seq = 41; return p }, restAfter, "epoch", "present"},
-		"epoch 0":      {func(gpoll.Position) gpoll.Position { return gpoll.Position{Seq: 4} }, restAfter, "epoch", "present"},
-		"end of epoch": {func(p gpoll.Position) gpoll.Position { p.Epoch ^= 1; p.Seq = maxSeq; return p }, nil, "epoch", "present"},
+		"future": {func(p gpoll.Position) gpoll.Position { p.Seq += 1000; return p },
+			func(gpoll.Position) string { return ".." }, "future", "later"},
+		"far future": {func(p gpoll.Position) gpoll.Position { p.Seq = maxSeq; return p },
+			func(gpoll.Position) string { return ".." }, "future", "later"},
+		"other epoch": {func(p gpoll.Position) gpoll.Position { p.Epoch ^= 1; p.Seq = 41; return p }, restAfter,
+			"epoch", "present"},
+		"epoch 0": {func(gpoll.Position) gpoll.Position { return gpoll.Position{Seq: 4} }, restAfter, "epoch",
+			"present"},
+		"end of epoch": {func(p gpoll.Position) gpoll.Position { p.Epoch ^= 1; p.Seq = maxSeq; return p }, nil, "epoch",
+			"present"},
 	} {
 		inBubble(t, name, func(t *testing.T) {
 			s := start(t, setup{memory: true})
@@ -408,7 +422,8 @@ func TestBodyOnGet(t *testing.T) {
 	s := start(t, setup{})
 	id, _ := s.register(t)
 	for _, by := range gets {
-		for _, framing := range []string{"Content-Length: 3\r\n\r\nabc", "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", "Content-Length: 1000000\r\n\r\n"} {
+		for _, framing := range []string{"Content-Length: 3\r\n\r\nabc",
+			"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", "Content-Length: 1000000\r\n\r\n"} {
 			conn := s.raw(t)
 			io.WriteString(conn, rawGet(by.path+query("client-id", id), by.header)+framing)
 			r := bufio.NewReader(conn)
@@ -507,7 +522,8 @@ func TestLongQuery(t *testing.T) {
 func TestBadTopic(t *testing.T) {
 	s := start(t, setup{})
 	id, _ := s.register(t)
-	bad := []string{"", "a b", "a\x00", "a\nb", "\x7f", "*", ">", "a#", "a,b", "a+b", "ä", "a\u200b", "a\u202e", "\xff", "a?b", "a\\b", `a"b`, "a$b", strings.Repeat("x", 256)}
+	bad := []string{"", "a b", "a\x00", "a\nb", "\x7f", "*", ">", "a#", "a,b", "a+b", "ä", "a\u200b", "a\u202e", "\xff",
+		"a?b", "a\\b", `a"b`, "a$b", strings.Repeat("x", 256)}
 	for _, by := range gets {
 		t.Run(by.name, func(t *testing.T) {
 			for _, topic := range bad {
@@ -524,7 +540,8 @@ func TestBadTopic(t *testing.T) {
 		}
 		quoted := jsonString(t, topic)
 		for _, path := range []string{"/poll", "/poll/events"} {
-			if a := s.post(t, path, id, `{"topics":[`+quoted+`]}`); a.status != http.StatusBadRequest || a.code(t) != "bad-topic" {
+			if a := s.post(t, path, id, `{"topics":[`+quoted+`]}`); a.status != http.StatusBadRequest ||
+				a.code(t) != "bad-topic" {
 				t.Errorf("POST %s of topic %q: %d %s", path, topic, a.status, a.body)
 			}
 		}
@@ -545,7 +562,8 @@ func TestBadTopic(t *testing.T) {
 			t.Errorf("after a refused subscribe: %s", got)
 		}
 		c.CloseNow()
-		if _, err := s.Publish(t.Context(), gpoll.Message{Topic: topic, Data: []byte("x")}); topic != "" && !errors.Is(err, gpoll.ErrBadMessage) {
+		if _, err := s.Publish(t.Context(), gpoll.Message{Topic: topic, Data: []byte("x")}); topic != "" &&
+			!errors.Is(err, gpoll.ErrBadMessage) {
 			t.Errorf("Publish to topic %q: %v", topic, err)
 		}
 	}
@@ -553,7 +571,8 @@ func TestBadTopic(t *testing.T) {
 	s.mustPublish(t, longest, "m")
 	_, after := s.register(t)
 	s.mustPublish(t, "A-Za/z0:9_.~@", "m")
-	if v := s.get(t, "/poll"+query("topic", longest, "topic", "A-Za/z0:9_.~@", "client-id", id, "after", after, "format", "json")).batch(t); len(v.Messages) != 1 || v.Messages[0].Topic != "A-Za/z0:9_.~@" {
+	topics := query("topic", longest, "topic", "A-Za/z0:9_.~@", "client-id", id, "after", after, "format", "json")
+	if v := s.get(t, "/poll"+topics).batch(t); len(v.Messages) != 1 || v.Messages[0].Topic != "A-Za/z0:9_.~@" {
 		t.Errorf("good topics: %+v", v)
 	}
 }
@@ -579,7 +598,8 @@ func TestTooManyTopics(t *testing.T) {
 		t.Errorf("128 topics: %d %s", a.status, a.body)
 	}
 	for _, path := range []string{"/poll", "/poll/events"} {
-		if a := s.post(t, path, "0", `{"topics":`+tooManyJSON+`}`); a.status != http.StatusBadRequest || a.code(t) != "too-many-topics" {
+		if a := s.post(t, path, "0", `{"topics":`+tooManyJSON+`}`); a.status != http.StatusBadRequest ||
+			a.code(t) != "too-many-topics" {
 			t.Errorf("POST %s: %d %s", path, a.status, a.body)
 		}
 	}
@@ -638,7 +658,8 @@ func TestBadPost(t *testing.T) {
 				t.Errorf("POST %s%s: %d %s", path, q, a.status, a.body)
 			}
 		}
-		for _, ct := range []string{"", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/jsonx", "application/json, text/plain"} {
+		for _, ct := range []string{"", "text/plain", "application/x-www-form-urlencoded",
+			"multipart/form-data; boundary=x", "application/jsonx", "application/json, text/plain"} {
 			r := s.request(t, t.Context(), path, "Gpoll-Client-Id", id)
 			r.Method, r.Body = http.MethodPost, io.NopCloser(strings.NewReader("{}"))
 			if ct != "" {
@@ -657,7 +678,9 @@ func TestBadPost(t *testing.T) {
 			t.Errorf("POST %s without Gpoll-Client-Id: %d %s", path, a.status, a.body)
 		}
 	}
-	if a := s.post(t, "/poll", id, `{"after":"`+after+`","topics":["a"],"format":"json"}`, "Content-Type", "application/json; charset=utf-8"); a.status >= 500 {
+	a := s.post(t, "/poll", id, `{"after":"`+after+`","topics":["a"],"format":"json"}`,
+		"Content-Type", "application/json; charset=utf-8")
+	if a.status >= 500 {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 	for _, method := range []string{"PUT", "DELETE", "PATCH", "HEAD", "PROPFIND"} {
@@ -665,7 +688,8 @@ func TestBadPost(t *testing.T) {
 			r := s.request(t, t.Context(), path)
 			r.Method = method
 			a := s.do(t, r)
-			if a.status != http.StatusMethodNotAllowed || a.header.Get("Allow") == "" || a.header.Get("Gpoll-Error") != "method" {
+			if a.status != http.StatusMethodNotAllowed || a.header.Get("Allow") == "" ||
+				a.header.Get("Gpoll-Error") != "method" {
 				t.Errorf("%s %s: %d %q", method, path, a.status, headerSet(a.header))
 			}
 		}
@@ -673,7 +697,8 @@ func TestBadPost(t *testing.T) {
 	if a := s.get(t, "/poll/ws"); a.status != http.StatusUpgradeRequired || a.code(t) != "not-websocket" {
 		t.Errorf("GET /poll/ws without a handshake: %d %s", a.status, a.body)
 	}
-	for _, q := range []string{"?last=0", "?last=501", "?last=-1", "?last=x", "?last=+1", "?last=1&last=1", "?format=xml", "?format=json&format=json", "?%zz", "?a=%", "?client-id=0;topic=a"} {
+	for _, q := range []string{"?last=0", "?last=501", "?last=-1", "?last=x", "?last=+1", "?last=1&last=1",
+		"?format=xml", "?format=json&format=json", "?%zz", "?a=%", "?client-id=0;topic=a"} {
 		for _, by := range gets {
 			a := s.get(t, by.path+q, by.header...)
 			if a.status != http.StatusBadRequest {
@@ -775,7 +800,8 @@ func TestNewestAttachWins(t *testing.T) {
 	}
 }
 
-// A request whose client gave it up comes to its handler after the one that followed it: it ends nobody, and its topics do not count.
+// A request that its client has given up may reach its handler after the request that followed. It ends no attach, and
+// its topics do not count.
 func TestGivenUpRequest(t *testing.T) {
 	for _, by := range gets {
 		for _, later := range []time.Duration{0, 10 * time.Millisecond} { // that its end arrives after it
@@ -813,8 +839,9 @@ func (s *server) awaitTransport(t testing.TB, id, transport string) {
 // A client that never reads is ended as slow, and nobody else notices.
 func TestNeverReading(t *testing.T) {
 	for name, request := range map[string]string{
-		"sse":       "GET /poll/events HTTP/1.1\r\nHost: %s\r\n\r\n",
-		"websocket": "GET /poll/ws HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+		"sse": "GET /poll/events HTTP/1.1\r\nHost: %s\r\n\r\n",
+		"websocket": "GET /poll/ws HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
+			"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
 	} {
 		for _, disconnect := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s disconnect=%v", name, disconnect), func(t *testing.T) {

@@ -14,8 +14,8 @@ import (
 	"github.com/corvuscrypto/gpoll"
 )
 
-// What is measured side by side takes turns within one run, so that what else the machine does falls on both. The figures are medians.
-// A benchmark's ns/op is gpoll's own part.
+// Things that are measured side by side take turns within one run, so that other work of the machine falls on both. The
+// figures are medians. The ns/op of a benchmark is gpoll's own part.
 
 var benchMessage = strings.Repeat("m", 128)
 
@@ -61,7 +61,8 @@ func (c *crowd) register(tb testing.TB, i, topics int) (uuid string, routine int
 	}
 	w := httptest.NewRecorder()
 	c.b.HandleRequests(w, httptest.NewRequest(http.MethodGet, fmt.Sprintf("/poll?client-id=0&topic=%d", i%topics), nil))
-	if _, err := fmt.Sscanf(strings.ReplaceAll(idOf(tb, w.Body.String()), "$", " "), "%d %s", &routine, &uuid); err != nil {
+	id := strings.ReplaceAll(idOf(tb, w.Body.String()), "$", " ")
+	if _, err := fmt.Sscanf(id, "%d %s", &routine, &uuid); err != nil {
 		tb.Fatal(err)
 	}
 	return uuid, routine
@@ -75,7 +76,8 @@ func heapBytes() int {
 	return int(m.HeapAlloc)
 }
 
-// broadcast sends a message and returns how long it took until the last client had it. Then it takes the message from all channels.
+// broadcast sends a message and returns the time until the last client had it. Then it takes the message from all
+// channels.
 func (c *crowd) broadcast(tb testing.TB) time.Duration {
 	began := time.Now()
 	c.b.Send(benchMessage)
@@ -107,7 +109,7 @@ func (c *crowd) took(tb testing.TB, began time.Time) time.Duration {
 	return took
 }
 
-// newChannels makes what a crowd has, with nothing between one channel and the next.
+// newChannels makes as many channels as a crowd has, without other memory between them.
 func newChannels(clients, buffer int) []chan string {
 	channels := make([]chan string, clients)
 	for i := range channels {
@@ -116,8 +118,8 @@ func newChannels(clients, buffer int) []chan string {
 	return channels
 }
 
-// bareSends makes a crowd's twin: goroutines that send what they are given on 1,000 of the channels each, as many as the crowd has
-// routines. It returns what such a broadcast takes.
+// bareSends makes a twin of a crowd: as many goroutines as the crowd has routines. Each sends what it is given on 1,000
+// of the channels. bareSends returns a function that measures such a broadcast.
 func bareSends(tb testing.TB, channels []chan string) (broadcast func() time.Duration) {
 	c := &crowd{channels: channels}
 	var wakes []chan string
@@ -165,8 +167,9 @@ func (s series) percentile(p int) float64 {
 	return float64(sorted[(len(sorted)-1)*p/100])
 }
 
-// Broadcasts inside the process beside a bare loop of channel sends, with one processor. The bare loop has channels of its own, and
-// then the crowd's: the one ratio tells also what it costs where in memory the channels happen to lie, the other does not.
+// BenchmarkFanOut measures broadcasts inside the process beside a bare loop of channel sends, with one processor. The
+// bare loop first has channels of its own and then those of the crowd. The first ratio includes the effect of where the
+// channels lie in memory; the second does not.
 func BenchmarkFanOut(b *testing.B) {
 	for _, clients := range []int{1000, 10_000, 100_000, 1_000_000} {
 		b.Run(fmt.Sprintf("clients=%d", clients), func(b *testing.B) {
@@ -182,8 +185,9 @@ func BenchmarkFanOut(b *testing.B) {
 				c.broadcast(b)
 				sends()
 			}
-			// In turns of several: the first of them finds the other's clients in the caches. Where a broadcast takes long the turns
-			// are short, so that what else the machine does falls on both.
+			// The two take turns of several broadcasts, because the first broadcast of a turn finds the other's clients
+			// in the caches. If a broadcast takes long, the turns are short, so that other work of the machine falls on
+			// both.
 			turn, rounds := 8, 1
 			if clients >= 100_000 {
 				turn = 2
@@ -227,8 +231,9 @@ func BenchmarkFanOut(b *testing.B) {
 	}
 }
 
-// A broadcast to clients of several routines, with one processor and with two, and the same for bare goroutines that send. The
-// fastest tenth counts beside the median: two processors are seldom left alone.
+// BenchmarkTwoCores measures a broadcast to clients of several routines with one processor and with two, and the same
+// for bare goroutines that send. It reports the fastest tenth beside the median, because two processors are seldom left
+// alone.
 func BenchmarkTwoCores(b *testing.B) {
 	if runtime.NumCPU() < 2 {
 		b.Skip("there is one processor")
@@ -266,9 +271,12 @@ func BenchmarkTwoCores(b *testing.B) {
 	}
 }
 
-// A message to one of many topics with one processor: what it costs until nothing is left to do, beside a smaller server's.
+// BenchmarkTopic measures a message to one of many topics with one processor, until no work is left, beside a smaller
+// server.
 func BenchmarkTopic(b *testing.B) {
-	for _, size := range []struct{ clients, topics int }{{10_000, 1000}, {100_000, 10_000}, {100_000, 1000}, {100_000, 100}} {
+	for _, size := range []struct{ clients, topics int }{
+		{10_000, 1000}, {100_000, 10_000}, {100_000, 1000}, {100_000, 100},
+	} {
 		b.Run(fmt.Sprintf("clients=%d/topics=%d", size.clients, size.topics), func(b *testing.B) {
 			setProcs(b, 1)
 			c := newCrowd(b, size.clients, 10, size.topics)
@@ -281,7 +289,8 @@ func BenchmarkTopic(b *testing.B) {
 			publish := func() []chan string {
 				topic := n * 7919 % size.topics
 				n++
-				if _, err := c.b.Publish(b.Context(), gpoll.Message{Topic: fmt.Sprint(topic), Data: []byte(benchMessage)}); err != nil {
+				m := gpoll.Message{Topic: fmt.Sprint(topic), Data: []byte(benchMessage)}
+				if _, err := c.b.Publish(b.Context(), m); err != nil {
 					b.Fatal(err)
 				}
 				return members[topic]

@@ -14,7 +14,8 @@ import (
 	"github.com/corvuscrypto/gpoll"
 )
 
-// A scriptedBroker delivers what the test says, with the Positions that it says. What is in history it has kept.
+// A scriptedBroker delivers the records that the test gives it, at the Positions that the test gives. It keeps the
+// records in history.
 type scriptedBroker struct {
 	before  gpoll.Position
 	fail    error
@@ -109,8 +110,8 @@ func publishTo(tb testing.TB, b gpoll.Broker, m gpoll.Message) gpoll.Position {
 	return pos
 }
 
-// What a broker does wrong reaches every attached client alike: repeats are invisible, holes are gaps of reason "broker" and
-// a new epoch is announced by exactly one gap, before anything of it.
+// A fault of a broker reaches every attached client alike. Repeats are invisible, holes are gaps of reason "broker",
+// and exactly one gap announces a new epoch, before any message of it.
 func TestBrokerFaults(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		broker := &scriptedBroker{before: gpoll.Position{Epoch: 1, Seq: 100}}
@@ -132,7 +133,8 @@ func TestBrokerFaults(t *testing.T) {
 		const old, young = "0000000000000001-", "0000000000000002-"
 		want := []string{
 			"1-101", "1-102", "gap " + old + "103.." + old + "104;broker", "1-105",
-			"gap " + old + "106.." + old + "0;epoch", "gap " + young + "1.." + young + "6;evicted", "2-7", "2-8", "gap " + young + "9.." + young + "10;broker", "2-11",
+			"gap " + old + "106.." + old + "0;epoch", "gap " + young + "1.." + young + "6;evicted", "2-7", "2-8",
+			"gap " + young + "9.." + young + "10;broker", "2-11",
 		}
 		id, after := s.register(t)
 		if after != old+"100" {
@@ -259,7 +261,8 @@ func TestPublishFailures(t *testing.T) {
 	}
 	shutdown(t, s.Broadcaster)
 	if !broker.stopped || broker.closed {
-		t.Errorf("after Shutdown: stopped is %v, want true; closed is %v, want false: it belongs to its maker", broker.stopped, broker.closed)
+		t.Errorf("after Shutdown: stopped is %v, want true; closed is %v, want false: it belongs to its maker",
+			broker.stopped, broker.closed)
 	}
 }
 

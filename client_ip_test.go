@@ -118,7 +118,8 @@ func TestRegisterRateOfAnAddressOnEveryTransport(t *testing.T) {
 	})
 }
 
-// The table of addresses is bounded, whoever comes, and forgets nobody who floods within a bounded number of addresses.
+// The table of addresses is bounded, however many addresses come. It remembers an address that floods, as long as the
+// number of addresses is within the bound.
 func TestRegisterRateOfManyAddresses(t *testing.T) {
 	b := gpoll.NewBroadcaster()
 	b.MaxClients, b.RegisterRate = 2, -1

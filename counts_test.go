@@ -8,7 +8,7 @@ import (
 	"testing/synctest"
 )
 
-// Delivered counts what was written to a client, whichever answer carried it.
+// Delivered counts the messages that were written to a client, in whatever answer.
 
 // A poll whose sender has stopped sending is answered without an attach where another request has the client.
 func TestPassingAnswerCounted(t *testing.T) {

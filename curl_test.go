@@ -16,8 +16,8 @@ import (
 	"github.com/corvuscrypto/gpoll/gpolltest"
 )
 
-// A client that closes its connection as soon as it has the answer, as curl does at its end and a proxy that keeps no connections, gets no
-// message twice.
+// A client may close its connection as soon as it has the answer, as curl does at its end, or a proxy that keeps no
+// connections. It gets no message twice.
 func TestClosedAfterTheAnswer(t *testing.T) {
 	s := start(t, setup{})
 	id, _ := s.register(t)
@@ -63,7 +63,8 @@ func (l lingeringListener) Accept() (net.Conn, error) {
 	return lingering{l.newest(), l.armed}, nil
 }
 
-// Whoever has an answer and asks again at once does not get it twice, however late the server notes that it was written.
+// A client that has an answer and polls again at once does not get the answer twice, however late the server notes that
+// it was written.
 func TestAskedAgainBeforeTheAnswerIsNoted(t *testing.T) {
 	inBubble(t, "plain", func(t *testing.T) {
 		b := gpoll.NewBroadcaster()

@@ -13,8 +13,8 @@ import (
 	"github.com/corvuscrypto/gpoll"
 )
 
-// While a server goes down, and afterwards, every transport says "shutdown" and when to come back, to the clients
-// that it had, to those that it never had, and to newcomers.
+// While a server shuts down, and afterwards, every transport says "shutdown" and when to come back: to the server's own
+// clients, to ids that it never gave out, and to newcomers.
 func TestDrainingAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := start(t, setup{memory: true})

@@ -82,7 +82,8 @@ func (s *server) stream(t testing.TB, kind, id, cursor string) *reader {
 	return c
 }
 
-// next reads one frame or event: a message, or end, which is `4008 slow` or `slow`. What is torn is io.ErrUnexpectedEOF.
+// next reads one frame or event. It returns a message as data, or an end such as `4008 slow` or `slow`. A torn frame or
+// event is io.ErrUnexpectedEOF.
 func (c *reader) next() (data, end string, err error) {
 	if c.kind == "sse" {
 		return c.nextEvent()
@@ -219,15 +220,16 @@ func checkWhole(t testing.TB, kind string, messages []string) {
 	}
 }
 
-// A client that does not read at the moment is told why its attach ends as soon as it reads again, after whole frames. How
-// long it may take is the next test's.
+// A client that does not read at the moment gets the reason why its attach ended as soon as it reads again, after whole
+// frames. The next test is about how long it may take.
 func TestEndsOnFullSockets(t *testing.T) {
 	var all sync.WaitGroup
 	var finish []func()
 	resume := make(chan struct{})
 	for code, end := range ends {
 		for _, kind := range streamKinds {
-			s := start(t, setup{server: smallSendBuffers, broadcaster: func(b *gpoll.Broadcaster) { b.WriteTimeout = 5 * patience }})
+			s := start(t, setup{server: smallSendBuffers,
+				broadcaster: func(b *gpoll.Broadcaster) { b.WriteTimeout = 5 * patience }})
 			send := s.witness(t)
 			const clients = 20
 			var ids []string
@@ -264,8 +266,8 @@ func TestEndsOnFullSockets(t *testing.T) {
 	all.Wait()
 }
 
-// The same where a goroutine writes from the start, and to the nanosecond: whoever reads again within WriteTimeout is told, whoever does
-// not is given up then.
+// The same for a client that a goroutine serves from the start, to the nanosecond. A client that reads again within
+// WriteTimeout gets the end. Any other client is given up at that moment.
 func TestEndHasWriteTimeout(t *testing.T) {
 	for code, end := range ends {
 		for _, kind := range streamKinds {
@@ -309,7 +311,8 @@ func TestEndHasWriteTimeout(t *testing.T) {
 	}
 }
 
-// A write that takes longer than WriteTimeout ends the attach as slow, and the client hears it if it reads within as long again.
+// A write that takes longer than WriteTimeout ends the attach as slow. The client gets that end if it reads within
+// another WriteTimeout.
 func TestSlowWriteIsTold(t *testing.T) {
 	for _, kind := range streamKinds {
 		t.Run(kind, func(t *testing.T) {
@@ -343,7 +346,8 @@ func TestSlowWriteIsTold(t *testing.T) {
 	}
 }
 
-// Under DisconnectSlow whoever stops reading and reads again within WriteTimeout gets whole frames and hears why it was disconnected.
+// Under DisconnectSlow a client that stops reading and reads again within WriteTimeout gets whole frames and the reason
+// of its end.
 func TestDisconnectSlowIsTold(t *testing.T) {
 	disconnecting := func(b *gpoll.Broadcaster) { b.DisconnectSlow = true; b.ClientBufferSize = 1 }
 	for _, kind := range streamKinds {
@@ -406,7 +410,8 @@ func TestDisconnectSlowIsTold(t *testing.T) {
 	}
 }
 
-// An SSE response whose client is removed while it is being attached, or is superseded at once, begins with its head all the same.
+// If the client of an SSE response is removed while it attaches, or is superseded at once, the response still begins
+// with its head.
 func TestHeadComesFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := start(t, setup{memory: true})
@@ -451,8 +456,8 @@ func TestHeadComesFirstAlways(t *testing.T) {
 	}
 }
 
-// A poll that has to be ended while the client does not read what it was answered before is told within WriteTimeout, and then the
-// connection is given up.
+// A poll may have to end while its client does not read the answers before it. The client gets the end if it reads
+// within WriteTimeout. After that the connection is given up.
 func TestPollEndOnFullSocket(t *testing.T) {
 	for code, end := range ends {
 		for _, pause := range []time.Duration{10*time.Second - 1, 10*time.Second + 1} {
@@ -522,8 +527,8 @@ func TestCommandOnFullSocket(t *testing.T) {
 	})
 }
 
-// Shutdown waits for no peer that has nothing to say: none that has not said hello, and none that does not answer a close frame. Each is
-// told, and when to come back.
+// Shutdown does not wait for a peer that has not said hello, or that does not answer a close frame. Each of them gets
+// the end and the moment at which to come back.
 func TestShutdownWaitsForNoPeer(t *testing.T) {
 	play := func(t *testing.T, s *server, settle func()) (took time.Duration) {
 		silent := s.raw(t)
@@ -580,7 +585,8 @@ func TestShutdownWaitsForNoPeer(t *testing.T) {
 	})
 }
 
-// Shutdown returns with its context, also when somebody does not read, who is told within WriteTimeout all the same.
+// Shutdown returns when its context ends, even if a client does not read. That client still gets the end if it reads
+// within WriteTimeout.
 func TestShutdownStaysInItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := start(t, setup{memory: true, buffer: 8 << 10})
@@ -639,7 +645,8 @@ func certificateForTests() tls.Certificate {
 	return ts.TLS.Certificates[0]
 }
 
-// Over TLS, where no write can go on that was given up, ends are told likewise: of a WebSocket, and of an SSE response that net/http carries.
+// Over TLS, a write that was given up cannot go on. Ends arrive all the same, on a WebSocket and on an SSE response
+// that net/http carries.
 func TestEndOverTLS(t *testing.T) {
 	certificate := certificateForTests()
 	slow := map[string]func(t testing.TB, s *server, id string){
@@ -693,7 +700,8 @@ func TestEndOverTLS(t *testing.T) {
 	}
 }
 
-// A message has 10 s from its first byte to its last, and a ping or pong too; a connection on which nothing has begun has no deadline.
+// A message may take 10 s from its first byte to its last, and so may a ping or a pong. A connection on which no
+// message has begun has no deadline.
 func TestMessageWait(t *testing.T) {
 	certificate := certificateForTests()
 	message, pong := `text {"subscribe":["b"]}`, "pong "
@@ -761,7 +769,8 @@ func TestMessageWait(t *testing.T) {
 	}
 }
 
-// A plain WebSocket that breaks before the messages in front of a gap have gone out gets them, and the gap, at its next connect.
+// If a plain WebSocket breaks before the messages in front of a gap have gone out, the client gets them, and the gap,
+// on its next connection.
 func TestGapBehindUnwrittenMessages(t *testing.T) {
 	for _, close := range []bool{false, true} {
 		t.Run(fmt.Sprint("close=", close), func(t *testing.T) {
@@ -798,7 +807,8 @@ func TestGapBehindUnwrittenMessages(t *testing.T) {
 	}
 }
 
-// When plain WebSockets of one client supersede each other in the middle of it all, each message goes to exactly one of them.
+// If plain WebSockets of one client supersede each other while messages are published, each message goes to exactly one
+// of them.
 func TestHandoversOfPlainSockets(t *testing.T) {
 	for _, memory := range []bool{false, true} {
 		t.Run(fmt.Sprint("memory=", memory), func(t *testing.T) {
@@ -886,7 +896,8 @@ func TestHandoversOfPlainSockets(t *testing.T) {
 	}
 }
 
-// A socket that is full in the midst of a round gets the frame that was begun, and the rest of the round later: all of it once and in order.
+// If a socket becomes full in the middle of a round, the client gets the rest of the frame and the rest of the round
+// later: each message once and in order.
 func TestStallInARound(t *testing.T) {
 	s := start(t, setup{server: smallSendBuffers, broadcaster: func(b *gpoll.Broadcaster) {
 		b.SyncDelayMs = 2 // long rounds
@@ -923,8 +934,8 @@ func TestStallInARound(t *testing.T) {
 	s.awaitFinish(t, &all)
 }
 
-// A plain WebSocket that was disconnected as slow in the midst of a round goes on, at its next connect, exactly after the last message
-// that it got.
+// If a plain WebSocket was disconnected as slow in the middle of a round, the next connection goes on exactly after the
+// last message that the client got.
 func TestSlowGoesOn(t *testing.T) {
 	s := start(t, setup{server: smallSendBuffers, broadcaster: func(b *gpoll.Broadcaster) {
 		b.SyncDelayMs = 20
@@ -936,7 +947,8 @@ func TestSlowGoesOn(t *testing.T) {
 	settle := s.witness(t)
 	c := s.stream(t, "websocket", id, "")
 	const n = 100
-	// Whether the routine has taken the client over by then is not seen from here: else its goroutine waits, and nobody is slow.
+	// The test cannot see whether the routine has taken the client over by then. If it has not, the client's goroutine
+	// waits, and no client is slow.
 	for i := 0; s.Stats().Dropped["slow"] == 0; {
 		if i == 20*n {
 			t.Fatal("nobody was slow")

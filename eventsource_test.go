@@ -41,7 +41,8 @@ func TestEventSourceComesBack(t *testing.T) {
 			for _, path := range []string{"/poll", "/poll/events"} {
 				e := s.events(t, path, ask...)
 				ev := e.next(t)
-				if ms, err := strconv.Atoi(ev.retry); ev.name != "end" || !strings.Contains(ev.data, `"`+tt.code+`"`) || err != nil || ms < 1000 {
+				ms, err := strconv.Atoi(ev.retry)
+				if ev.name != "end" || !strings.Contains(ev.data, `"`+tt.code+`"`) || err != nil || ms < 1000 {
 					t.Errorf("%s: %+v", path, ev)
 				}
 				if ev, err := e.read(); err == nil {

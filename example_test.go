@@ -113,7 +113,8 @@ func ExampleBroadcaster_HandleRequests() {
 	}
 
 	for range 2 {
-		_, body = exampleGet(server.URL+"/?topic=news&format=json&after="+registered.Position, "Gpoll-Client-Id", registered.ID)
+		_, body = exampleGet(server.URL+"/?topic=news&format=json&after="+registered.Position,
+			"Gpoll-Client-Id", registered.ID)
 		var batch struct {
 			Messages []struct{ Topic, Data string }
 		}

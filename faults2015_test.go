@@ -22,7 +22,8 @@ import (
 func TestFault2015QuitIsAMessage(t *testing.T) {
 	s := start(t, setup{})
 	id, _ := s.register(t)
-	for _, payload := range []string{"quit", "QUIT", "kill", "exit", "", "\x00", "close", "cleanup", `{"leave":true}`, "client-id=0", "$quit", "quit\n"} {
+	for _, payload := range []string{"quit", "QUIT", "kill", "exit", "", "\x00", "close", "cleanup", `{"leave":true}`,
+		"client-id=0", "$quit", "quit\n"} {
 		s.Send(payload)
 		a := s.get(t, "/poll"+query("client-id", id))
 		if a.status != http.StatusOK || a.body != payload {
@@ -317,7 +318,8 @@ func TestFault2015FullBufferSaysSo(t *testing.T) {
 			t.Fatal(err)
 		}
 		a := s.get(t, "/poll"+query("client-id", id, "after", after))
-		gap := fmt.Sprintf("%s..%s;evicted", gpoll.Position{Epoch: from.Epoch, Seq: from.Seq + 1}, gpoll.Position{Epoch: from.Epoch, Seq: from.Seq + 40})
+		gap := fmt.Sprintf("%s..%s;evicted", gpoll.Position{Epoch: from.Epoch, Seq: from.Seq + 1},
+			gpoll.Position{Epoch: from.Epoch, Seq: from.Seq + 40})
 		if a.body != "40" || a.header.Get("Gpoll-Gap") != gap {
 			t.Errorf("got %q with gap %q, want \"40\" with %q", a.body, a.header.Get("Gpoll-Gap"), gap)
 		}
@@ -368,7 +370,8 @@ func TestFault2015FullBufferSaysSo(t *testing.T) {
 	})
 }
 
-// What the 2015 package's own tests expect of a client that never fetches: it is gone once its buffer is full, and not before.
+// The tests of the 2015 package expect of a client that never fetches: it is gone once its buffer is full, and not
+// before.
 func TestSeedClientThatNeverFetches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, size := range []int{2, 5, 100} {

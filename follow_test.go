@@ -111,8 +111,8 @@ func TestHoleIsFetched(t *testing.T) {
 	}
 }
 
-// A History that fails is asked again, and one that does not answer is given up after five seconds. Meanwhile nobody
-// else waits: not who publishes, not who reads, not Shutdown.
+// If History fails, it is called again. If it does not answer, it is given up after five seconds. Meanwhile no
+// publisher, no reader and no Shutdown waits for it.
 func TestHoleWhenHistoryFails(t *testing.T) {
 	following(t, "for a while", nil, func(t *testing.T, f *followed) {
 		began := time.Now()
@@ -359,8 +359,8 @@ func TestDeliveryWaitsForRoutines(t *testing.T) {
 	})
 }
 
-// Broadcasters that share a MemoryBroker wait for each other's routines, and lose nothing by it; whoever's context
-// ends has published all the same.
+// Broadcasters that share a MemoryBroker wait for each other's routines and lose nothing. If the context of a Publish
+// ends while it waits, its message has been published.
 func TestSharedMemoryBrokerWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		broker := gpoll.NewMemoryBroker()
@@ -485,7 +485,7 @@ func TestForkIsSeen(t *testing.T) {
 	}
 }
 
-// A Broadcaster begins when it has what the broker held, also where that comes by and by.
+// A Broadcaster begins when it has all records that the broker held, even if they come one after another.
 func TestFollowAwaitsTheBacklog(t *testing.T) {
 	for _, comes := range []bool{true, false} {
 		inBubble(t, fmt.Sprint(comes), func(t *testing.T) {

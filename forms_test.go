@@ -25,8 +25,8 @@ func settledHeap() int {
 	return liveHeap()
 }
 
-// What the windows hold is what History.Bytes allows, in memory and not only by count: the messages, what each costs beside its data, and
-// the wire forms.
+// The windows take no more memory than History.Bytes allows. That bounds the messages, their cost beside the data, and
+// their wire forms, and not only a count.
 func TestWindowMemory(t *testing.T) {
 	const bytes = 2 << 20
 	for _, c := range []struct {
@@ -83,7 +83,8 @@ func TestWindowMemory(t *testing.T) {
 			}
 			clear(items)
 			held := settledHeap() - before
-			// Beside the window: the lanes that only remember what has left them. They are counted, and there are at most maxFading.
+			// Lanes that only remember what has left them are not part of the window. They are counted, and there are
+			// at most maxFading.
 			faded := 0
 			for _, s := range l.lanes {
 				if s.recs.len == 0 {
@@ -112,7 +113,8 @@ func TestWindowMemory(t *testing.T) {
 	}
 }
 
-// The count of the forms is exact whatever happens to records, and those of a record that has left its window are not counted.
+// The count of the forms is exact whatever happens to records. The forms of a record that has left its window do not
+// count.
 func TestFormCacheCounts(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	l := newMessageLog(Position{1, 0}, Limits{Count: 50, Bytes: 64 << 10}, nil, 200)
@@ -162,7 +164,8 @@ func (l *messageLog) verifyForms(t *testing.T) {
 	}
 }
 
-// Readers make forms while the log moves on and frees them: nothing that has left is counted, and a form is the same for everybody.
+// Readers make forms while the log moves on and frees them. No form of a record that has left counts, and all readers
+// get the same form.
 func TestFormsConcurrently(t *testing.T) {
 	l := newMessageLog(Position{1, 0}, Limits{Count: 20, Bytes: 64 << 10}, nil, 200)
 	const messages = 3000
@@ -187,13 +190,14 @@ func TestFormsConcurrently(t *testing.T) {
 		})
 	}
 	for seq := range uint64(messages) {
-		l.appendMessage(&Message{Position: Position{1, seq + 1}, Data: fmt.Appendf(nil, "%s %d", strings.Repeat("x", 1000), seq+1)})
+		l.appendMessage(&Message{Position: Position{1, seq + 1},
+			Data: fmt.Appendf(nil, "%s %d", strings.Repeat("x", 1000), seq+1)})
 	}
 	wg.Wait()
 	l.verifyForms(t)
 }
 
-// A form that was freed is made again, the same; who has it keeps it.
+// A form that was freed is made again, with the same bytes. A reader that still has the old one keeps it.
 func TestFormsAreMadeAgain(t *testing.T) {
 	l := newMessageLog(Position{1, 0}, Limits{Count: 100, Bytes: 100 << 10}, nil, 200)
 	for seq := range uint64(50) {

@@ -2,7 +2,6 @@ package gpoll_test
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -22,10 +21,11 @@ import (
 	"github.com/corvuscrypto/gpoll/gpolltest"
 )
 
-var clientIDForm = regexp.MustCompile(`^(0|[1-9][0-9]{0,5})\$[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`)
+var clientIDForm = regexp.MustCompile(
+	`^(0|[1-9][0-9]{0,5})\$[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`)
 
-// FuzzClientID: whatever is sent as a client id is answered as unknown, unless it is one that was given out; an id registers only as
-// "0" or "", and what was given out follows the grammar.
+// FuzzClientID sends anything as a client id. The answer is that the id is unknown, unless the server gave that id out.
+// Only "0" and "" register. Every id that the server gives out follows the grammar.
 func FuzzClientID(f *testing.F) {
 	for _, id := range strangeIDs("0$6ba7b811-9dad-41d1-80b4-00c04fd430c8") {
 		f.Add(id, false)
@@ -78,13 +78,16 @@ func FuzzClientID(f *testing.F) {
 
 var positionForm = regexp.MustCompile(`^[0-9a-f]{16}-(0|[1-9][0-9]{0,19})$`)
 
-// FuzzPosition: ParsePosition accepts what the grammar says up to the largest seq, and String is its inverse.
+// FuzzPosition: ParsePosition accepts exactly the grammar, up to the largest seq, and String is its inverse.
 func FuzzPosition(f *testing.F) {
 	for _, s := range []string{
-		"", "-", "9f86d081884c7d65-41", "9f86d081884c7d65-0", "0000000000000000-0", "ffffffffffffffff-18446744073709551615", "ffffffffffffffff-18446744073709551616",
+		"", "-", "9f86d081884c7d65-41", "9f86d081884c7d65-0", "0000000000000000-0",
+		"ffffffffffffffff-18446744073709551615", "ffffffffffffffff-18446744073709551616",
 		"ffffffffffffffff-9007199254740991", "ffffffffffffffff-9007199254740992",
-		"9F86d081884c7d65-41", "9f86d081884c7d65-041", "9f86d081884c7d65-+1", "9f86d081884c7d65--1", "9f86d081884c7d65-1e3", "9f86d081884c7d6-41", "9f86d081884c7d655-41",
-		"9f86d081884c7d65 41", "9f86d081884c7d65-99999999999999999999", "9f86d081884c7d65-4\x00", "9f86d081884c7d65-41 ", "g f86d081884c7d6-41",
+		"9F86d081884c7d65-41", "9f86d081884c7d65-041", "9f86d081884c7d65-+1", "9f86d081884c7d65--1",
+		"9f86d081884c7d65-1e3", "9f86d081884c7d6-41", "9f86d081884c7d655-41",
+		"9f86d081884c7d65 41", "9f86d081884c7d65-99999999999999999999", "9f86d081884c7d65-4\x00",
+		"9f86d081884c7d65-41 ", "g f86d081884c7d6-41",
 	} {
 		f.Add(s)
 	}
@@ -132,8 +135,8 @@ var statuses = map[string][]int{
 	"closed":                 {503},
 }
 
-// FuzzRequest sends a random method, path, raw query, header block and body through the whole mux. The answer is one of those
-// documented, carries no-store, is valid JSON where it is an error, and never tells of another client.
+// FuzzRequest sends a random method, path, raw query, header block and body through the whole mux. The answer is one of
+// those documented, carries no-store, is valid JSON if it is an error, and never tells of another client.
 func FuzzRequest(f *testing.F) {
 	for _, seed := range []struct{ method, path, query, header, body string }{
 		{"GET", "/poll", "client-id=0", "", ""},
@@ -143,13 +146,18 @@ func FuzzRequest(f *testing.F) {
 		{"GET", "/poll", "client-id=OWN&after=NOW", "Gpoll-Client-Id: OWN", ""},
 		{"GET", "/poll/events", "topic=a", "Last-Event-ID: NOW", ""},
 		{"GET", "/poll", "", "Accept: text/event-stream", ""},
-		{"GET", "/poll/ws", "", "Connection: Upgrade\nUpgrade: websocket\nSec-WebSocket-Version: 13\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\nSec-WebSocket-Protocol: gpoll.v1", ""},
-		{"GET", "/poll/ws", "client-id=0", "Connection: keep-alive, upgrade\nUpgrade: h2c, websocket\nSec-WebSocket-Version: 8", ""},
-		{"POST", "/poll", "", "Content-Type: application/json\nGpoll-Client-Id: 0", `{"topics":["a"],"last":5,"format":"json"}`},
-		{"POST", "/poll/events", "", "Content-Type: application/json; charset=utf-8\nGpoll-Client-Id: OWN", `{"after":"NOW"}`},
+		{"GET", "/poll/ws", "", "Connection: Upgrade\nUpgrade: websocket\nSec-WebSocket-Version: 13\n" +
+			"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\nSec-WebSocket-Protocol: gpoll.v1", ""},
+		{"GET", "/poll/ws", "client-id=0",
+			"Connection: keep-alive, upgrade\nUpgrade: h2c, websocket\nSec-WebSocket-Version: 8", ""},
+		{"POST", "/poll", "", "Content-Type: application/json\nGpoll-Client-Id: 0",
+			`{"topics":["a"],"last":5,"format":"json"}`},
+		{"POST", "/poll/events", "", "Content-Type: application/json; charset=utf-8\nGpoll-Client-Id: OWN",
+			`{"after":"NOW"}`},
 		{"POST", "/poll", "", "Content-Type: application/json\nGpoll-Client-Id: 0\nContent-Encoding: gzip", "\x1f\x8b"},
 		{"POST", "/poll", "after=x", "Content-Type: text/plain", "[[[[[["},
-		{"OPTIONS", "/poll", "", "Origin: https://partner.test\nAccess-Control-Request-Method: POST\nAccess-Control-Request-Headers: gpoll-client-id", ""},
+		{"OPTIONS", "/poll", "", "Origin: https://partner.test\nAccess-Control-Request-Method: " +
+			"POST\nAccess-Control-Request-Headers: gpoll-client-id", ""},
 		{"GET", "/poll", "", "Origin: null", ""},
 		{"GET", "/poll", "", "Sec-Fetch-Site: cross-site", ""},
 		{"GET", "/poll", "client-id=0&client-id=1", "", ""},
@@ -182,7 +190,8 @@ func fuzzRequest(t *testing.T, method, path, rawQuery, header, body string) {
 	mine := httptest.NewRecorder()
 	b.HandleRequests(mine, httptest.NewRequest(http.MethodGet, "/poll", nil))
 	own, now := idOf(t, mine.Body.String()), mine.Header().Get("Gpoll-Position")
-	if _, err := b.Publish(t.Context(), gpoll.Message{To: gpoll.ToClient(gpoll.PublicID(secret)), Data: []byte("for the other")}); err != nil {
+	forOther := gpoll.Message{To: gpoll.ToClient(gpoll.PublicID(secret)), Data: []byte("for the other")}
+	if _, err := b.Publish(t.Context(), forOther); err != nil {
 		t.Fatal(err)
 	}
 	fill := strings.NewReplacer("OWN", own, "NOW", now).Replace
@@ -236,10 +245,12 @@ func fuzzRequest(t *testing.T, method, path, rawQuery, header, body string) {
 	}
 	whole := w.Body.String() + headerSet(w.Header())
 	_, uuid, _ := strings.Cut(secret, "$")
-	if strings.Contains(whole, uuid) || strings.Contains(whole, gpoll.PublicID(secret)) || strings.Contains(whole, "for the other") {
+	if strings.Contains(whole, uuid) || strings.Contains(whole, gpoll.PublicID(secret)) ||
+		strings.Contains(whole, "for the other") {
 		t.Fatalf("tells of another client: %s", whole)
 	}
-	if origin := w.Header().Get("Access-Control-Allow-Origin"); origin != "" && (origin != "https://partner.test" || r.Header.Get("Origin") != origin) {
+	if origin := w.Header().Get("Access-Control-Allow-Origin"); origin != "" &&
+		(origin != "https://partner.test" || r.Header.Get("Origin") != origin) {
 		t.Fatalf("Access-Control-Allow-Origin %q", origin)
 	}
 	if st := b.Stats(); st.Clients > 3 || st.Attached["long-poll"]+st.Attached["sse"]+st.Attached["websocket"] != 0 {
@@ -271,13 +282,15 @@ func cleanMethod(method string) string {
 
 // validHeaderName reports what net/http lets through.
 func validHeaderName(name string) bool {
-	r, err := http.ReadRequest(bufio.NewReader(bytes.NewReader([]byte("GET / HTTP/1.1\r\nHost: x\r\n" + name + ": v\r\n\r\n"))))
+	text := "GET / HTTP/1.1\r\nHost: x\r\n" + name + ": v\r\n\r\n"
+	r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(text)))
 	return err == nil && len(r.Header) == 1
 }
 
 // FuzzOrigin compares who may read with the small matcher mayRead, through the poll handler.
 func FuzzOrigin(f *testing.F) {
-	for _, origin := range append([]string{"", "https://app.example:8443", "http://app.example:8443", "https://partner.test", "https://app.example"}, refusedOrigins...) {
+	for _, origin := range append([]string{"", "https://app.example:8443", "http://app.example:8443",
+		"https://partner.test", "https://app.example"}, refusedOrigins...) {
 		f.Add(origin, "", tricked, "")
 		f.Add(origin, "cross-site", "app.example", "")
 		f.Add(origin, "same-origin", "inner:8080", "https://app.example:8443")
@@ -291,7 +304,8 @@ func FuzzOrigin(f *testing.F) {
 			}
 			public = "https://app.example:8443"
 		}
-		if strings.ToLower(origin) != origin || strings.ToLower(host) != host || defaultPort(origin) || defaultPort("x://"+host) {
+		if strings.ToLower(origin) != origin || strings.ToLower(host) != host || defaultPort(origin) ||
+			defaultPort("x://"+host) {
 			return // other spellings of one origin: no browser sends them
 		}
 		b := gpoll.NewBroadcaster()
@@ -311,7 +325,8 @@ func FuzzOrigin(f *testing.F) {
 		w := httptest.NewRecorder()
 		b.HandleRequests(w, r)
 		if got, want := w.Code == http.StatusOK, mayRead(origins, sites, host, public, allowed); got != want {
-			t.Fatalf("Origin %q, Sec-Fetch-Site %q, Host %q, PublicOrigin %q: %d, it may read: %v", origin, site, host, public, w.Code, want)
+			t.Fatalf("Origin %q, Sec-Fetch-Site %q, Host %q, PublicOrigin %q: %d, it may read: %v", origin, site, host,
+				public, w.Code, want)
 		}
 	})
 }
@@ -319,7 +334,8 @@ func FuzzOrigin(f *testing.F) {
 // defaultPort reports whether s spells a port that its scheme would imply.
 func defaultPort(s string) bool { return strings.HasSuffix(s, ":80") || strings.HasSuffix(s, ":443") }
 
-// TestIDsAreUnique is the other half of FuzzClientID: what is given out is random, of the grammar and never twice.
+// TestIDsAreUnique is the other half of FuzzClientID: the ids that the server gives out are random, follow the grammar,
+// and never repeat.
 func TestIDsAreUnique(t *testing.T) {
 	b := gpoll.NewBroadcaster()
 	defer shutdown(t, b)
@@ -327,7 +343,8 @@ func TestIDsAreUnique(t *testing.T) {
 	for range 5000 {
 		id, routine := b.AddClient()
 		whole := strconv.Itoa(routine) + "$" + id
-		if seen[id] || !clientIDForm.MatchString(whole) || gpoll.PublicID(whole) != gpoll.PublicID(id) || seen[gpoll.PublicID(id)] {
+		if seen[id] || !clientIDForm.MatchString(whole) || gpoll.PublicID(whole) != gpoll.PublicID(id) ||
+			seen[gpoll.PublicID(id)] {
 			t.Fatalf("client %q of routine %d", id, routine)
 		}
 		seen[id], seen[gpoll.PublicID(id)] = true, true

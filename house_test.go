@@ -1,13 +1,16 @@
 package gpoll_test
 
 import (
+	"bufio"
 	"encoding/json"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 // The root module requires two libraries, and what they need themselves: nothing.
@@ -52,5 +55,36 @@ func TestArchitectureNamesEveryFile(t *testing.T) {
 		if !strings.HasSuffix(file, "_test.go") && !strings.Contains(string(text), "`"+file+"`") {
 			t.Errorf("%s is not in docs/architecture.md", file)
 		}
+	}
+}
+
+// No line of Go has more than 120 characters, a tab counting as one.
+func TestLines(t *testing.T) {
+	err := filepath.WalkDir(".", func(path string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case entry.IsDir() && (entry.Name() == "testdata" || entry.Name() == "node_modules"):
+			return fs.SkipDir
+		case entry.IsDir() || !strings.HasSuffix(path, ".go"):
+			return nil
+		case !strings.Contains(path, "/") && !strings.HasSuffix(path, "_test.go"):
+			return nil // for now: the root package's own files
+		}
+		file, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		lines := bufio.NewScanner(file)
+		for n := 1; lines.Scan(); n++ {
+			if width := utf8.RuneCountInString(lines.Text()); width > 120 {
+				t.Errorf("%s:%d has %d characters", path, n, width)
+			}
+		}
+		return lines.Err()
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }

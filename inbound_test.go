@@ -12,8 +12,8 @@ import (
 	"github.com/corvuscrypto/gpoll"
 )
 
-// Frames that arrive together, and in two pieces cut anywhere, are handled in their order, whoever reads them: simple
-// ones are the session's, the others coder/websocket's.
+// Frames that arrive together, or in two pieces cut anywhere, are handled in their order. The session reads the simple
+// ones, and coder/websocket the others.
 func TestFramesInPieces(t *testing.T) {
 	var sent []byte
 	var want []string

@@ -178,8 +178,8 @@ func (l *scriptedListener) Accept() (net.Conn, error) {
 
 func (l *scriptedListener) Close() error { close(l.done); return errors.New("of Close") }
 
-// Accept says what the listener below says, in its order; at most one connection is accepted before somebody asks, and
-// is closed when nobody does.
+// Accept returns what the listener below returns, in the same order. At most one connection is accepted before somebody
+// asks for it, and it is closed if nobody does.
 func TestKeptAccept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := gpoll.NewBroadcaster()

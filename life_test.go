@@ -276,8 +276,8 @@ func TestFailedStart(t *testing.T) {
 	})
 }
 
-// Shutdown does not need the broker: it gives an attempt to reach it up, and everything after it is refused as after
-// any Shutdown.
+// Shutdown does not need the broker. It gives up an attempt to reach the broker, and everything after it is refused as
+// after any Shutdown.
 func TestShutdownWithoutABroker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		broker := &lateBroker{MemoryBroker: gpoll.NewMemoryBroker()}

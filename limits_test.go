@@ -27,14 +27,16 @@ func TestMaxClients(t *testing.T) {
 	}})
 	s.register(t, "Authorization", "alice")
 	s.register(t, "Authorization", "alice")
-	if a := s.get(t, "/poll", "Authorization", "alice"); a.status != http.StatusTooManyRequests || a.code(t) != "too-many-clients" {
+	if a := s.get(t, "/poll", "Authorization", "alice"); a.status != http.StatusTooManyRequests ||
+		a.code(t) != "too-many-clients" {
 		t.Errorf("the user's third: %d %s", a.status, a.body)
 	}
 	s.register(t, "Authorization", "bob")
 	s.register(t)
 	last, _ := s.register(t)
 	for _, by := range gets {
-		if a := s.get(t, by.path, by.header...); a.status != by.told(http.StatusServiceUnavailable) || a.code(t) != "too-many-clients" {
+		if a := s.get(t, by.path, by.header...); a.status != by.told(http.StatusServiceUnavailable) ||
+			a.code(t) != "too-many-clients" {
 			t.Errorf("%s, the sixth: %d %s", by.name, a.status, a.body)
 		}
 	}
@@ -51,7 +53,8 @@ func TestMaxClients(t *testing.T) {
 // What a page leaves behind when it is loaded again makes room for the next one; who is there stays.
 func TestMaxClientsPerUserGiveWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := start(t, setup{memory: true, broadcaster: func(b *gpoll.Broadcaster) { b.MaxClientsPerUser, b.Authorize = 3, userOf }})
+		s := start(t, setup{memory: true,
+			broadcaster: func(b *gpoll.Broadcaster) { b.MaxClientsPerUser, b.Authorize = 3, userOf }})
 		alice := []string{"Authorization", "alice"}
 		stays := s.events(t, "/poll/events", alice...)
 		stays.next(t)
@@ -88,7 +91,8 @@ func TestMaxClientsPerUserGiveWay(t *testing.T) {
 
 func TestRegisterRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := start(t, setup{memory: true, broadcaster: func(b *gpoll.Broadcaster) { b.RegisterRate, b.RegisterBurst = 10, 3 }})
+		s := start(t, setup{memory: true,
+			broadcaster: func(b *gpoll.Broadcaster) { b.RegisterRate, b.RegisterBurst = 10, 3 }})
 		try := func(n int) (ok int) {
 			for range n {
 				switch a := s.get(t, "/poll"); {
@@ -129,7 +133,8 @@ func TestRefuseQueryID(t *testing.T) {
 	id, _ := s.register(t)
 	s.Send("m")
 	for _, by := range gets {
-		if a := s.get(t, by.path+query("client-id", id), by.header...); a.status != http.StatusBadRequest || a.code(t) != "bad-client-id" {
+		if a := s.get(t, by.path+query("client-id", id), by.header...); a.status != http.StatusBadRequest ||
+			a.code(t) != "bad-client-id" {
 			t.Errorf("%s: %d %s", by.name, a.status, a.body)
 		}
 	}

@@ -48,12 +48,14 @@ var scripts = func() []string {
 		armed + poll + flush + "x" + publish,
 		armed + poll + flush + remove + poll + flush,
 		armed + remove + poll + flush,
-		armed + get("/poll?client-id=OWN&after=NOW", "Cookie: a=b") + publish + get("/poll?client-id=OWN&after=NOW", "Cookie: a=c") + publish,
+		armed + get("/poll?client-id=OWN&after=NOW", "Cookie: a=b") + publish +
+			get("/poll?client-id=OWN&after=NOW", "Cookie: a=c") + publish,
 		armed + get("/poll?client-id=OWN&after=NOW", "Connection: close") + publish + poll,
 		armed + get("/poll?client-id=OWN&after=NOW", "Accept: application/json") + publish + poll + publish,
 		armed + get("/poll?client-id=OWN&after=NOW", "Accept: text/event-stream") + publish,
 		armed + "POST /poll HTTP/1.1\r\nHost: gpoll.test\r\n\r\n" + poll + publish,
-		armed + echo + fmt.Sprint(len("GET /poll?client-id=OWN HTTP/1.1\r\nHost: gpoll.test\r\n\r\n")) + "\r\n\r\n" + flush + blind + publish,
+		armed + echo + fmt.Sprint(len("GET /poll?client-id=OWN HTTP/1.1\r\nHost: gpoll.test\r\n\r\n")) + "\r\n\r\n" +
+			flush + blind + publish,
 		blind + publish + blind + publish + echo + "54\r\n\r\n" + flush + blind + publish + blind,
 		armed + "GET /poll?client-id=OWN&after=NOW HTTP/1.0\r\n\r\n" + publish,
 		armed + "GET /poll?client-id=OWN&after=9f86d081884c7d65-41 HTTP/1.1\r\nHost: gpoll.test\r\n\r\n" + publish,
@@ -70,7 +72,8 @@ var scripts = func() []string {
 	return list
 }()
 
-// FuzzListener plays a script to a server on an ordinary listener and to one on Broadcaster.Listener, and compares every answer.
+// FuzzListener plays a script to a server on an ordinary listener and to one on Broadcaster.Listener, and compares
+// every answer.
 func FuzzListener(f *testing.F) {
 	for _, script := range scripts {
 		f.Add(script)
@@ -105,7 +108,7 @@ func playOn(t *testing.T, script string, wrapped bool) (heard string, repeats ui
 	return heard, repeats
 }
 
-// play returns what the server answered, in a form that two runs have in common.
+// play returns the server's answers, in a form that two runs have in common.
 func play(t *testing.T, script string, wrapped bool) (heard string, repeats uint64) {
 	b := gpoll.NewBroadcaster()
 	b.PollWait = time.Second

@@ -91,8 +91,8 @@ func (w *wire) poll() {
 	w.get(path)
 }
 
-// parked polls, and returns when the poll waits on the connection and the routine would answer it. Who polls so soon that the handler
-// of the last poll has not returned is served by net/http once more.
+// parked polls. It returns when the poll waits on the connection and the routine would answer it. If the handler of the
+// last poll has not returned yet, net/http serves this poll once more.
 func (w *wire) parked() {
 	w.t.Helper()
 	for range 100 {
@@ -149,7 +149,8 @@ func listening(configure func(*gpoll.Broadcaster)) setup {
 	return setup{memory: true, listener: true, broadcaster: configure}
 }
 
-// The very next poll after Authorize began to refuse is refused, and one that names another user is of a client that does not exist.
+// As soon as Authorize refuses, the next poll is refused. A poll that names another user is for a client that does not
+// exist.
 func TestListenerAuthorize(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mayRead atomic.Bool
@@ -332,9 +333,11 @@ func TestListenerTimeouts(t *testing.T) {
 		{"none", func(s *http.Server) {}, 0, 0},
 		{"IdleTimeout", func(s *http.Server) { s.IdleTimeout = 5 * time.Second }, 5 * time.Second, 0},
 		{"ReadTimeout", func(s *http.Server) { s.ReadTimeout = 3 * time.Second }, 3 * time.Second, 3 * time.Second},
-		{"ReadHeaderTimeout", func(s *http.Server) { s.ReadHeaderTimeout, s.IdleTimeout = time.Second, 4*time.Second }, 4 * time.Second, time.Second},
+		{"ReadHeaderTimeout", func(s *http.Server) { s.ReadHeaderTimeout, s.IdleTimeout = time.Second, 4*time.Second },
+			4 * time.Second, time.Second},
 		{"all", func(s *http.Server) {
-			s.ReadHeaderTimeout, s.ReadTimeout, s.WriteTimeout, s.IdleTimeout = time.Second, 2*time.Second, 3*time.Second, 6*time.Second
+			s.ReadHeaderTimeout, s.ReadTimeout, s.WriteTimeout, s.IdleTimeout = time.Second, 2*time.Second,
+				3*time.Second, 6*time.Second
 		}, 6 * time.Second, time.Second},
 	} {
 		inBubble(t, tt.name, func(t *testing.T) {
@@ -387,7 +390,7 @@ func TestListenerTimeouts(t *testing.T) {
 	}
 }
 
-// A client that goes away while its poll waits is unattached at once, and what it was not told of it gets with its next poll.
+// A client that goes away while its poll waits is unattached at once. Its next poll gets the messages that it missed.
 func TestListenerVanishing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := start(t, listening(nil))
@@ -414,7 +417,8 @@ func TestListenerVanishing(t *testing.T) {
 	})
 }
 
-// Middleware sees one poll in 30 s. What it adds to the head is added to every answer; an answer that it changed is not repeated.
+// Middleware sees one poll in 30 s. Whatever it adds to the head, every answer has. An answer that it changed is not
+// repeated.
 func TestListenerMiddleware(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var seen atomic.Int64
@@ -493,7 +497,8 @@ func TestListenerSharedConnection(t *testing.T) {
 		}
 		turn := func(i int) {
 			c := &clients[i]
-			pos, err := s.Publish(t.Context(), gpoll.Message{To: gpoll.ToClient(gpoll.PublicID(c.id)), Data: fmt.Append(nil, "for ", i)})
+			pos, err := s.Publish(t.Context(),
+				gpoll.Message{To: gpoll.ToClient(gpoll.PublicID(c.id)), Data: fmt.Append(nil, "for ", i)})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -557,7 +562,8 @@ func TestListenerGaps(t *testing.T) {
 	})
 }
 
-// An answer that the client's socket does not take at once goes out by and by, whole and before anything else, or ends the connection.
+// If the client's socket does not take an answer at once, the answer goes out later, whole and before anything else, or
+// the connection ends.
 func TestListenerSlowReader(t *testing.T) {
 	for _, reads := range []bool{true, false} {
 		inBubble(t, fmt.Sprint("reads ", reads), func(t *testing.T) {
@@ -597,7 +603,8 @@ func TestListenerSlowReader(t *testing.T) {
 	}
 }
 
-// A connection of Listener is one for everything else too: WebSocket, Hijack by others, files, CloseWrite, and what the server's hooks see.
+// A connection of Listener also carries everything else: WebSocket, Hijack by others, files, CloseWrite. The server's
+// hooks see what is documented.
 func TestListenerConnection(t *testing.T) {
 	dir := t.TempDir()
 	content := strings.Repeat("a file", 100_000)
@@ -641,7 +648,8 @@ func TestListenerConnection(t *testing.T) {
 				hs.Close()
 				<-served
 			}()
-			s := &server{Broadcaster: b, dial: func(context.Context) (net.Conn, error) { return net.Dial(network, ln.Addr().String()) }}
+			s := &server{Broadcaster: b,
+				dial: func(context.Context) (net.Conn, error) { return net.Dial(network, ln.Addr().String()) }}
 			w := s.armed(t)
 			w.parked()
 			s.Send("m")
@@ -660,7 +668,8 @@ func TestListenerConnection(t *testing.T) {
 				t.Errorf("%q, %v", back, err)
 			}
 			socket := s.armed(t)
-			socket.more = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+			socket.more = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n" +
+				"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 			socket.get("/poll/ws?client-id=" + socket.id)
 			if resp, err := http.ReadResponse(socket.r, nil); err != nil || resp.StatusCode != 101 {
 				t.Fatal(resp, err)
@@ -740,7 +749,8 @@ func TestListenerHalfRequest(t *testing.T) {
 	})
 }
 
-// A client that has stopped sending and still reads hears that there was nothing; what comes later it gets with its next poll.
+// A client that has closed its sending side and still reads gets an empty answer. Its next poll gets the messages that
+// come later.
 func TestHalfClosed(t *testing.T) {
 	for _, on := range []bool{false, true} {
 		inBubble(t, fmt.Sprint("Listener ", on), func(t *testing.T) {
@@ -789,7 +799,8 @@ func TestHalfClosedGap(t *testing.T) {
 	}
 }
 
-// shutBy has one of them go down, the Broadcaster or the http.Server in either way, and returns where it says that it has.
+// shutBy shuts down the Broadcaster, or the http.Server in one of its two ways. It returns a channel that gets the
+// result.
 func shutBy(who string, b *server, hs *http.Server) <-chan error {
 	down := map[string]func() error{
 		"Broadcaster": func() error { return b.Shutdown(context.Background()) },

@@ -60,7 +60,8 @@ func (m *logModel) held(forLane int, match func(*record) bool) (count, bytes int
 	return count, bytes + forLane*len(lanes)
 }
 
-// boundAll drops what is too old, and beyond the bounds of a message that was added to to.
+// boundAll drops messages that are too old, and messages beyond the bounds of the window to which a message for to was
+// just added.
 func (m *logModel) boundAll(to address, now time.Time) {
 	for topic, own := range m.limits {
 		if own.or(m.history).Age > 0 || to == (address{kindTopic, topic}) {
@@ -118,8 +119,8 @@ func (m *logModel) read(cursor uint64, want *interest) (seen []string) {
 	return seen
 }
 
-// Whatever is published, left out by the broker, bounded by windows and read in pieces, the log holds what its model holds, and a reader
-// sees what the model says, in answers that keep to their bounds.
+// Messages are published, left out by the broker, bounded by windows and read in pieces. The log always holds what its
+// model holds. A reader sees what the model says, in answers that keep to their bounds.
 func TestLogAgainstModel(t *testing.T) {
 	seeds := 300
 	if testing.Short() {

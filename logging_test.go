@@ -39,7 +39,8 @@ func TestRefusalsAreLogged(t *testing.T) {
 	if n := strings.Count(said, "code=origin"); n != 2 {
 		t.Errorf("the origin was refused %d times, want once in a minute:\n%s", n, said)
 	}
-	for _, want := range []string{"level=WARN", "origin=https://other.test", "host=app.test:8080", "path=/poll", `"left out"=4`, "code=bad-position"} {
+	for _, want := range []string{"level=WARN", "origin=https://other.test", "host=app.test:8080", "path=/poll",
+		`"left out"=4`, "code=bad-position"} {
 		if !strings.Contains(said, want) {
 			t.Errorf("%s is not in the log:\n%s", want, said)
 		}

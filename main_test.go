@@ -58,7 +58,8 @@ func leakedGoroutines(patience time.Duration) []string {
 	}
 }
 
-// otherGoroutines returns the stacks of all goroutines but the caller's and those of the runtime and of package testing.
+// otherGoroutines returns the stacks of all goroutines except the caller's and those of the runtime and of package
+// testing.
 func otherGoroutines() []string {
 	buf := make([]byte, 1<<20)
 	for {

@@ -47,7 +47,8 @@ func (listens) Hole(gpoll.Position)              {}
 func (listens) Epoch(gpoll.Position)             {}
 func (listens) Outage(error)                     {}
 
-// A MemoryBroker's readers share no memory: what one of them does to a message shows in no other, nor in what comes later.
+// Readers of a MemoryBroker share no memory: if one of them changes a message, no other reader sees it, in this message
+// or a later one.
 func TestMemoryBrokerSharesNothing(t *testing.T) {
 	broker := gpoll.NewMemoryBroker()
 	scribble := func(records []gpoll.Record) {

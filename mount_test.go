@@ -14,7 +14,8 @@ import (
 
 // The mount stands beside the patterns that a program is likely to have, and a taken path panics.
 func TestMountBesidePatterns(t *testing.T) {
-	for _, pattern := range []string{"/", "GET /", "GET /{page}", "OPTIONS /", "/{page}", "POST /{rest...}", "GET /poll/{id}"} {
+	for _, pattern := range []string{"/", "GET /", "GET /{page}", "OPTIONS /", "/{page}", "POST /{rest...}",
+		"GET /poll/{id}"} {
 		t.Run(pattern, func(t *testing.T) {
 			mux := http.NewServeMux()
 			mux.HandleFunc(pattern, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "another") })
@@ -24,7 +25,8 @@ func TestMountBesidePatterns(t *testing.T) {
 			for method, want := range map[string]int{"GET": 200, "PUT": 405, "HEAD": 405, "OPTIONS": 204} {
 				w := httptest.NewRecorder()
 				mux.ServeHTTP(w, httptest.NewRequest(method, "/poll?client-id=0", nil))
-				if w.Code != want && !(method == "PUT" && w.Body.String() == "another") || method == "GET" && w.Header().Get("Referrer-Policy") == "" {
+				elsewhere := method == "PUT" && w.Body.String() == "another"
+				if w.Code != want && !elsewhere || method == "GET" && w.Header().Get("Referrer-Policy") == "" {
 					t.Errorf("%s: %d %s", method, w.Code, w.Body)
 				}
 			}
@@ -72,7 +74,8 @@ func TestMountPanics(t *testing.T) {
 // Clients that offer h2c at each request, as Java's and curl --http2, poll and read SSE.
 func TestUpgradeToSomethingElse(t *testing.T) {
 	s := start(t, setup{})
-	offer := []string{"Connection", "Upgrade, HTTP2-Settings", "Upgrade", "h2c", "HTTP2-Settings", "AAMAAABkAAQCAAAAAAIAAAAA"}
+	offer := []string{"Connection", "Upgrade, HTTP2-Settings", "Upgrade", "h2c",
+		"HTTP2-Settings", "AAMAAABkAAQCAAAAAAIAAAAA"}
 	if a := s.get(t, "/poll?client-id=0", offer...); a.status != 200 {
 		t.Errorf("a registration: %d %s", a.status, a.body)
 	}
@@ -85,7 +88,7 @@ func TestTopicsInQuery(t *testing.T) {
 	for _, path := range []string{"/poll?client-id=0&topics=a", "/poll/events?topics=a,b", "/poll/ws?topics=a"} {
 		header := []string{}
 		if strings.Contains(path, "ws") {
-			header = []string{"Connection", "Upgrade", "Upgrade", "websocket", "Sec-WebSocket-Version", "13", "Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="}
+			header = wsHandshake
 		}
 		if a := s.get(t, path, header...); a.status != 400 || !strings.Contains(a.body, "topic=a") {
 			t.Errorf("%s: %d %s", path, a.status, a.body)
@@ -117,7 +120,8 @@ func TestLastEventIDInQuery(t *testing.T) {
 func TestHTTP2GetOfUnknownLength(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := overHTTP2(t, nil)
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.url+"/poll?client-id=0", io.NopCloser(strings.NewReader("")))
+		nothing := io.NopCloser(strings.NewReader(""))
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.url+"/poll?client-id=0", nothing)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -142,7 +146,8 @@ func TestPreflightHeaders(t *testing.T) {
 		t.Errorf("%s\nwant %s", got, want)
 	}
 	bad := &gpoll.Broadcaster{AllowedHeaders: []string{"a b"}}
-	if _, err := bad.Publish(t.Context(), gpoll.Message{}); err == nil || !strings.Contains(err.Error(), "AllowedHeaders") {
+	_, err := bad.Publish(t.Context(), gpoll.Message{})
+	if err == nil || !strings.Contains(err.Error(), "AllowedHeaders") {
 		t.Errorf("a bad header: %v", err)
 	}
 }

@@ -58,7 +58,8 @@ func TestFirstNamedTopic(t *testing.T) {
 	}
 }
 
-// Of two requests with one client id the one that arrived later wins, also when the other takes longer on its way to the client.
+// Of two requests with one client id, the one that arrived later wins, even if the other takes longer on its way to the
+// client.
 func TestLaterRequestWins(t *testing.T) {
 	for _, by := range gets {
 		inBubble(t, by.name, func(t *testing.T) {
@@ -73,7 +74,8 @@ func TestLaterRequestWins(t *testing.T) {
 			}})
 			id, after := s.register(t)
 			slow := s.raw(t)
-			io.WriteString(slow, rawGet(by.path+query("client-id", id, "after", after), append([]string{"Slow", "yes"}, by.header...))+"\r\n")
+			io.WriteString(slow, rawGet(by.path+query("client-id", id, "after", after),
+				append([]string{"Slow", "yes"}, by.header...))+"\r\n")
 			synctest.Wait()
 			later := s.later(t, "/poll"+query("client-id", id, "after", after))
 			synctest.Wait()
@@ -104,8 +106,9 @@ func answerOrEnd(t *testing.T, in *bufio.Reader) (status, text string) {
 	return res.Status, string(all)
 }
 
-// A poll whose sender has closed its sending side is answered, not refused, also while an older one waits: with what is there, or with nothing.
-// The older one goes on, for the newer may as well be one that was given up.
+// A poll whose sender has closed its sending side is answered, not refused, even while an older poll waits. The answer
+// has the messages that are there, or none. The older poll goes on, because the newer one may be a poll that was given
+// up.
 func TestHalfClosedNewerPoll(t *testing.T) {
 	for _, form := range []string{"plain", "json"} {
 		for _, there := range []bool{false, true} {
@@ -118,7 +121,8 @@ func TestHalfClosedNewerPoll(t *testing.T) {
 					s.mustPublish(t, "mine", "m")
 				}
 				conn := s.raw(t)
-				io.WriteString(conn, rawGet("/poll"+query("client-id", id, "after", after, "topic", "mine", "format", form), nil)+"\r\n")
+				path := "/poll" + query("client-id", id, "after", after, "topic", "mine", "format", form)
+				io.WriteString(conn, rawGet(path, nil)+"\r\n")
 				conn.(interface{ CloseWrite() error }).CloseWrite()
 				res, err := http.ReadResponse(bufio.NewReader(conn), nil)
 				if err != nil {
@@ -132,7 +136,8 @@ func TestHalfClosedNewerPoll(t *testing.T) {
 				if form == "plain" && !there {
 					want = http.StatusNoContent
 				}
-				if res.StatusCode != want || strings.Contains(string(text), `m`) != (there || form == "json") || res.Header.Get("Gpoll-Position") == "" {
+				if res.StatusCode != want || strings.Contains(string(text), `m`) != (there || form == "json") ||
+					res.Header.Get("Gpoll-Position") == "" {
 					t.Errorf("%s %s", res.Status, text)
 				}
 				if there && form == "json" && !strings.Contains(string(text), `"data":"m"`) {

@@ -13,26 +13,40 @@ import (
 	"github.com/corvuscrypto/gpoll"
 )
 
-// The rules of T04 (who may read from a page of another site) and T06 (what CORS answers).
+// Which pages may read from another origin, and which headers of CORS they get (docs/protocol.md, section 13).
 
 const tricked = "app.example:8443" // the Host of every request below
 
 // refusedOrigins are not the origin of http(s)://app.example:8443 nor in AllowedOrigins, whatever they look like.
 var refusedOrigins = []string{
-	"null", "NULL", "Null", "*", "-", "undefined", "about:blank", "file://", "file:///", "data:", "blob:https://app.example:8443",
-	"http://", "https://", "https:///", "https://:8443", "://app.example:8443", "//app.example:8443", "app.example:8443", "app.example",
-	"https://app.example", "http://app.example", "https://app.example:443", "http://app.example:80", "https://app.example:8444", "https://app.example:844", "https://app.example:84430",
+	"null", "NULL", "Null", "*", "-", "undefined", "about:blank", "file://", "file:///", "data:",
+	"blob:https://app.example:8443",
+	"http://", "https://", "https:///", "https://:8443", "://app.example:8443", "//app.example:8443",
+	"app.example:8443", "app.example",
+	"https://app.example", "http://app.example", "https://app.example:443", "http://app.example:80",
+	"https://app.example:8444", "https://app.example:844", "https://app.example:84430",
 	"https://app.example:08443", "https://app.example:8443:8443", "https://app.example:", "https://app.example:x",
 	"https://evil.example", "https://evil.example:8443", "http://evil.example:8443",
-	"https://evilapp.example:8443", "https://evil.app.example:8443", "https://www.app.example:8443", "https://pp.example:8443", "https://example:8443",
-	"https://app.example.evil.example:8443", "https://app.example:8443.evil.example", "https://app.example:8443.evil.example:8443", "https://app.examplex:8443", "https://app.exampl:8443",
-	"https://app.example.:8443", "https://.app.example:8443", "https://app..example:8443", "https://app.example%2e:8443", "https://app%2eexample:8443",
-	"https://app.example:8443@evil.example", "https://user@app.example:8443", "https://user:pw@app.example:8443", "https://@app.example:8443", "https://evil.example@app.example:8443",
-	"https://app.example:8443/", "https://app.example:8443/x", "https://app.example:8443?", "https://app.example:8443?x", "https://app.example:8443#", "https://app.example:8443#x", "https://app.example:8443\\",
-	"ws://app.example:8443", "wss://app.example:8443", "ftp://app.example:8443", "chrome-extension://app.example:8443", "httpss://app.example:8443", "xhttps://app.example:8443", "http:app.example:8443", "https:/app.example:8443",
-	"https://app_example:8443", "https://аpp.example:8443", "https://xn--pp-6kc.example:8443", "https://app.example\u200b:8443",
-	"https://app.example:8443 https://evil.example", "https://evil.example https://app.example:8443", "https://app.example:8443, https://evil.example", "https://app.example:8443,https://app.example:8443",
-	"https://127.0.0.1:8443", "https://localhost:8443", "https://[::1]:8443", "https://app.example:8443:443", "https://partner.example", "http://partner.test", "https://partner.test:8443", "https://partner.test.", "https://sub.partner.test", "https://partner.test/", "https://xpartner.test", "https://partner.tes", "https://partner.test:443x",
+	"https://evilapp.example:8443", "https://evil.app.example:8443", "https://www.app.example:8443",
+	"https://pp.example:8443", "https://example:8443",
+	"https://app.example.evil.example:8443", "https://app.example:8443.evil.example",
+	"https://app.example:8443.evil.example:8443", "https://app.examplex:8443", "https://app.exampl:8443",
+	"https://app.example.:8443", "https://.app.example:8443", "https://app..example:8443",
+	"https://app.example%2e:8443", "https://app%2eexample:8443",
+	"https://app.example:8443@evil.example", "https://user@app.example:8443", "https://user:pw@app.example:8443",
+	"https://@app.example:8443", "https://evil.example@app.example:8443",
+	"https://app.example:8443/", "https://app.example:8443/x", "https://app.example:8443?",
+	"https://app.example:8443?x", "https://app.example:8443#", "https://app.example:8443#x", "https://app.example:8443\\",
+	"ws://app.example:8443", "wss://app.example:8443", "ftp://app.example:8443", "chrome-extension://app.example:8443",
+	"httpss://app.example:8443", "xhttps://app.example:8443", "http:app.example:8443", "https:/app.example:8443",
+	"https://app_example:8443", "https://аpp.example:8443", "https://xn--pp-6kc.example:8443",
+	"https://app.example\u200b:8443",
+	"https://app.example:8443 https://evil.example", "https://evil.example https://app.example:8443",
+	"https://app.example:8443, https://evil.example", "https://app.example:8443,https://app.example:8443",
+	"https://127.0.0.1:8443", "https://localhost:8443", "https://[::1]:8443", "https://app.example:8443:443",
+	"https://partner.example", "http://partner.test", "https://partner.test:8443", "https://partner.test.",
+	"https://sub.partner.test", "https://partner.test/", "https://xpartner.test", "https://partner.tes",
+	"https://partner.test:443x",
 }
 
 func TestForeignOrigin(t *testing.T) {
@@ -61,8 +75,12 @@ func TestForeignOrigin(t *testing.T) {
 				refused(t, "Origin "+origin, s.get(t, by.path+query("client-id", id), header...))
 				refused(t, "Origin "+origin+" to register", s.get(t, by.path, header...))
 			}
-			refused(t, "two origins", s.get(t, by.path, append([]string{"Host", tricked, "Origin", "https://" + tricked, "Origin", "https://evil.example"}, by.header...)...))
-			refused(t, "two origins", s.get(t, by.path, append([]string{"Host", tricked, "Origin", "https://evil.example", "Origin", "https://" + tricked}, by.header...)...))
+			refused(t, "two origins",
+				s.get(t, by.path, append([]string{"Host", tricked, "Origin", "https://" + tricked, "Origin",
+					"https://evil.example"}, by.header...)...))
+			refused(t, "two origins",
+				s.get(t, by.path, append([]string{"Host", tricked, "Origin", "https://evil.example", "Origin",
+					"https://" + tricked}, by.header...)...))
 		})
 	}
 	t.Run("post", func(t *testing.T) {
@@ -158,7 +176,8 @@ func TestAbsentOrigin(t *testing.T) {
 	s := start(t, setup{broadcaster: func(b *gpoll.Broadcaster) { b.PollWait = time.Millisecond }})
 	for site, allowed := range map[string]bool{
 		"": true, "same-origin": true, "none": true,
-		"cross-site": false, "same-site": false, "Cross-Site": false, "SAME-SITE": false, "x": false, "same-origin, cross-site": false, "same-origin cross-site": false,
+		"cross-site": false, "same-site": false, "Cross-Site": false, "SAME-SITE": false, "x": false,
+		"same-origin, cross-site": false, "same-origin cross-site": false,
 	} {
 		for _, by := range gets {
 			if strings.HasPrefix(by.name, "sse") && allowed {
@@ -178,7 +197,8 @@ func TestAbsentOrigin(t *testing.T) {
 			} else {
 				a = s.get(t, by.path, header...)
 			}
-			if ok := a.status == http.StatusOK; ok != allowed || !ok && (a.status != http.StatusForbidden || a.code(t) != "origin") {
+			if ok := a.status == http.StatusOK; ok != allowed ||
+				!ok && (a.status != http.StatusForbidden || a.code(t) != "origin") {
 				t.Errorf("%s with Sec-Fetch-Site %q: %d %s, allowed should be %v", by.name, site, a.status, a.body, allowed)
 			}
 		}
@@ -224,7 +244,8 @@ func TestSocketWithoutOriginHasNoCookies(t *testing.T) {
 	}{
 		{"nothing", nil, 401, 401},
 		{"cookie without Origin", []string{"Cookie", "session=alice"}, 401, 200},
-		{"cookie without Origin, same-origin", []string{"Cookie", "session=alice", "Sec-Fetch-Site", "same-origin"}, 401, 200},
+		{"cookie without Origin, same-origin", []string{"Cookie", "session=alice", "Sec-Fetch-Site", "same-origin"},
+			401, 200},
 		{"cookie with the same Origin", []string{"Cookie", "session=alice", "Origin", s.url}, 101, 200},
 		{"cookie with a foreign Origin", []string{"Cookie", "session=alice", "Origin", "https://evil.example"}, 403, 403},
 		{"header without Origin", []string{"Authorization", "Bearer alice"}, 101, 200},
@@ -248,7 +269,8 @@ func TestSocketWithoutOriginHasNoCookies(t *testing.T) {
 func TestPreflight(t *testing.T) {
 	s := start(t, setup{broadcaster: func(b *gpoll.Broadcaster) { b.AllowedOrigins = []string{"https://partner.test"} }})
 	preflight := func(path, origin, method, headers string) answer {
-		r := s.request(t, t.Context(), path, "Host", tricked, "Access-Control-Request-Method", method, "Sec-Fetch-Site", "cross-site")
+		r := s.request(t, t.Context(), path, "Host", tricked, "Access-Control-Request-Method", method, "Sec-Fetch-Site",
+			"cross-site")
 		r.Method = http.MethodOptions
 		if origin != "" {
 			r.Header.Set("Origin", origin)
@@ -308,7 +330,8 @@ func checkAlways(t testing.TB, a answer) {
 		"X-Content-Type-Options": "nosniff",
 		"Referrer-Policy":        "no-referrer",
 	} {
-		if got := a.header.Values(name); len(got) != 1 || got[0] != want && !(name == "Cache-Control" && strings.Contains(got[0], want)) {
+		if got := a.header.Values(name); len(got) != 1 ||
+			got[0] != want && !(name == "Cache-Control" && strings.Contains(got[0], want)) {
 			t.Errorf("status %d: %s is %q, want %q", a.status, name, got, want)
 		}
 	}
@@ -333,8 +356,10 @@ func TestHeadersOfEveryAnswer(t *testing.T) {
 			header = []string{"Origin", origin}
 		}
 		for _, path := range []string{
-			"/poll", "/poll?client-id=0", "/poll" + query("client-id", id), "/poll" + query("client-id", id, "after", after), "/poll" + query("client-id", id, "format", "json"),
-			"/poll" + query("client-id", id, "topic", "quiet"), "/poll?client-id=x", "/poll?after=x", "/poll?topic=%00", "/poll?" + strings.Repeat("x", 3000), "/poll/ws", "/poll/events?client-id=x",
+			"/poll", "/poll?client-id=0", "/poll" + query("client-id", id),
+			"/poll" + query("client-id", id, "after", after), "/poll" + query("client-id", id, "format", "json"),
+			"/poll" + query("client-id", id, "topic", "quiet"), "/poll?client-id=x", "/poll?after=x", "/poll?topic=%00",
+			"/poll?" + strings.Repeat("x", 3000), "/poll/ws", "/poll/events?client-id=x",
 		} {
 			for _, method := range []string{"GET", "POST", "PUT", "HEAD", "OPTIONS"} {
 				r := s.request(t, t.Context(), path, header...)
@@ -365,7 +390,7 @@ func TestHeadersOfEveryAnswer(t *testing.T) {
 	}
 }
 
-// mayRead is the rule of T04 in a few lines, for origins as browsers spell them: what FuzzOrigin compares with.
+// mayRead is the rule of section 13 in a few lines, for origins as browsers spell them. FuzzOrigin compares with it.
 func mayRead(origins, sites []string, host, public string, allowed []string) bool {
 	if len(origins) == 0 {
 		return len(sites) == 0 || len(sites) == 1 && (sites[0] == "" || sites[0] == "same-origin" || sites[0] == "none")

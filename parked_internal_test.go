@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// HoldConnections takes stream.mu of every connection of Listener, as its reader, a handler, Close, or a goroutine that ends
-// does for a moment. letGo gives them back.
+// HoldConnections takes stream.mu of every connection of Listener. Its reader, a handler, Close, or a goroutine that
+// ends does so for a moment too. letGo gives the locks back.
 func (b *Broadcaster) HoldConnections() (letGo func()) {
 	b.conns.mu.RLock()
 	defer b.conns.mu.RUnlock()

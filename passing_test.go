@@ -291,8 +291,8 @@ func TestListenerCookies(t *testing.T) {
 	})
 }
 
-// Listener finds the connection of a request by what net/http tells its handler: the LocalAddr of the connection, which is
-// one pointer for each connection and always the same.
+// Listener finds the connection of a request by a value that net/http gives its handler: the LocalAddr of the
+// connection. Each connection has one such pointer, and it is always the same.
 func TestListenerLocalAddr(t *testing.T) {
 	for _, network := range []string{"tcp", "unix", "memory"} {
 		for _, wrapped := range []bool{false, true} {
@@ -371,8 +371,8 @@ func TestListenerLocalAddr(t *testing.T) {
 	}
 }
 
-// Middleware may answer while the handler of a poll still runs, as http.TimeoutHandler does. The race detector is half of
-// this test.
+// Middleware may answer while the handler of a poll still runs, as http.TimeoutHandler does. The race detector does
+// half of this test.
 func TestListenerTimeoutHandler(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		how := listening(nil)

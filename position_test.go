@@ -57,7 +57,8 @@ func TestSeqBeyondTheLimit(t *testing.T) {
 	}
 }
 
-// A message that its broker gave no possible Position is an error in the log of the operator, and nothing else: the numbers do not wrap.
+// If a broker gives a message an impossible Position, the operator's log has an error, and nothing else happens: the
+// numbers do not wrap.
 func TestBrokerBeyondTheLimit(t *testing.T) {
 	var log bytes.Buffer
 	broker := &scriptedBroker{before: gpoll.Position{Epoch: 1, Seq: maxSeq - 2}}

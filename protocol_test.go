@@ -24,8 +24,8 @@ import (
 	"github.com/corvuscrypto/gpoll"
 )
 
-// TestTranscripts replays testdata/protocol/*.txt, once over memory on fake time and once over loopback. The form of a transcript is
-// described in testdata/protocol/README.md.
+// TestTranscripts replays testdata/protocol/*.txt, once over memory on fake time and once over loopback.
+// testdata/protocol/README.md describes the form of a transcript.
 func TestTranscripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/protocol/*.txt")
 	if err != nil || len(files) < 13 {
@@ -294,7 +294,8 @@ func (tr *transcript) expectHead(want []string) {
 	for i := range got {
 		tr.compare(got[i], want[i])
 	}
-	resp, err := http.ReadResponse(bufio.NewReader(io.MultiReader(strings.NewReader(strings.Join(got, "\r\n")+"\r\n\r\n"), p.r)), nil)
+	head := strings.NewReader(strings.Join(got, "\r\n") + "\r\n\r\n")
+	resp, err := http.ReadResponse(bufio.NewReader(io.MultiReader(head, p.r)), nil)
 	if err != nil {
 		tr.t.Fatalf("%s: %v", tr.where, err)
 	}
@@ -330,7 +331,8 @@ func (tr *transcript) expectEnd() {
 
 var placeholder = regexp.MustCompile(`<([a-z]+)([0-9]*)(?:\+([0-9]+))?>`)
 
-// forms are the placeholders by their name, without the digits that tell two of a kind apart. Those of a fixed name are new each time.
+// forms are the placeholders by their name, without the digits that tell two of a kind apart. A placeholder of a fixed
+// name is new each time.
 var forms = map[string]string{
 	"id":    `(?:0|[1-9][0-9]{0,5})\$[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}`,
 	"pos":   `[0-9a-f]{16}-(?:0|[1-9][0-9]*)`,
@@ -355,7 +357,7 @@ func (tr *transcript) fill(line string) string {
 	})
 }
 
-// value returns what a placeholder stands for: `<pos+2>` is two further than `<pos>`.
+// value returns the value of a placeholder: `<pos+2>` is two further than `<pos>`.
 func (tr *transcript) value(p string) (string, bool) {
 	m := placeholder.FindStringSubmatch(p)
 	value, ok := tr.bound[m[1]+m[2]]
@@ -371,7 +373,7 @@ func (tr *transcript) value(p string) (string, bool) {
 	return pos.String(), true
 }
 
-// compare matches what came with a line of the transcript and remembers what its placeholders stand for.
+// compare compares what came with a line of the transcript and remembers the values of its placeholders.
 func (tr *transcript) compare(got, want string) {
 	tr.t.Helper()
 	pattern, names, end := "", []string(nil), 0
@@ -409,7 +411,8 @@ func (tr *transcript) compare(got, want string) {
 // opcodes are the kinds of frames by the words of a transcript.
 var opcodes = map[string]byte{"text": 1, "binary": 2, "close": 8, "ping": 9, "pong": 10}
 
-// clientFrame encodes `text hello` or `close 1000 reason` as one masked frame (RFC 6455, section 5.2). The mask is zero.
+// clientFrame encodes `text hello` or `close 1000 reason` as one masked frame (RFC 6455, section 5.2). The mask is
+// zero.
 func clientFrame(t testing.TB, line string) []byte {
 	word, payload, _ := strings.Cut(line, " ")
 	opcode, ok := opcodes[word]

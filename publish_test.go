@@ -16,7 +16,7 @@ import (
 	"github.com/corvuscrypto/gpoll"
 )
 
-// An audience is the clients of one Broadcaster, each with its channel, for what a message does to all of them.
+// An audience is the clients of one Broadcaster, each with its channel. It shows what a message does to all of them.
 type audience struct {
 	*gpoll.Broadcaster
 	members []*fellow
@@ -29,7 +29,8 @@ type fellow struct {
 	want                    []string // payloads
 }
 
-// gather registers five clients on three routines. With batches what is published in one instant goes out in one round.
+// gather registers five clients on three routines. With batches, messages that are published at one instant go out in
+// one round.
 func gather(t testing.TB, batches bool) *audience {
 	b := gpoll.NewBroadcaster()
 	alarm(t, b)
@@ -78,7 +79,7 @@ func (f *fellow) ask(t testing.TB, b *gpoll.Broadcaster) *httptest.ResponseRecor
 	return w
 }
 
-// publish publishes m and notes who is owed it.
+// publish publishes m and notes which clients are owed it.
 func (c *audience) publish(t testing.TB, m gpoll.Message) {
 	t.Helper()
 	_, err := c.Publish(t.Context(), m)
@@ -107,7 +108,7 @@ func (c *audience) publish(t testing.TB, m gpoll.Message) {
 	}
 }
 
-// check compares what everybody got, live and by the replay, with what they were owed.
+// check compares the messages that every client got, live and by the replay, with those that it was owed.
 func (c *audience) check(t testing.TB) {
 	t.Helper()
 	for _, f := range c.members {
@@ -151,8 +152,8 @@ func goodMessage(m gpoll.Message) bool {
 	return true
 }
 
-// Whatever Except lists, in whatever order and how often, nothing dies, and who is left out is left out live and in
-// the replay.
+// Except may list anything, in any order and several times. Nothing dies, and exactly the clients that it names do not
+// get the message, live and in the replay.
 func TestExcept(t *testing.T) {
 	for _, batches := range []bool{false, true} {
 		inBubble(t, fmt.Sprint("in batches ", batches), func(t *testing.T) {
@@ -259,8 +260,7 @@ func TestStrangeIDsFromABroker(t *testing.T) {
 }
 
 // FuzzPublish publishes random messages to an audience: strange holds what a request may have brought, script chooses
-// where it goes. Each message is refused or reaches exactly those whom it names, live and in the replay, and nothing
-// dies.
+// the recipients. Each message is refused or reaches exactly its recipients, live and in the replay, and nothing dies.
 func FuzzPublish(f *testing.F) {
 	f.Add([]byte{1, 0, 2, 0, 0}, "")
 	f.Add([]byte{1, 0, 2, 0, 0, 1, 0, 2, 1, 1, 3, 0, 3, 0, 2, 0, 0, 0}, "a")

@@ -3,8 +3,6 @@ package gpoll_test
 import (
 	"bytes"
 	"context"
-	"fmt"
-	"go/format"
 	"io"
 	"net"
 	"net/http"
@@ -14,107 +12,118 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"reflect"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/corvuscrypto/gpoll"
 	"github.com/corvuscrypto/gpoll/internal/freeport"
 )
 
-// The address in the README's program and lines.
-const readmeAddress = "127.0.0.1:8080"
+// The documents whose code these tests run.
+const (
+	readmeFile = "README.md"
+	guideFile  = "docs/guide.md"
+)
 
-// readme returns the README.
-func readme(t *testing.T) string {
+// documentAddress is the address in their programs and lines.
+const documentAddress = "127.0.0.1:8080"
+
+// document returns the text of a document.
+func document(t *testing.T, file string) string {
 	t.Helper()
-	text, err := os.ReadFile("README.md")
+	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return string(text)
 }
 
-// fenced returns the fenced blocks of that language in the README, in order.
-func fenced(t *testing.T, language string) []string {
+// fenced returns the fenced blocks of that language in a document, in order. It fails unless there are n of them.
+func fenced(t *testing.T, file, language string, n int) []string {
 	t.Helper()
 	var blocks []string
-	for _, m := range regexp.MustCompile("(?ms)^```([a-z]+)\n(.*?)^```$").FindAllStringSubmatch(readme(t), -1) {
+	for _, m := range regexp.MustCompile("(?ms)^```([a-z]+)\n(.*?)^```$").FindAllStringSubmatch(document(t, file), -1) {
 		if m[1] == language {
 			blocks = append(blocks, m[2])
 		}
 	}
+	if len(blocks) != n {
+		t.Fatalf("%s has %d blocks of %s; this test knows %d", file, len(blocks), language, n)
+	}
 	return blocks
 }
 
-// readmeProgram returns the program of the README, which is its first block of Go, and the other blocks.
-func readmeProgram(t *testing.T) (program string, fragments []string) {
+// curlLines returns the blocks of shell lines in a document that call curl. It fails unless there are n of them.
+func curlLines(t *testing.T, file string, blocks, n int) []string {
 	t.Helper()
-	blocks := fenced(t, "go")
-	if len(blocks) == 0 || !strings.HasPrefix(blocks[0], "package main\n") {
-		t.Fatal("the first block of Go in README.md is not a program")
-	}
-	return blocks[0], blocks[1:]
-}
-
-// The shell lines of the README work against its own program and against cmd/gpoll.
-func TestREADMELines(t *testing.T) {
 	if _, err := exec.LookPath("curl"); err != nil {
-		skip(t, "curl is not installed: the README's lines are not run")
+		skip(t, "curl is not installed: the lines of "+file+" are not run")
 	}
 	var lines []string
-	for _, block := range fenced(t, "sh") {
+	for _, block := range fenced(t, file, "sh", blocks) {
 		if strings.Contains(block, "curl ") {
 			lines = append(lines, block)
 		}
 	}
-	if len(lines) != 3 {
-		t.Fatalf("README.md has %d blocks of curl lines; this test knows 3: plain, JSON, SSE", len(lines))
+	if len(lines) != n {
+		t.Fatalf("%s has %d blocks of curl lines; this test knows %d", file, len(lines), n)
 	}
-	for _, how := range []struct {
-		name  string
-		start func(*testing.T) string
-	}{
-		{"program", startREADMEProgram},
-		{"cmd", startCommand},
-	} {
-		t.Run(how.name, func(t *testing.T) {
-			address := how.start(t)
-			at := func(block string) string { return strings.ReplaceAll(block, readmeAddress, address) }
-			if out := runLines(t, at(lines[0])); !strings.HasSuffix(out, "hello") {
-				t.Errorf("the plain lines print %q, not hello at the end", out)
-			}
-			if out := runLines(t, at(lines[1])); strings.Count(out, `"data":"first"`) != 2 {
-				t.Errorf("the JSON lines print %q; both polls should have the message", out)
-			}
-			stream := followLine(t, at(lines[2]))
-			stream.await(t, "event: client-id")
-			stream.await(t, "data: first") // by last=5
-			post(t, "http://"+address+"/send?topic=news", "second")
-			stream.await(t, "data: second")
-		})
-	}
+	return lines
 }
 
-// startREADMEProgram builds and runs the README's program on a free port and returns its address.
+// The shell lines of the README work against its own program, which serves its page.
+func TestREADMELines(t *testing.T) {
+	lines := curlLines(t, readmeFile, 4, 2)
+	address := startREADMEProgram(t)
+	at := func(block string) string { return strings.ReplaceAll(block, documentAddress, address) }
+	stream := followLine(t, at(lines[0]))
+	stream.await(t, "event: client-id")
+	runLines(t, at(lines[1]))
+	stream.await(t, "data: hello")
+}
+
+// The shell lines of the guide work against cmd/gpoll.
+func TestGuideLines(t *testing.T) {
+	lines := curlLines(t, guideFile, 3, 3)
+	address := startCommand(t)
+	at := func(block string) string { return strings.ReplaceAll(block, documentAddress, address) }
+	if out := runLines(t, at(lines[0])); !strings.HasSuffix(out, "hello") {
+		t.Errorf("the plain lines print %q, not hello at the end", out)
+	}
+	if out := runLines(t, at(lines[1])); strings.Count(out, `"data":"first"`) != 2 {
+		t.Errorf("the JSON lines print %q; both polls should have the message", out)
+	}
+	stream := followLine(t, at(lines[2]))
+	stream.await(t, "event: client-id")
+	stream.await(t, "data: first") // by last=5
+	post(t, "http://"+address+"/send?topic=news", "text/plain", "second")
+	stream.await(t, "data: second")
+}
+
+// startREADMEProgram builds the README's program, runs it beside its page on a free port, and returns the address.
 func startREADMEProgram(t *testing.T) string {
 	t.Helper()
-	program, _ := readmeProgram(t)
-	if n := strings.Count(program, `"`+readmeAddress+`"`); n != 1 {
-		t.Fatalf("the README's program names %s %d times", readmeAddress, n)
+	program, page := fenced(t, readmeFile, "go", 1)[0], fenced(t, readmeFile, "html", 1)[0]
+	if n := strings.Count(program, `"`+documentAddress+`"`); n != 1 {
+		t.Fatalf("the README's program names %s %d times", documentAddress, n)
 	}
 	dir, address := t.TempDir(), freeport.Address(t)
 	source, exe := filepath.Join(dir, "main.go"), filepath.Join(dir, "readme")
-	if err := os.WriteFile(source, []byte(strings.ReplaceAll(program, readmeAddress, address)), 0o600); err != nil {
-		t.Fatal(err)
+	for file, text := range map[string]string{
+		source:                          strings.ReplaceAll(program, documentAddress, address),
+		filepath.Join(dir, "page.html"): page,
+	} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	command(t, "go", "build", "-o", exe, source)
-	serve(t, address, exe)
+	cmd := exec.Command(exe)
+	cmd.Dir = dir
+	serve(t, address, cmd)
 	return address
 }
 
@@ -124,7 +133,7 @@ func startCommand(t *testing.T) string {
 	exe, address := filepath.Join(t.TempDir(), "gpoll"), freeport.Address(t)
 	t.Setenv("GOWORK", "") // without the workspace it would need a release of this package
 	command(t, "go", "build", "-C", "cmd", "-o", exe, "./gpoll")
-	serve(t, address, exe, "-addr", address)
+	serve(t, address, exec.Command(exe, "-addr", address))
 	return address
 }
 
@@ -137,13 +146,13 @@ func command(t *testing.T, name string, args ...string) {
 }
 
 // serve runs a server until the test ends. It returns when the server listens.
-func serve(t *testing.T, address, exe string, args ...string) {
+func serve(t *testing.T, address string, cmd *exec.Cmd) {
 	t.Helper()
-	p := run(t, exec.Command(exe, args...))
+	p := run(t, cmd)
 	await(t, "the server listens", func() bool {
 		select {
 		case <-p.exited:
-			t.Fatalf("%s ended:\n%s", exe, p.output())
+			t.Fatalf("%s ended:\n%s", cmd, p.output())
 		default:
 		}
 		c, err := net.Dial("tcp", address)
@@ -222,9 +231,9 @@ func (p *process) await(t *testing.T, line string) {
 	await(t, "the line "+line, func() bool { return slices.Contains(strings.Split(p.output(), "\n"), line) })
 }
 
-func post(t *testing.T, url, body string) {
+func post(t *testing.T, url, contentType, body string) {
 	t.Helper()
-	resp, err := http.Post(url, "text/plain", strings.NewReader(body))
+	resp, err := http.Post(url, contentType, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -235,56 +244,41 @@ func post(t *testing.T, url, body string) {
 	}
 }
 
-// The JavaScript lines of the README work in a browser, in a page of the origin of the README's program.
+// Two browser windows with the README's page talk to each other: a message that is typed into the form is in the page.
 func TestREADMEPage(t *testing.T) {
-	chromium := ""
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
-		if path, err := exec.LookPath(name); err == nil {
-			chromium = path
-			break
+	chromium := lookForChromium(t, "the README's page")
+	page := fenced(t, readmeFile, "html", 1)[0]
+	said := make(chan string, 100)
+	browse(t, chromium, startREADMEProgram(t), said, page+`<script>
+new MutationObserver(() => fetch("/said", {method: "POST", body: out.textContent})).observe(out, {childList: true})
+events.onopen = () => {
+	document.querySelector("input").value = "typed"
+	document.querySelector("form").requestSubmit()
+}
+</script>`)
+	timeout := time.NewTimer(3 * patience)
+	defer timeout.Stop()
+	for words := ""; words != "typed\n"; {
+		select {
+		case words = <-said:
+		case <-timeout.C:
+			t.Fatalf("the page shows %q", words)
 		}
 	}
-	if chromium == "" {
-		skip(t, "Chromium is not installed: the README's JavaScript is not run")
-	}
-	blocks := fenced(t, "js")
-	if len(blocks) != 2 {
-		t.Fatalf("README.md has %d blocks of JavaScript; this test knows 2: EventSource, WebSocket", len(blocks))
-	}
-	address := startREADMEProgram(t)
+}
 
-	// A proxy adds a page to the program's origin, and hears what the page says to its console.
+// The JavaScript lines of the guide work in a browser, in a page of the origin of cmd/gpoll.
+func TestGuidePage(t *testing.T) {
+	chromium := lookForChromium(t, "the guide's JavaScript")
+	blocks := fenced(t, guideFile, "js", 2) // EventSource, WebSocket
+	address := startCommand(t)
 	said := make(chan string, 100)
-	mux := http.NewServeMux()
-	mux.Handle("/", &httputil.ReverseProxy{FlushInterval: -1, Rewrite: func(r *httputil.ProxyRequest) {
-		r.SetURL(&url.URL{Scheme: "http", Host: address})
-		r.Out.Host = r.In.Host
-	}})
-	mux.HandleFunc("GET /page", func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprintf(w, `<!doctype html><link rel="icon" href="data:,"><script type="module">
+	browse(t, chromium, address, said, `<!doctype html><script type="module">
 console.log = (...words) => fetch("/said", {method: "POST", body: words.join(" ")})
-%s</script>`, strings.ReplaceAll(strings.Join(blocks, "\n"), readmeAddress, r.Host))
-	})
-	mux.HandleFunc("POST /said", func(_ http.ResponseWriter, r *http.Request) {
-		words, _ := io.ReadAll(r.Body)
-		said <- string(words)
-	})
-	proxy := httptest.NewServer(mux)
-	t.Cleanup(proxy.Close)
-	t.Cleanup(proxy.CloseClientConnections)
-	profile, err := os.MkdirTemp("", "gpoll-chromium-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(profile) }) // unlike TempDir it is no failure when Chromium still writes
-	browser := exec.Command(chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-		"--no-proxy-server", "--disable-background-networking", "--disable-component-update",
-		"--user-data-dir="+profile, proxy.URL+"/page")
-	browser.Env = append(os.Environ(), "TMPDIR="+profile)
-	run(t, browser)
+`+strings.Join(blocks, "\n")+`</script>`)
 
-	// The EventSource says position and data, the WebSocket the registration and then data. When they are there nobody
-	// knows, so the message is sent until both have said it.
+	// The EventSource says a position and the data. The WebSocket says the registration and then the data. The test
+	// cannot know when both are there, so it sends the message until both have said it.
 	wanted := map[string]*regexp.Regexp{
 		"EventSource":  regexp.MustCompile(`^[0-9a-f]{16}-[0-9]+ to the page$`),
 		"WebSocket":    regexp.MustCompile(`^to the page$`),
@@ -303,185 +297,53 @@ console.log = (...words) => fetch("/said", {method: "POST", body: words.join(" "
 				}
 			}
 		case <-again.C:
-			post(t, "http://"+address+"/send?topic=news", "to the page")
+			post(t, "http://"+address+"/send?topic=news", "text/plain", "to the page")
 		case <-timeout.C:
 			t.Fatalf("the page did not say what is expected of: %v", wanted)
 		}
 	}
 }
 
-// The fragments of Go in the README compile, and all of its Go is formatted.
-func TestREADMEFragments(t *testing.T) {
-	program, fragments := readmeProgram(t)
-	var source strings.Builder
-	source.WriteString(`package main
-
-import (
-	"context"
-	"errors"
-	"fmt"
-	"net"
-	"net/http"
-	"strings"
-	"time"
-
-	"github.com/corvuscrypto/gpoll"
-)
-
-var (
-	_ net.Conn
-	_ = errors.Join
-	_ = fmt.Println
-	_ = strings.HasPrefix
-	_ time.Duration
-)
-
-func main() {}
-`)
-	declared := regexp.MustCompile(`(?m)^((?:\w+, )*\w+) := `)
-	for _, fragment := range append([]string{program}, fragments...) {
-		formatted, err := format.Source([]byte(fragment))
-		if err != nil {
-			t.Errorf("%v:\n%s", err, fragment)
-		} else if string(formatted) != fragment {
-			t.Errorf("gofmt would change\n%s\nto\n%s", fragment, formatted)
+// lookForChromium returns the path of Chromium, or skips the test.
+func lookForChromium(t *testing.T, lacks string) string {
+	t.Helper()
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
 		}
 	}
-	for i, fragment := range fragments {
-		fmt.Fprintf(&source, `
-func fragment%d(ctx context.Context, b *gpoll.Broadcaster, srv *http.Server, data []byte, id, sender string,
-	signedIn func(*http.Request) (string, error)) error {
-%s`, i, fragment)
-		for _, m := range declared.FindAllStringSubmatch(fragment, -1) {
-			for name := range strings.SplitSeq(m[1], ", ") {
-				fmt.Fprintf(&source, "_ = %s\n", name)
-			}
-		}
-		source.WriteString("return nil\n}\n")
-	}
-	dir := t.TempDir()
-	file := filepath.Join(dir, "main.go")
-	if err := os.WriteFile(file, []byte(source.String()), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	command(t, "go", "build", "-o", filepath.Join(dir, "fragments"), file)
+	skip(t, "Chromium is not installed: "+lacks+" is not run")
+	return ""
 }
 
-// The README's table has every field of Broadcaster, with the default that the Broadcaster has.
-func TestREADMESettings(t *testing.T) {
-	_, table, found := strings.Cut(readme(t), "\n| field | default |")
-	if !found {
-		t.Fatal("README.md has no table of settings")
-	}
-	table, _, _ = strings.Cut(table, "\n\n")
-	said := map[string]string{}
-	for _, m := range regexp.MustCompile("(?m)^\\| `([A-Za-z.]+)` \\| ([^|]+) \\| [^|]+ \\|$").FindAllStringSubmatch(table, -1) {
-		if _, twice := said[m[1]]; twice {
-			t.Errorf("%s is there twice", m[1])
-		}
-		said[m[1]] = m[2]
-	}
-
-	check := func(name string, field func(*gpoll.Broadcaster) reflect.Value) {
-		cell, ok := said[name]
-		if !ok {
-			t.Errorf("README.md does not name %s", name)
-			return
-		}
-		delete(said, name)
-		b := new(gpoll.Broadcaster)
-		v := field(b)
-		if v.Kind() != reflect.Int && v.Kind() != reflect.Int64 || name == "History.Age" {
-			return // the default is in words
-		}
-		// A bad value is refused with a sentence that ends with the default.
-		v.SetInt(-5)
-		_, err := b.Publish(t.Context(), gpoll.Message{})
-		_, is, ok := strings.Cut(fmt.Sprint(err), ", or 0 for ")
-		if !ok || !strings.Contains(err.Error(), "Broadcaster."+name+" ") {
-			t.Errorf("%s = -5: %v", name, err)
-			return
-		}
-		if !sameQuantity(cell, is) {
-			t.Errorf("README.md says that the default of %s is %q; it is %s", name, cell, is)
-		}
-	}
-	for f := range reflect.TypeFor[gpoll.Broadcaster]().Fields() {
-		switch {
-		case !f.IsExported():
-		case f.Type == reflect.TypeFor[gpoll.Limits]():
-			for part := range f.Type.Fields() {
-				check(f.Name+"."+part.Name, func(b *gpoll.Broadcaster) reflect.Value {
-					return reflect.ValueOf(b).Elem().FieldByIndex(f.Index).FieldByIndex(part.Index)
-				})
-			}
-		default:
-			check(f.Name, func(b *gpoll.Broadcaster) reflect.Value { return reflect.ValueOf(b).Elem().FieldByIndex(f.Index) })
-		}
-	}
-	for name := range said {
-		t.Errorf("README.md names %s, which is no field", name)
-	}
-}
-
-// sameQuantity reports whether a cell such as "64 KiB", "25 s" or "1,000" is what Go prints as is.
-func sameQuantity(cell, is string) bool {
-	compact := strings.NewReplacer(",", "", " ", "").Replace(cell)
-	if want, err := time.ParseDuration(compact); err == nil && compact != "0" {
-		got, err := time.ParseDuration(is)
-		return err == nil && got == want
-	}
-	unit := 1
-	for suffix, bytes := range map[string]int{"KiB": 1 << 10, "MiB": 1 << 20} {
-		if number, ok := strings.CutSuffix(compact, suffix); ok {
-			compact, unit = number, bytes
-		}
-	}
-	n, err := strconv.Atoi(compact)
-	return err == nil && strconv.Itoa(n*unit) == is
-}
-
-// What the README points at is there: files, sections, targets of the Makefile and programs.
-func TestREADMEPointers(t *testing.T) {
-	text := readme(t)
-	sections := map[string]bool{}
-	for _, m := range regexp.MustCompile(`(?m)^#+ (.+)$`).FindAllStringSubmatch(text, -1) {
-		sections[strings.ReplaceAll(strings.ToLower(m[1]), " ", "-")] = true
-	}
-	for _, m := range regexp.MustCompile(`\]\(([^)]+)\)`).FindAllStringSubmatch(text, -1) {
-		switch target := m[1]; {
-		case strings.HasPrefix(target, "https://"):
-		case strings.HasPrefix(target, "#"):
-			if !sections[target[1:]] {
-				t.Errorf("there is no section %s", target)
-			}
-		default:
-			if _, err := os.Stat(target); err != nil {
-				t.Errorf("link: %v", err)
-			}
-		}
-	}
-	makefile, err := os.ReadFile("Makefile")
+// browse opens a page in Chromium, until the test ends. A proxy adds the page to the origin of the program at address,
+// and receives whatever the page posts to /said.
+func browse(t *testing.T, chromium, address string, said chan<- string, page string) {
+	t.Helper()
+	mux := http.NewServeMux()
+	mux.Handle("/", &httputil.ReverseProxy{FlushInterval: -1, Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(&url.URL{Scheme: "http", Host: address})
+		r.Out.Host = r.In.Host
+	}})
+	mux.HandleFunc("GET /page", func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, strings.ReplaceAll(page, documentAddress, r.Host))
+	})
+	mux.HandleFunc("GET /favicon.ico", http.NotFound)
+	mux.HandleFunc("POST /said", func(_ http.ResponseWriter, r *http.Request) {
+		words, _ := io.ReadAll(r.Body)
+		said <- string(words)
+	})
+	proxy := httptest.NewServer(mux)
+	t.Cleanup(proxy.Close)
+	t.Cleanup(proxy.CloseClientConnections)
+	profile, err := os.MkdirTemp("", "gpoll-chromium-")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, m := range regexp.MustCompile("(?m)(?:^|`)make ([a-z]+)").FindAllStringSubmatch(text, -1) {
-		if !regexp.MustCompile(`(?m)^` + m[1] + `:`).Match(makefile) {
-			t.Errorf("the Makefile has no target %s", m[1])
-		}
-	}
-	for _, m := range regexp.MustCompile(`go run \./([a-z/]+)`).FindAllStringSubmatch(text, -1) {
-		_, inRoot := os.Stat(m[1])
-		_, inPeers := os.Stat(filepath.Join("peers", m[1]))
-		if inRoot != nil && inPeers != nil {
-			t.Errorf("go run ./%s: %v", m[1], inRoot)
-		}
-	}
-	protocol, err := os.ReadFile("docs/protocol.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if strings.Contains(text, "section 16") && !bytes.Contains(protocol, []byte("\n## 16. What a client should do\n")) {
-		t.Error("docs/protocol.md has no section 16, What a client should do")
-	}
+	t.Cleanup(func() { _ = os.RemoveAll(profile) }) // unlike TempDir it is no failure when Chromium still writes
+	browser := exec.Command(chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+		"--no-first-run", "--no-proxy-server", "--disable-background-networking", "--disable-component-update",
+		"--user-data-dir="+profile, proxy.URL+"/page")
+	browser.Env = append(os.Environ(), "TMPDIR="+profile)
+	run(t, browser)
 }

@@ -39,7 +39,8 @@ func userOf(r *http.Request) (gpoll.Grant, error) {
 	return gpoll.Grant{User: r.Header.Get("Authorization")}, nil
 }
 
-// A message to a user whose clients come and go at the same moment reaches those that are there, and ends nothing else.
+// If the clients of a user come and go while a message is published to the user, the message reaches the clients that
+// are there, and ends nothing else.
 func TestMessageToAUserWhoComesAndGoes(t *testing.T) {
 	for _, by := range []struct {
 		name string

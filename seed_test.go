@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// The two programs of the seed's documents (README and package doc, 2015) build unmodified and do what is said of them.
+// The two programs in the documents of the 2015 package (README and package doc) build unmodified and do as these say.
 func TestSeedPrograms(t *testing.T) {
 	const address = "127.0.0.1:8080" // the programs say :8080
 	for _, name := range []string{"seed-readme", "seed-godoc"} {
@@ -23,7 +23,7 @@ func TestSeedPrograms(t *testing.T) {
 			}
 			if c, err := net.Dial("tcp", address); err == nil {
 				c.Close()
-				skip(t, "something else listens on "+address+", where the seed's program must")
+				skip(t, "something else listens on "+address+", where the 2015 program must")
 			}
 			ctx, cancel := context.WithCancel(t.Context())
 			var output bytes.Buffer

@@ -50,7 +50,8 @@ type setup struct {
 	coded       bool // connections are codedConns at both ends
 }
 
-// A codedConn is a connection of somebody's own: what it carries is not what is read from it and written to it, though the socket shows through.
+// A codedConn encodes what it carries: the bytes on the wire are not those that are read from it and written to it,
+// although it shows its socket.
 type codedConn struct{ *net.TCPConn }
 
 func (c codedConn) Read(p []byte) (int, error) {
@@ -209,7 +210,8 @@ func (a answer) code(t testing.TB) string {
 		t.Fatalf("status %d: the body %q of an error is not JSON: %v", a.status, a.body, err)
 	}
 	if e.Error == "" || e.Message == "" || a.header.Get("Gpoll-Error") != e.Error || a.header.Get("Content-Type") != kind {
-		t.Errorf("status %d: error body %s with Gpoll-Error %q and Content-Type %q", a.status, a.body, a.header.Get("Gpoll-Error"), a.header.Get("Content-Type"))
+		t.Errorf("status %d: error body %s with Gpoll-Error %q and Content-Type %q", a.status, a.body,
+			a.header.Get("Gpoll-Error"), a.header.Get("Content-Type"))
 	}
 	if a.status == 429 || a.status == 503 {
 		if e.Retry <= 0 || a.header.Get("Retry-After") == "" {
@@ -321,7 +323,8 @@ func (s *server) get(t testing.TB, path string, header ...string) answer {
 	return s.do(t, s.request(t, ctx, path, header...))
 }
 
-// later is get in a goroutine of its own, which ends with the answer. The channel gives the answer, or the zero answer after an error.
+// later is get in a goroutine of its own, which ends with the answer. The channel gives the answer, or the zero answer
+// after an error.
 func (s *server) later(t testing.TB, path string, header ...string) <-chan answer {
 	t.Helper()
 	done := make(chan answer, 1)
@@ -409,7 +412,8 @@ func (s *server) witness(t testing.TB) (send func(data string)) {
 	}
 }
 
-// await returns when ok is true, or fails the test. It is for what another goroutine will do soon, on real time.
+// await returns when ok is true, or fails the test. It waits, on real time, for something that another goroutine will
+// do soon.
 func await(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	ticker := time.NewTicker(time.Millisecond)

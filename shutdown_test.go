@@ -15,7 +15,8 @@ import (
 	"github.com/corvuscrypto/gpoll"
 )
 
-// Clients that go on sending are told of a shutdown like any other: what was written to them has been received before their connection closes.
+// A client that keeps sending is told of a shutdown like any other. It has received everything that was written to it
+// before its connection closes.
 func TestShutdownAmongCommands(t *testing.T) {
 	s := start(t, setup{server: smallSendBuffers})
 	const clients = 60
@@ -29,7 +30,8 @@ func TestShutdownAmongCommands(t *testing.T) {
 		}
 		all.Go(func() {
 			in := bufio.NewReaderSize(conn, 512)
-			io.WriteString(conn, rawGet("/poll/ws", append([]string{"Sec-WebSocket-Protocol", "gpoll.v1"}, wsHandshake...))+"\r\n")
+			io.WriteString(conn, rawGet("/poll/ws",
+				append([]string{"Sec-WebSocket-Protocol", "gpoll.v1"}, wsHandshake...))+"\r\n")
 			for line := ""; line != "\r\n"; {
 				var err error
 				if line, err = in.ReadString('\n'); err != nil {
@@ -73,10 +75,11 @@ func TestShutdownAmongCommands(t *testing.T) {
 	}
 }
 
-// A server that goes down does not wait for a peer that has stopped reading while what was written to it fits the server's
-// socket: nobody will receive it.
+// A server that shuts down does not wait for a peer that has stopped reading, while the bytes for that peer fit the
+// server's socket: nobody will receive them.
 func TestShutdownAndDeafPeers(t *testing.T) {
-	s := start(t, setup{server: largeSendBuffers, broadcaster: func(b *gpoll.Broadcaster) { b.WriteTimeout = 5 * patience }})
+	s := start(t, setup{server: largeSendBuffers,
+		broadcaster: func(b *gpoll.Broadcaster) { b.WriteTimeout = 5 * patience }})
 	send := s.witness(t)
 	for _, kind := range streamKinds {
 		id, after := s.register(t)

@@ -11,7 +11,8 @@ import (
 	"github.com/corvuscrypto/gpoll/internal/frame"
 )
 
-// A descriptor that somebody closed behind gpoll's back is another connection's at once: nothing of the old one's is written to it.
+// If somebody closes a descriptor behind gpoll's back, it belongs to another connection at once. Nothing of the old
+// connection is written to it.
 func TestClosedBehindTheBack(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -61,7 +62,8 @@ func TestClosedBehindTheBack(t *testing.T) {
 	}
 }
 
-// Wherever a socket stops taking a piece, what was begun is what ends there or after.
+// For every number of bytes that a socket has taken of a piece, begunFrames tells how many frames were begun, and where
+// the last of them ends.
 func TestBegunFrames(t *testing.T) {
 	sizes := []int{0, 1, 125, 126, 127, 1 << 10, 1<<16 - 1, 1 << 16, 0}
 	for f := range formCount {
@@ -103,7 +105,7 @@ func (c *spiedConn) SetReadDeadline(t time.Time) error {
 	return c.Conn.SetReadDeadline(t)
 }
 
-// A pong that comes in pieces on a socket that is watched is a pong, and the deadline that its first byte begins ends with it.
+// A pong that comes in pieces on a watched socket is a pong. The deadline that its first byte begins ends with it.
 func TestPongInPieces(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -43,7 +43,8 @@ func TestMaxTopicsPipelined(t *testing.T) {
 	}
 }
 
-// What a Grant allows counts as long as the Grant does: a subscription that was asked for under an old one is asked for again under the new.
+// A Grant's permission lasts as long as the Grant: if a subscription was allowed under an old Grant, the new Grant is
+// asked about it again.
 func TestSubscribeUnderOldGrant(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var generation atomic.Int64
@@ -107,10 +108,12 @@ func TestSubscribeInOrder(t *testing.T) {
 		c := s.socket(t, "/poll/ws", "gpoll.v1")
 		say(t, c, `{"hello":{}}`)
 		frame(t, c)
-		for _, command := range []string{`{"subscribe":["a"]}`, `{"unsubscribe":["a"]}`, `{"subscribe":["no"]}`, `{"subscribe":["b"]}`} {
+		for _, command := range []string{`{"subscribe":["a"]}`, `{"unsubscribe":["a"]}`, `{"subscribe":["no"]}`,
+			`{"subscribe":["b"]}`} {
 			say(t, c, command)
 		}
-		for _, want := range []string{`{"subscribed":{"topics":["a"]`, `{"unsubscribed":{"topics":["a"]`, `{"error":{"code":"topic-forbidden"`, `{"subscribed":{"topics":["b"]`} {
+		for _, want := range []string{`{"subscribed":{"topics":["a"]`, `{"unsubscribed":{"topics":["a"]`,
+			`{"error":{"code":"topic-forbidden"`, `{"subscribed":{"topics":["b"]`} {
 			if f := frame(t, c); !strings.HasPrefix(f, want) {
 				t.Errorf("got %s, want %s", f, want)
 			}

@@ -205,7 +205,8 @@ func TestPongTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := start(t, setup{memory: true})
 		conn := s.raw(t)
-		io.WriteString(conn, "GET /poll/ws HTTP/1.1\r\nHost: gpoll.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+		io.WriteString(conn, "GET /poll/ws HTTP/1.1\r\nHost: gpoll.test\r\nConnection: Upgrade\r\n"+
+			"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
 		synctest.Wait()
 		if n := s.Stats().Attached["websocket"]; n != 1 {
 			t.Fatalf("%d attached", n)
@@ -250,7 +251,8 @@ func TestSyncDelay(t *testing.T) {
 // A publisher that waits for room ends the gathering: SyncDelayMs does not bound the rate.
 func TestSyncDelayGivesWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := start(t, setup{memory: true, broadcaster: func(b *gpoll.Broadcaster) { b.SyncDelayMs, b.RoutineBufferSize = 1000, 10 }})
+		s := start(t, setup{memory: true,
+			broadcaster: func(b *gpoll.Broadcaster) { b.SyncDelayMs, b.RoutineBufferSize = 1000, 10 }})
 		pipe, err := s.GetChannel(s.AddClient())
 		if err != nil {
 			t.Fatal(err)
@@ -285,7 +287,8 @@ func TestHelloTimeout(t *testing.T) {
 	})
 }
 
-// When a Grant expires, Authorize is asked again with the same request: an error ends the attach, a new Grant carries it on.
+// When a Grant expires, Authorize is asked again with the same request. An error ends the attach, and a new Grant
+// carries it on.
 func TestGrantExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var asked atomic.Int64
@@ -450,7 +453,8 @@ func TestIDOfAnotherUser(t *testing.T) {
 	}
 }
 
-// Shutdown tells every waiting client, with a retry hint spread over ShutdownSpread, refuses all that comes after, and waits.
+// Shutdown tells every waiting client to come back, with retry hints spread over ShutdownSpread. Then it refuses
+// everything, and waits.
 func TestShutdown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := start(t, setup{memory: true})
@@ -492,7 +496,8 @@ func TestShutdown(t *testing.T) {
 			}()
 		}
 		synctest.Wait()
-		if st := s.Stats(); st.Attached["long-poll"] != each || st.Attached["sse"] != each || st.Attached["websocket"] != each {
+		if st := s.Stats(); st.Attached["long-poll"] != each || st.Attached["sse"] != each ||
+			st.Attached["websocket"] != each {
 			t.Fatalf("attached: %v", st.Attached)
 		}
 		begun := time.Now()
@@ -510,7 +515,8 @@ func TestShutdown(t *testing.T) {
 			t.Errorf("only %d different hints among %d", len(different), 3*each)
 		}
 
-		if st := s.Stats(); st.Clients != 0 || st.Routines != 0 || st.Attached["long-poll"]+st.Attached["sse"]+st.Attached["websocket"]+st.Attached["channel"] != 0 {
+		if st := s.Stats(); st.Clients != 0 || st.Routines != 0 ||
+			st.Attached["long-poll"]+st.Attached["sse"]+st.Attached["websocket"]+st.Attached["channel"] != 0 {
 			t.Errorf("after Shutdown: %+v", st)
 		}
 		if _, err := s.Publish(t.Context(), gpoll.Message{Data: []byte("x")}); !errors.Is(err, gpoll.ErrClosed) {
@@ -533,7 +539,8 @@ func TestShutdown(t *testing.T) {
 // An epoch's window also ends by age.
 func TestHistoryAge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := start(t, setup{memory: true, broadcaster: func(b *gpoll.Broadcaster) { b.History = gpoll.Limits{Age: time.Minute} }})
+		s := start(t, setup{memory: true,
+			broadcaster: func(b *gpoll.Broadcaster) { b.History = gpoll.Limits{Age: time.Minute} }})
 		id, after := s.register(t)
 		first := s.mustPublish(t, "", "old")
 		if a := s.get(t, "/poll"+query("client-id", id, "after", after)); a.body != "old" {
@@ -551,7 +558,7 @@ func TestHistoryAge(t *testing.T) {
 	})
 }
 
-// When Authorize fails by time-out for an attach that is there, the attach is kept and Authorize is asked again for 30 s.
+// If Authorize fails by time-out for an open attach, the attach stays open and Authorize is asked again for 30 s.
 func TestGrantExpiresDuringOutage(t *testing.T) {
 	for _, c := range []struct {
 		name   string
@@ -600,7 +607,8 @@ func TestPollEndsWithGrant(t *testing.T) {
 		}})
 		id, after := s.register(t)
 		begun := time.Now()
-		if a := s.get(t, "/poll"+query("client-id", id, "after", after)); a.status != http.StatusNoContent && a.status != http.StatusUnauthorized {
+		if a := s.get(t, "/poll"+query("client-id", id, "after", after)); a.status != http.StatusNoContent &&
+			a.status != http.StatusUnauthorized {
 			t.Errorf("%d %s", a.status, a.body)
 		}
 		within(t, "answered", time.Since(begun), 4*time.Second, 6*time.Second)

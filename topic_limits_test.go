@@ -15,8 +15,8 @@ import (
 	"github.com/corvuscrypto/gpoll"
 )
 
-// While the application says what a topic's limits are, nobody waits for it but who publishes to that topic for the first time: no other
-// publisher, no reader, and no other server of the broker.
+// While TopicLimits runs for a topic, only the first publisher to that topic waits for it. No other publisher, no
+// reader and no other server of the broker waits.
 func TestTopicLimitsHoldUpNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		broker := gpoll.NewMemoryBroker()
@@ -67,7 +67,7 @@ func TestTopicLimitsHoldUpNobody(t *testing.T) {
 		}
 		here.Send("end")
 		synctest.Wait()
-		// From here on each has the topic's own window, also for what had come before.
+		// From here on each topic has its own window, which also holds its earlier messages.
 		want = []string{"m1", "m2", "gap 3..6 evicted", "far4", "m3", "s1", "end"}
 		for name, s := range map[string]*server{"here": here, "there": there} {
 			id, _ := s.register(t)
@@ -98,7 +98,8 @@ func (s *server) readBatchesUntil(t testing.TB, last, id, after string, topics .
 	return seen
 }
 
-// Limits that cannot be are an error in the operator's log, once for a topic, and its messages are in the window that all share.
+// If TopicLimits returns impossible limits for a topic, the operator's log has one error, and the topic's messages are
+// in the window that all topics share.
 func TestTopicLimitsAreChecked(t *testing.T) {
 	var log bytes.Buffer
 	s := start(t, setup{broadcaster: func(b *gpoll.Broadcaster) {

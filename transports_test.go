@@ -27,7 +27,8 @@ func wrapped(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { next.ServeHTTP(wrapper{wrapper{w}}, r) })
 }
 
-// Every transport works on every kind of server, also when it waits for longer than the server's ReadTimeout and WriteTimeout.
+// Every transport works on every kind of server, even if it waits for longer than the server's ReadTimeout and
+// WriteTimeout.
 func TestServers(t *testing.T) {
 	const timeout = 2 * time.Second // a busy machine needs some of it for the handshakes
 	short := func(hs *http.Server) { hs.ReadTimeout, hs.WriteTimeout, hs.IdleTimeout = timeout, timeout, time.Minute }
@@ -117,7 +118,8 @@ func (s *server) socketHTTP1(t testing.TB, protocol string) *websocket.Conn {
 	t.Helper()
 	client := s.client
 	if tr, ok := client.Transport.(*http.Transport); ok && tr.TLSClientConfig != nil {
-		tr = &http.Transport{TLSClientConfig: tr.TLSClientConfig.Clone(), TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{}}
+		tr = &http.Transport{TLSClientConfig: tr.TLSClientConfig.Clone(),
+			TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{}}
 		tr.TLSClientConfig.NextProtos = nil
 		client = &http.Client{Transport: tr}
 	}
@@ -137,8 +139,8 @@ func (s *server) socketHTTP1(t testing.TB, protocol string) *websocket.Conn {
 	return c
 }
 
-// The request context does not tell of a client that left when another request is pipelined behind the poll (golang/go#23262) or
-// when the request's body is unread (golang/go#20617). Such a waiter ends with the poll's time.
+// The request context does not tell of a client that has gone if another request is pipelined behind the poll
+// (golang/go#23262) or the request's body is unread (golang/go#20617). Such a poll ends with its time.
 func TestHiddenDisconnect(t *testing.T) {
 	const longest = 25*time.Second*11/10 + time.Second
 	for name, c := range map[string]struct {
@@ -159,18 +161,21 @@ func TestHiddenDisconnect(t *testing.T) {
 		},
 		"body of a POST that never comes": {
 			request: func(id string) string {
-				return "POST /poll HTTP/1.1\r\nHost: gpoll.test\r\nContent-Type: application/json\r\nGpoll-Client-Id: " + id + "\r\nContent-Length: 100\r\n\r\n{"
+				return "POST /poll HTTP/1.1\r\nHost: gpoll.test\r\nContent-Type: application/json\r\n" +
+					"Gpoll-Client-Id: " + id + "\r\nContent-Length: 100\r\n\r\n{"
 			},
 		},
 		"POST with a pipelined request": {
 			request: func(id string) string {
-				poll := "POST /poll HTTP/1.1\r\nHost: gpoll.test\r\nContent-Type: application/json\r\nGpoll-Client-Id: " + id + "\r\nContent-Length: 2\r\n\r\n{}"
+				poll := "POST /poll HTTP/1.1\r\nHost: gpoll.test\r\nContent-Type: application/json\r\n" +
+					"Gpoll-Client-Id: " + id + "\r\nContent-Length: 2\r\n\r\n{}"
 				return poll + poll
 			},
 		},
 		"pipelined behind SSE": {
 			request: func(id string) string {
-				return "GET /poll/events" + query("client-id", id) + " HTTP/1.1\r\nHost: gpoll.test\r\n\r\nGET /poll HTTP/1.1\r\nHost: gpoll.test\r\n\r\n"
+				return "GET /poll/events" + query("client-id", id) +
+					" HTTP/1.1\r\nHost: gpoll.test\r\n\r\nGET /poll HTTP/1.1\r\nHost: gpoll.test\r\n\r\n"
 			},
 		},
 	} {
@@ -203,8 +208,8 @@ func TestHiddenDisconnect(t *testing.T) {
 	}
 }
 
-// One client goes from transport to transport, in every order and in both forms, while messages are published all the time. It
-// sees each message once and in order.
+// One client goes from transport to transport, in every order and in both forms, while messages are published all the
+// time. It sees each message once and in order.
 func TestCursorAcrossTransports(t *testing.T) {
 	// A hop takes at least n messages after a position over one attach and returns the position it got to.
 	type hop func(t *testing.T, s *server, id, after string, n int) (got []string, position string)
@@ -237,7 +242,8 @@ func TestCursorAcrossTransports(t *testing.T) {
 			return got, after
 		},
 		"sse": func(t *testing.T, s *server, id, after string, n int) (got []string, position string) {
-			e := s.events(t, "/poll/events"+query("client-id", id, "after", "0000000000000000-7", "topic", "a"), "Last-Event-ID", after)
+			e := s.events(t, "/poll/events"+query("client-id", id, "after", "0000000000000000-7", "topic", "a"),
+				"Last-Event-ID", after)
 			defer e.close()
 			e.next(t)
 			for len(got) < n {
@@ -280,7 +286,8 @@ func TestCursorAcrossTransports(t *testing.T) {
 			return got, after
 		},
 	}
-	// A plain WebSocket brings a cursor but tells none: what came on it is counted, and the message's own text gives the place.
+	// A plain WebSocket brings a cursor but tells none. The test counts the messages on it, and takes the place from
+	// the text of the last one.
 	plainSocket := func(t *testing.T, s *server, id, after string, n int) (got []string) {
 		c := s.socket(t, "/poll/ws"+query("client-id", id, "after", after, "topic", "a"), "")
 		defer c.CloseNow()
@@ -302,9 +309,12 @@ func TestCursorAcrossTransports(t *testing.T) {
 			}
 		}
 	}
-	orders = append(orders, []string{"json poll", "json sse", "gpoll.v1", "post poll", "json sse", "json poll", "gpoll.v1", "sse", "post poll"})
+	orders = append(orders, []string{"json poll", "json sse", "gpoll.v1", "post poll", "json sse", "json poll",
+		"gpoll.v1", "sse", "post poll"})
 
-	s := start(t, setup{broadcaster: func(b *gpoll.Broadcaster) { b.History = gpoll.Limits{Count: 1 << 20, Bytes: 64 << 20} }})
+	s := start(t, setup{broadcaster: func(b *gpoll.Broadcaster) {
+		b.History = gpoll.Limits{Count: 1 << 20, Bytes: 64 << 20}
+	}})
 	for _, order := range orders {
 		t.Run(strings.Join(order, ", "), func(t *testing.T) {
 			id, after := s.register(t)
@@ -349,7 +359,7 @@ func TestCursorAcrossTransports(t *testing.T) {
 	}
 }
 
-// Who comes back after the id has expired registers with the cursor, on any transport, and misses nothing.
+// A client whose id has expired registers with its cursor, on any transport, and misses nothing.
 func TestRegisterWithCursor(t *testing.T) {
 	s := start(t, setup{})
 	_, after := s.register(t)
@@ -412,7 +422,8 @@ func TestRegisterWithCursor(t *testing.T) {
 	c.CloseNow()
 }
 
-// Three pollers race on each client id, with one shared cursor: what each client saw in the end is everything, in order (contract T26).
+// Three pollers race on each client id, with one shared cursor. In the end they have seen every message of the client,
+// in order.
 func TestRacingPolls(t *testing.T) {
 	const sessions, pollers, messages = 30, 3, 40
 	s := start(t, setup{})

@@ -361,7 +361,7 @@ func TestUnderWayHijacked(t *testing.T) {
 	})
 }
 
-// A deafConn refuses what is written to it without waiting, and is open otherwise: a system short of memory does that.
+// A deafConn refuses every write without waiting, and is open otherwise, as when a system is short of memory.
 type deafConn struct{ *gpolltest.Conn }
 
 func (deafConn) TryWrite([]byte) (int, error) { return 0, syscall.ENOBUFS }

@@ -25,7 +25,8 @@ func seqOf(t testing.TB, position string) uint64 {
 	return p.Seq
 }
 
-// readPlain polls in the plain form from a cursor on until it has seen the message "end", and returns the bodies and gaps in order.
+// readPlain polls in the plain form from a cursor on until it has seen the message "end". It returns the bodies and
+// gaps in order.
 func (s *server) readPlain(t testing.TB, id, after string, topics ...string) (seen []string) {
 	t.Helper()
 	for len(seen) == 0 || seen[len(seen)-1] != "end" {
@@ -104,8 +105,8 @@ func seenElement(t testing.TB, e element) string {
 	return shortGap(t, e.Gap.From+".."+e.Gap.To+";"+e.Gap.Reason)
 }
 
-// A plain answer ends with its message. A gap behind it belongs to the next answer, and does not put another message in the place of
-// the first.
+// A plain answer ends with its message. A gap behind the message belongs to the next answer, and puts no other message
+// in the place of the first.
 func TestPlainPollWithTopicWindow(t *testing.T) {
 	s := start(t, setup{broadcaster: func(b *gpoll.Broadcaster) {
 		b.TopicLimits = func(string) gpoll.Limits { return gpoll.Limits{Count: 1} }
@@ -126,8 +127,8 @@ func TestPlainPollWithTopicWindow(t *testing.T) {
 	}
 }
 
-// However a client reads, it sees the same messages and the same gaps, whatever has left the windows of the topics, whatever the
-// broker has lost, and wherever its cursor stands.
+// However a client reads, it sees the same messages and the same gaps. It does not matter what has left the windows of
+// the topics, what the broker has lost, or where the client's cursor stands.
 func TestEveryTransportReadsTheSame(t *testing.T) {
 	seeds := 60
 	if testing.Short() {
@@ -283,8 +284,8 @@ func (s *server) readMessages(t testing.TB, id, after string, topics ...string) 
 	return seen
 }
 
-// What the broker had dropped before a Broadcaster began to follow it is missing there, and a gap says so: exactly up to where the
-// log begins.
+// Messages that the broker dropped before a Broadcaster began to follow it are missing there. A gap says so, and it
+// ends exactly where the log begins.
 func TestEdgeOfTheBrokersWindow(t *testing.T) {
 	for _, c := range []struct {
 		name      string

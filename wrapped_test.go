@@ -22,8 +22,8 @@ func (w boasting) WriteHeader(status int)      { w.inner.WriteHeader(status) }
 func (w boasting) Flush()                      { w.inner.(http.Flusher).Flush() }
 func (w boasting) Unwrap() http.ResponseWriter { return w.inner }
 
-// Where nothing can be sent before the handler returns, SSE and WebSocket are refused before a client is registered, the
-// log says why, and polls work.
+// Where nothing can be sent before the handler returns, SSE and WebSocket are refused before a client is registered.
+// The log says why, and polls work.
 func TestMuteResponseWriter(t *testing.T) {
 	for name, wrap := range map[string]func(http.ResponseWriter) http.ResponseWriter{
 		"mute":     func(w http.ResponseWriter) http.ResponseWriter { return mute{w} },

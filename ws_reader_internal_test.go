@@ -194,7 +194,8 @@ func FuzzInbound(f *testing.F) {
 	const text, binary, ping, pong, bye = 0x81, 0x82, 0x89, 0x8a, 0x88
 	subscribe := sentFrame(text, `{"subscribe":["a"]}`)
 	all := join(sentFrame(ping, "1"), subscribe, sentFrame(pong, ""), sentFrame(binary, `{"unsubscribe":["a"]}`),
-		sentFrame(ping, ""), sentFrame(0x01, `{"sub`), sentFrame(ping, "within"), sentFrame(0x00, `scribe":`), sentFrame(0x80, `["b"]}`),
+		sentFrame(ping, ""), sentFrame(0x01, `{"sub`), sentFrame(ping, "within"), sentFrame(0x00, `scribe":`),
+		sentFrame(0x80, `["b"]}`),
 		sentFrame(text, "nonsense"), sentFrame(text, ""), sentFrame(text, `{"leave":true}`),
 		sentFrame(ping, "behind"), sentFrame(bye, "\x03\xe8"))
 	spaced := func(size int) []byte {
@@ -271,9 +272,9 @@ func compareReaders(t *testing.T, f form, sent, cuts []byte) {
 	})
 }
 
-// What ws_coder.go needs of coder/websocket's inside: what it has read beyond the message is in the bufio.Reader that
-// it was given, its control frames come whole to the bufio.Writer, it sets no deadline and closes nothing, and when
-// it has gone nothing of it is felt.
+// ws_coder.go relies on the inside of coder/websocket in these ways: bytes that it has read beyond the message are in
+// the bufio.Reader that it was given, its control frames come whole to the bufio.Writer, it sets no deadline and closes
+// nothing, and afterwards no trace of it is left.
 func TestCoderReadsOneMessage(t *testing.T) {
 	message := join(sentFrame(0x89, "before"), sentFrame(0x01, "one "), sentFrame(0x89, "within"), sentFrame(0x8a, ""),
 		sentFrame(0x80, "message"))
@@ -310,7 +311,7 @@ func TestCoderReadsOneMessage(t *testing.T) {
 	}
 }
 
-// The handshake takes nothing of what a client sends right behind its request, and leaves nothing.
+// The handshake takes none of the bytes that a client sends right behind its request, and leaves nothing.
 func TestCoderShakesHands(t *testing.T) {
 	behind := join(sentFrame(0x81, "eager"), sentFrame(0x01, "begun")[:5])
 	conn := &script{sent: sentFrame(0x89, "later")}
@@ -320,7 +321,8 @@ func TestCoderShakesHands(t *testing.T) {
 		t.Fatal(err)
 	}
 	head := string(conn.written)
-	accepted := strings.HasPrefix(head, "HTTP/1.1 101 Switching Protocols\r\n") && strings.Contains(head, "Sec-Websocket-Accept: ")
+	accepted := strings.HasPrefix(head, "HTTP/1.1 101 Switching Protocols\r\n") &&
+		strings.Contains(head, "Sec-Websocket-Accept: ")
 	if !accepted || strings.Index(head, "\r\n\r\n") != len(head)-4 || conn.closed.Load() {
 		t.Errorf("answered %d %v, wrote %q, closed: %v", w.Code, w.Header(), conn.written, conn.closed.Load())
 	}

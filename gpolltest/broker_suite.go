@@ -13,12 +13,11 @@ import (
 	"github.com/corvuscrypto/gpoll"
 )
 
-// TestBroker holds a broker against the promises of gpoll.Broker, each in a subtest of its own, whose failure says
-// the promise. open returns a new broker with nothing in it, and has t.Cleanup close it and what it stands on.
-// TestBroker takes some seconds; no wait in it is longer than ten.
+// TestBroker checks a broker against the promises of gpoll.Broker. Each promise has a subtest of its own, whose failure
+// names the promise. open returns a new, empty broker, and has t.Cleanup close the broker and everything under it.
+// TestBroker takes some seconds; it never waits for longer than ten.
 //
-// It cannot see what takes a fault of the store: outages, losses and what survives a restart are for the broker's own
-// tests.
+// TestBroker cannot cause faults of the store. Outages, losses and restarts are for the broker's own tests.
 func TestBroker(t *testing.T, open func(t *testing.T) gpoll.Broker) {
 	for _, c := range brokerClauses {
 		t.Run(c.name, func(t *testing.T) {
@@ -174,7 +173,7 @@ func (s *recorder) await(ctx context.Context, ready func() bool) error {
 	}
 }
 
-// has waits until the record at every Position of want has come, and returns those that came, in order.
+// has waits until the record at every Position of want has come. It returns the records that came, in order.
 func (s *recorder) has(ctx context.Context, want ...gpoll.Position) ([]gpoll.Record, error) {
 	err := s.await(ctx, func() bool {
 		return !slices.ContainsFunc(want, func(p gpoll.Position) bool { _, ok := s.seen[p]; return !ok })
@@ -190,7 +189,7 @@ func (s *recorder) has(ctx context.Context, want ...gpoll.Position) ([]gpoll.Rec
 	return slices.Clone(s.records), nil
 }
 
-// same reports whether two records are one, but for their place.
+// same reports whether two records are the same, apart from their place.
 func same(a, b gpoll.Record) bool {
 	return a.Kind == b.Kind && a.Nonce == b.Nonce && a.Prev == b.Prev && a.ID == b.ID && bytes.Equal(a.Bytes, b.Bytes)
 }

@@ -19,7 +19,7 @@ func TestMemoryBroker(t *testing.T) {
 	})
 }
 
-// A badBroker is a MemoryBroker with a fault: what is set is in the place of what is sound.
+// A badBroker is a MemoryBroker with a fault. Each field that is set replaces a sound method.
 type badBroker struct {
 	gpoll.Broker
 	publish   func(context.Context, gpoll.Record) (gpoll.Position, error)

@@ -8,7 +8,7 @@ import (
 	"github.com/corvuscrypto/gpoll"
 )
 
-// A journal is what was accepted, by Position: the log as the publishers saw it.
+// A journal holds the accepted messages by Position: the log as the publishers saw it.
 type journal struct {
 	epochs  []*epochJournal // in the order in which they began
 	unknown []publish       // possibly accepted, at a Position that nobody said
@@ -27,7 +27,8 @@ type epochJournal struct {
 	highest []uint64
 }
 
-// newJournal orders what was published and verifies I1. Messages whose outcome is unknown are placed where a client saw them.
+// newJournal orders the published messages and verifies I1. A message whose outcome is unknown has the place at which a
+// client saw it.
 func newJournal(published []publish, sights [][]observation, r *report) *journal {
 	j := &journal{bySum: map[uint64][]gpoll.Position{}}
 	epochs := map[uint64]*epochJournal{}
@@ -106,7 +107,8 @@ func (j *journal) index(r *report) {
 			case before == p.pos.Seq:
 				r.add("I1", "", "two messages were accepted at %v: %s and %s", p.pos, describe(e.accepted[i-1]), describe(p))
 			case p.pos.Seq-before-1 > uint64(holes):
-				r.add("I1", "", "nothing was accepted between seq %d and %v, and %d publishes have an unknown outcome", before, p.pos, holes)
+				r.add("I1", "", "nothing was accepted between seq %d and %v, and %d publishes have an unknown outcome",
+					before, p.pos, holes)
 			default:
 				holes -= int(p.pos.Seq - before - 1)
 			}
@@ -153,7 +155,7 @@ func verifyRealTime(j *journal, r *report) {
 	}
 }
 
-// epoch returns what was accepted in an epoch, nil if nothing was.
+// epoch returns the accepted messages of an epoch, nil if there are none.
 func (j *journal) epoch(epoch uint64) *epochJournal {
 	for _, e := range j.epochs {
 		if e.epoch == epoch {
@@ -197,8 +199,8 @@ func (e *epochJournal) after(seq uint64) int {
 func (e *epochJournal) first() uint64 { return e.accepted[0].pos.Seq }
 func (e *epochJournal) last() uint64  { return e.accepted[len(e.accepted)-1].pos.Seq }
 
-// begunAfter reports whether a message up to seq was published after tick: then nobody could know at tick that the log has
-// come that far.
+// begunAfter reports whether a message up to seq was published after tick. Then nobody could know at tick that the log
+// comes that far.
 func (e *epochJournal) begunAfter(seq, tick uint64) bool {
 	i := e.after(seq)
 	return i > 0 && e.latestStart[i-1] > tick

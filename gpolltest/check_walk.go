@@ -114,7 +114,7 @@ func (w *walk) advance(seq uint64, what string) {
 	w.at.Seq = seq
 }
 
-// owed counts what the client is owed of the present epoch behind after and up to upTo.
+// owed counts the messages of the present epoch that the client is owed after after, up to upTo.
 func (w *walk) owed(after, upTo uint64) (n int, first *publish) {
 	e := w.journal.epoch(w.at.Epoch)
 	if e == nil {
@@ -235,7 +235,8 @@ func (w *walk) gap(g gpoll.Gap) {
 		w.enter(gpoll.Position{Epoch: g.Epoch, Seq: max(g.From, 1) - 1})
 	}
 	if g.Reason == "epoch" && (w.announced || g.Epoch != w.at.Epoch) {
-		w.violate("I8", "the gap %v announces the end of an epoch that has been announced, or in which the client does not stand: it is at %v", &g, w.at)
+		w.violate("I8", "the gap %v announces the end of an epoch that has been announced, or in which the client "+
+			"does not stand: it is at %v", &g, w.at)
 		return
 	}
 	w.meet(from, "gap from")
@@ -261,7 +262,8 @@ func (w *walk) gap(g gpoll.Gap) {
 	}
 	if e := w.journal.epoch(g.Epoch); e != nil && w.rules.Window > 0 && g.Reason == "evicted" {
 		if highest := e.highestAt(w.tick); to+uint64(w.rules.Window) > highest {
-			w.violate("I7", "the gap %v reaches into the window of %d messages: the newest was seq %d at most", &g, w.rules.Window, highest)
+			w.violate("I7", "the gap %v reaches into the window of %d messages: the newest was seq %d at most", &g,
+				w.rules.Window, highest)
 		}
 	}
 	w.gaps = append(w.gaps, [2]uint64{g.From, to})
@@ -270,7 +272,8 @@ func (w *walk) gap(g gpoll.Gap) {
 	}
 }
 
-// future judges the notice that the client's cursor was beyond the end of the log. The account begins anew at the next Position.
+// future judges the gap that says: the client's cursor was beyond the end of the log. The account begins anew at the
+// next Position.
 func (w *walk) future() {
 	if e := w.journal.epoch(w.at.Epoch); w.synced && e != nil {
 		for i := e.after(max(w.at.Seq, 1) - 1); i < len(e.accepted); i++ {
@@ -313,7 +316,8 @@ func (w *walk) drain() {
 		w.advance(e.last(), "end of the run")
 	}
 	if missing > 0 {
-		w.violate("I13", "drained at %v, but %d messages up to %v are owed", stood, missing, gpoll.Position{Epoch: newest.epoch, Seq: newest.last()})
+		w.violate("I13", "drained at %v, but %d messages up to %v are owed", stood, missing,
+			gpoll.Position{Epoch: newest.epoch, Seq: newest.last()})
 	}
 }
 

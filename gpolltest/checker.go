@@ -8,32 +8,35 @@ import (
 	"github.com/corvuscrypto/gpoll"
 )
 
-// A Checker reads a [History] and reports what breaks gpoll's delivery contract. The zero Checker verifies these invariants:
+// A Checker reads a [History] and reports every breach of the promises that gpoll makes (docs/protocol.md, section 9).
+// The zero Checker verifies these invariants:
 //
 //	I1   accepted seqs are contiguous inside an epoch, unique, and in real-time order
 //	I2   a client's messages strictly increase: no duplicate, no step back
 //	I3   nothing is delivered that was not published
 //	I4   payload and topic arrive unaltered
-//	I5   everything owed was delivered or is covered by a gap notice, at each message, gap, scanned Position and at the end
+//	I5   everything owed was delivered or is covered by a gap, at each message, gap, scanned Position and at the end
 //	I6   nothing arrives of a topic that the client is not subscribed to
 //	I7   a gap covers nothing that was delivered, or is delivered afterwards
 //	I8   a change of epoch is announced once, before anything of the new epoch
 //	I11  nothing arrives that is addressed to somebody else, or that excepts this client
 //	I13  a drained client stands at or behind the last message it was owed
 //
-// I9, that there are no gaps, is checked if NoGaps says so. I10 compares a broker's own content and is [Checker.CheckBroker].
-// I12, that goroutines and descriptors return to the baseline, is [Resources.Await].
+// Other numbers: I9 says that there are no gaps; NoGaps turns it on. I10 says that a broker has exactly the accepted
+// messages; [Checker.CheckBroker] verifies it. I12 says that goroutines and descriptors return to the baseline;
+// [Resources.Await] verifies it.
 type Checker struct {
-	// NoGaps makes every gap notice a violation of I9: the run is without fault, and no client stays away for longer than the window.
+	// NoGaps makes every gap a violation of I9. It suits a run without faults in which no client stays away for longer
+	// than the window.
 	NoGaps bool
 
 	// Window is how many of the newest messages are certainly in the window, 0 if that is not known. A gap of reason
 	// "evicted" that reaches into them violates I7.
 	Window int
 
-	// AllowRepeats accepts messages on the wire at or before the cursor that the attach brought. The contract asks for
-	// delivery at least once there, but gpoll's log answers a cursor with exactly the suffix, so that a repeat is a fault
-	// (I2) unless a broker or proxy explains it.
+	// AllowRepeats accepts messages on the wire at or before the cursor that the attach brought. The protocol promises
+	// only delivery at least once there. But gpoll's log answers a cursor with exactly the messages after it, so a
+	// repeat is a fault (I2) unless a broker or proxy explains it.
 	AllowRepeats bool
 
 	// Limit is how many violations are reported; 0 means 100. One more says how many there were beyond.
@@ -55,8 +58,8 @@ func (v Violation) String() string {
 	return v.Invariant + ": " + v.Client + ": " + v.Fact
 }
 
-// Check returns the violations in h, nil if there are none. The publishers and clients should have stopped: what is under
-// way while Check reads is judged as far as it was recorded.
+// Check returns the violations in h, nil if there are none. The publishers and clients should have stopped: Check
+// judges events that are under way only as far as they are recorded.
 func (c Checker) Check(h *History) []Violation {
 	h.mu.Lock()
 	published, traces := slices.Clone(h.published), slices.Clone(h.traces)
@@ -78,8 +81,9 @@ func (c Checker) Check(h *History) []Violation {
 	return r.violations()
 }
 
-// CheckBroker verifies I10: content, a broker's own record of an epoch from its first message on or from any later one, is
-// what was accepted there. Records that are no messages are passed over. It returns the violations, nil if there are none.
+// CheckBroker verifies I10: content is exactly what was accepted. content is a broker's own record of an epoch, from
+// its first message or from any later one on. CheckBroker passes over records that are no messages. It returns the
+// violations, nil if there are none.
 func (c Checker) CheckBroker(h *History, content []gpoll.Record) []Violation {
 	h.mu.Lock()
 	published := slices.Clone(h.published)
@@ -105,7 +109,8 @@ func (c Checker) CheckBroker(h *History, content []gpoll.Record) []Violation {
 		case p == nil && !j.claim(m.Position, sumOf(m.Data)):
 			r.add("I10", "", "the broker holds %v, which nobody published", m.Position)
 		case p != nil && (p.sum != sumOf(m.Data) || p.topic != m.Topic || p.to != m.To):
-			r.add("I10", "", "the broker holds %v altered: %s there, %s published", m.Position, describe(newPublish(m)), describe(*p))
+			r.add("I10", "", "the broker holds %v altered: %s there, %s published", m.Position, describe(newPublish(m)),
+				describe(*p))
 		}
 	}
 	if len(content) == 0 {
@@ -115,7 +120,8 @@ func (c Checker) CheckBroker(h *History, content []gpoll.Record) []Violation {
 		return r.violations()
 	}
 	if e := j.epoch(last.Epoch); e != nil && e.last() > last.Seq {
-		r.add("I10", "", "the broker's record ends at %v, but %v was accepted", last, gpoll.Position{Epoch: e.epoch, Seq: e.last()})
+		r.add("I10", "", "the broker's record ends at %v, but %v was accepted", last,
+			gpoll.Position{Epoch: e.epoch, Seq: e.last()})
 	}
 	return r.violations()
 }
@@ -157,7 +163,8 @@ func (r *report) add(invariant, client, format string, args ...any) {
 func (r *report) violations() []Violation {
 	if r.beyond > 0 {
 		last := r.all[len(r.all)-1]
-		r.all = append(r.all, Violation{last.Invariant, "", fmt.Sprintf("and %d more violations of this and other invariants", r.beyond)})
+		r.all = append(r.all, Violation{last.Invariant, "",
+			fmt.Sprintf("and %d more violations of this and other invariants", r.beyond)})
 		r.beyond = 0
 	}
 	return r.all

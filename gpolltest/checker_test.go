@@ -127,8 +127,10 @@ func TestChecker(t *testing.T) {
 			s.accept(e1, 1, gpoll.Message{})
 		}},
 		{name: "I1 concurrent publishes have no order", script: func(s *script) {
-			s.Publish(s.Context(), inside(func() { s.accept(e1, 1, gpoll.Message{}) }, at(e1, 2)), gpoll.Message{Data: []byte("2")})
-			s.Publish(s.Context(), inside(func() { s.accept(e1, 4, gpoll.Message{}) }, at(e1, 3)), gpoll.Message{Data: []byte("3")})
+			s.Publish(s.Context(), inside(func() { s.accept(e1, 1, gpoll.Message{}) }, at(e1, 2)),
+				gpoll.Message{Data: []byte("2")})
+			s.Publish(s.Context(), inside(func() { s.accept(e1, 4, gpoll.Message{}) }, at(e1, 3)),
+				gpoll.Message{Data: []byte("3")})
 		}},
 		{name: "I1 back to an older epoch", want: "I1", script: func(s *script) {
 			s.accept(e1, 1, gpoll.Message{})
@@ -527,7 +529,7 @@ func TestChecker(t *testing.T) {
 			s.Trace("alice").Drained()
 		}},
 
-		// The bugs that contract A4 plants, as a client would see them.
+		// Some of the bugs of testdata/planted, as a client sees them.
 		{name: "planted no-epoch-notice", want: "I8", script: func(s *script) {
 			c := s.client(e1, 0)
 			s.accepts(e1, 1, 5)

@@ -11,10 +11,11 @@ import (
 	"github.com/corvuscrypto/gpoll"
 )
 
-// A History records what was published and what every client saw, as the applications at both ends saw it, for a
-// [Checker] to judge. The zero History is empty and ready to use. All methods may be called concurrently.
+// A History records the messages that were published and the messages that every client saw, for a [Checker] to judge.
+// The applications at both ends are the witnesses. The zero History is empty and ready to use. All methods may be
+// called concurrently.
 //
-// It keeps 80 bytes a delivery and compares payloads by a 64-bit hash.
+// It keeps 80 bytes for each delivery and compares payloads by a 64-bit hash.
 type History struct {
 	clock atomic.Uint64 // orders the beginnings and ends of publishes, and what clients saw, in real time
 
@@ -86,7 +87,8 @@ func (h *History) Sent(m gpoll.Message) {
 }
 
 func newPublish(m gpoll.Message) publish {
-	return publish{id: m.ID, topic: m.Topic, to: m.To, except: slices.Clone(m.Except), size: len(m.Data), sum: sumOf(m.Data)}
+	return publish{id: m.ID, topic: m.Topic, to: m.To, except: slices.Clone(m.Except), size: len(m.Data),
+		sum: sumOf(m.Data)}
 }
 
 // Position returns where a message with that payload was accepted, if exactly one was. Clients whose transport
@@ -187,7 +189,8 @@ func (t *Trace) Unsubscribed(topic string, p gpoll.Position) {
 // Delivered records a message that reached the application. m.Position is zero where the transport shows none: then the
 // payload tells which message it was.
 func (t *Trace) Delivered(m gpoll.Message) {
-	t.add(observation{kind: delivered, known: true, pos: m.Position, topic: m.Topic, size: len(m.Data), sum: sumOf(m.Data)})
+	t.add(observation{kind: delivered, known: true, pos: m.Position, topic: m.Topic, size: len(m.Data),
+		sum: sumOf(m.Data)})
 }
 
 // DeliveredPlain is Delivered for a transport that shows no topics.

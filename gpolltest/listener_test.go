@@ -195,7 +195,8 @@ func TestListenerServesHTTP(t *testing.T) {
 
 		// A cut reaches a waiting request, and the next one gets a new connection.
 		time.AfterFunc(time.Minute, ln.Cut)
-		if _, err := client.Post("http://any.test/", "text/plain", strings.NewReader("a GET would be sent again")); !errors.Is(err, syscall.ECONNRESET) {
+		post := strings.NewReader("a GET would be sent again")
+		if _, err := client.Post("http://any.test/", "text/plain", post); !errors.Is(err, syscall.ECONNRESET) {
 			t.Errorf("cut request: %v", err)
 		}
 		if resp, err := client.Get("http://any.test/"); err != nil {

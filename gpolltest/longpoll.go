@@ -87,7 +87,8 @@ func jsonPoll(body []byte) (answer, error) {
 func plainPoll(resp *http.Response, body []byte, registers bool) (got answer, err error) {
 	pos, err := gpoll.ParsePosition(resp.Header.Get("Gpoll-Position"))
 	if err != nil {
-		return got, fmt.Errorf("%w: Gpoll-Position %q, status %d", errNoPosition, resp.Header.Get("Gpoll-Position"), resp.StatusCode)
+		return got, fmt.Errorf("%w: Gpoll-Position %q, status %d", errNoPosition, resp.Header.Get("Gpoll-Position"),
+			resp.StatusCode)
 	}
 	for _, g := range resp.Header.Values("Gpoll-Gap") { // two when an epoch's first messages are gone as well
 		gap, err := parseGap(g)

@@ -53,8 +53,8 @@ func (c *Conn) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// TryWrite copies what fits of p into the buffer, without waiting, and returns how many bytes. With it, and with a LocalAddr that is a
-// pointer of its own, a Conn is a connection that gpoll.Broadcaster.Listener can answer on.
+// TryWrite copies as much of p as fits into the buffer, without waiting, and returns how many bytes that was. Because
+// it has TryWrite, and a LocalAddr that is a pointer of its own, gpoll.Broadcaster.Listener can answer on a Conn.
 func (c *Conn) TryWrite(p []byte) (int, error) {
 	n, err := c.out.try(p)
 	if err != nil {
@@ -69,7 +69,7 @@ func (c *Conn) CloseWrite() error {
 	return nil
 }
 
-// Close closes both directions. The peer still reads what was written; what it writes from now on fails.
+// Close closes both directions. The peer can still read the bytes that were written; its own writes fail from now on.
 func (c *Conn) Close() error {
 	c.out.end(net.ErrClosed)
 	c.in.abandon(net.ErrClosed, syscall.EPIPE)
@@ -77,7 +77,7 @@ func (c *Conn) Close() error {
 	return nil
 }
 
-// Cut breaks the connection as a reset does: what is buffered is lost and both ends fail with ECONNRESET.
+// Cut breaks the connection as a reset does: buffered bytes are lost and both ends fail with ECONNRESET.
 func (c *Conn) Cut() {
 	c.in.abandon(syscall.ECONNRESET, syscall.ECONNRESET)
 	c.out.abandon(syscall.ECONNRESET, syscall.ECONNRESET)
@@ -241,7 +241,7 @@ func (f *flow) end(writeErr error) {
 	f.wakeLocked()
 }
 
-// abandon drops what is buffered and fails both sides, each with its own error.
+// abandon drops the buffered bytes and fails both sides, each with its own error.
 func (f *flow) abandon(readErr, writeErr error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -14,9 +14,10 @@ import (
 	"github.com/corvuscrypto/gpoll/internal/overlay"
 )
 
-// TestPlantedBugs plants the bugs of testdata/planted, one at a time, each a patch that the go command puts in by -overlay. Those that name
-// invariants have TestPlantedWorkload run, which must report one of them. With GPOLL_MUTANTS=1, as make mutants sets it, those that name tests of
-// the package have these run, and one must fail. The explorer runs what depends on order (internal/explore). Without a bug everything passes.
+// TestPlantedBugs plants the bugs of testdata/planted, one at a time. Each is a patch, and the go command builds the
+// patched files with -overlay. If a patch names invariants, TestPlantedWorkload runs and must report one of them. With
+// GPOLL_MUTANTS=1, which make mutants sets, if a patch names tests of the package, these run and one must fail. The
+// explorer finds the bugs that depend on order (internal/explore). Without a bug every test passes.
 func TestPlantedBugs(t *testing.T) {
 	goTool, err := exec.LookPath("go")
 	if err != nil {
@@ -58,7 +59,7 @@ func TestPlantedBugs(t *testing.T) {
 	}
 }
 
-// TestPlantedBugsFit applies every patch, also those that only make mutants runs, and says which no longer fits.
+// TestPlantedBugsFit applies every patch, even those that only make mutants runs, and names those that no longer fit.
 func TestPlantedBugsFit(t *testing.T) {
 	for _, p := range plantedBugs(t) {
 		if err := overlay.New("..").Patch(p); err != nil {

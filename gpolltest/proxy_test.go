@@ -39,8 +39,8 @@ http {
 }
 `
 
-// TestListenerBehindProxy has nginx carry many clients' polls over a few connections that it keeps: each client gets what it is owed and
-// nothing of the others', and repeats are answered on the shared connections.
+// TestListenerBehindProxy has nginx carry many clients' polls over a few connections that it keeps. Each client gets
+// its own messages and no others, and gpoll answers repeats on the shared connections.
 func TestListenerBehindProxy(t *testing.T) {
 	if _, err := exec.LookPath("nginx"); err != nil {
 		if os.Getenv("GPOLL_REQUIRE") != "" {
@@ -69,7 +69,8 @@ func TestListenerBehindProxy(t *testing.T) {
 	var publics [clients]string
 	var running sync.WaitGroup
 	for i := range clients {
-		s := &Session{URL: "http://" + proxy + "/poll", Client: client, Trace: h.Trace(fmt.Sprint("client ", i)), Topics: []string{"topic/" + strconv.Itoa(i%5)}}
+		s := &Session{URL: "http://" + proxy + "/poll", Client: client, Trace: h.Trace(fmt.Sprint("client ", i)),
+			Topics: []string{"topic/" + strconv.Itoa(i%5)}}
 		if err := s.Attach(ctx, LongPoll+Transport(i%2)); err != nil {
 			t.Fatal(err)
 		}

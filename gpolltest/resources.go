@@ -10,13 +10,14 @@ import (
 	"time"
 )
 
-// Resources is what a process holds that a leak would add to (I12).
+// Resources counts what a leak would add to a process (invariant I12 of [Checker]).
 type Resources struct {
 	Goroutines  int
 	Descriptors int // -1 where the system has neither /proc/self/fd nor /dev/fd
 }
 
-// MeasureResources returns what the process holds now. Take it as the baseline before the first server and client start.
+// MeasureResources returns what the process holds now. Take it as the baseline before the first server and client
+// start.
 func MeasureResources() Resources {
 	r := Resources{Goroutines: runtime.NumGoroutine(), Descriptors: -1}
 	for _, dir := range []string{"/proc/self/fd", "/dev/fd"} {
@@ -32,9 +33,9 @@ func MeasureResources() Resources {
 	return r
 }
 
-// Await waits until the process holds no more than r and slack of each. A goroutine's end and a socket's close announce
-// themselves to nobody, so it looks every few milliseconds. When ctx ends first, the error says what is left and, for
-// goroutines, where they stand.
+// Await waits until the process holds no more than r, plus slack of each kind. Nothing announces the end of a goroutine
+// or the close of a socket, so Await looks every few milliseconds. If ctx ends first, the error says what is left and,
+// for goroutines, where they stand.
 func (r Resources) Await(ctx context.Context, slack int) error {
 	ticker := time.NewTicker(5 * time.Millisecond)
 	defer ticker.Stop()

@@ -32,7 +32,7 @@ func (t Transport) String() string {
 // ErrCut is returned by a Receive whose attach was broken with Cut.
 var ErrCut = errors.New("gpolltest: the attach was cut")
 
-// A ServerError is what the server said when it refused a request or ended an attach.
+// A ServerError is the server's answer when it refused a request or ended an attach.
 type ServerError struct {
 	Code    string // the stable code, "superseded" for example
 	Message string
@@ -44,13 +44,13 @@ func (e *ServerError) Error() string {
 	return fmt.Sprintf("gpolltest: the server answered %d %s: %s", e.Status, e.Code, e.Message)
 }
 
-// A Session is one client of a gpoll server as an application has it. It keeps its client id, cursor and topics from one
-// attach to the next, whatever the transport, drops what is repeated, and writes what it sees to its Trace.
+// A Session is one client of a gpoll server as an application has it. It keeps its client id, cursor and topics from
+// one attach to the next, whatever the transport. It drops repeated messages, and writes what it sees to its Trace.
 //
 // The exported fields are set before the first Attach. One goroutine uses a Session; only Cut may be called by others.
 //
-// There is no goroutine behind a Session: nothing is read until somebody calls Receive or Await, so that a Session which
-// does not is a client that does not read.
+// A Session has no goroutine: it reads only while somebody calls Receive or Await. A Session on which nobody calls them
+// is a client that does not read.
 type Session struct {
 	URL    string       // of the mount, for example http://127.0.0.1:8080/poll
 	Client *http.Client // nil: http.DefaultClient. Its Timeout must be 0
@@ -111,8 +111,8 @@ func (s *Session) Cursor() gpoll.Position { return s.cursor }
 // Repeats returns how many messages came at or before the cursor and were dropped.
 func (s *Session) Repeats() int { return s.repeats }
 
-// Attach connects by t, with the cursor and topics of the Session; the first time, and after the server has forgotten the
-// id, it registers. An attach that is still open is superseded by it. For the polls, Attach only registers.
+// Attach connects by t, with the cursor and topics of the Session. The first time, and after the server has forgotten
+// the id, it registers. It supersedes an attach that is still open. For the polls, Attach only registers.
 func (s *Session) Attach(ctx context.Context, t Transport) error {
 	old := s.swap(nil)
 	if old != nil {
@@ -151,11 +151,11 @@ func (s *Session) Attach(ctx context.Context, t Transport) error {
 	return nil
 }
 
-// Receive waits for one answer of the server and returns its messages without repeats. An answer may have none: an empty
-// poll, a heartbeat, a gap.
+// Receive waits for one answer of the server and returns its messages without repeats. An answer may have no messages:
+// an empty poll, a heartbeat, a gap.
 //
-// An error ends the attach, but for a *ServerError with Status 0: ErrCut after Cut, the cause of ctx, a *ServerError, or
-// what the network said. The Session goes on with the next Attach.
+// An error ends the attach, except a *ServerError with Status 0. The error is ErrCut after Cut, the cause of ctx, a
+// *ServerError, or an error of the network. The Session goes on with the next Attach.
 func (s *Session) Receive(ctx context.Context) ([]gpoll.Message, error) {
 	if len(s.early) > 0 {
 		early := s.early
@@ -203,9 +203,9 @@ func (s *Session) next(ctx context.Context) (answer, error) {
 	return answer{}, err
 }
 
-// Await receives until the cursor has come to p, and drops the messages. A client comes to the Position of a message that
-// is not for it with the next heartbeat or poll; on WebSocketPlain, which shows no Positions, only with the next message
-// that is.
+// Await receives until the cursor has come to p, and drops the messages. If the message at p is not for this client,
+// the cursor comes to p with the next heartbeat or poll. WebSocketPlain shows no Positions: there the cursor comes to p
+// only with the next message for this client.
 func (s *Session) Await(ctx context.Context, p gpoll.Position) error {
 	stood, repeats := s.cursor, s.repeats
 	for s.cursor.Epoch != p.Epoch || s.cursor.Seq < p.Seq {
@@ -213,7 +213,8 @@ func (s *Session) Await(ctx context.Context, p gpoll.Position) error {
 			stood, repeats = s.cursor, s.repeats
 		}
 		if s.repeats > repeats+maxRepeats {
-			return fmt.Errorf("gpolltest: on the way to %v the server sends again and again what the cursor %v has passed", p, s.cursor)
+			return fmt.Errorf("gpolltest: on the way to %v the server sends again and again what the cursor %v "+
+				"has passed", p, s.cursor)
 		}
 		_, err := s.Receive(ctx)
 		if err == nil {
@@ -243,9 +244,10 @@ func (s *Session) Drained() {
 	}
 }
 
-// Subscribe adds topics. On WebSocket they are owed after the answer, for which Subscribe waits; elsewhere from the cursor
-// of the next request on: of the next poll, and on SSE and on a plain WebSocket of the next Attach. The Trace has that place
-// right only if the Cursor is not zero: change no topics after a plain WebSocket that has brought nothing.
+// Subscribe adds topics. On WebSocket they are owed after the answer, for which Subscribe waits. On long-poll they are
+// owed from the cursor of the next poll on, and on SSE and a plain WebSocket from the cursor of the next Attach on. The
+// Trace knows that place only if the Cursor is not zero, so change no topics after a plain WebSocket that has brought
+// nothing.
 func (s *Session) Subscribe(ctx context.Context, topics ...string) error {
 	return s.change(ctx, topics, true)
 }

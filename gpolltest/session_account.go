@@ -115,8 +115,8 @@ func (s *Session) nameTopics(blind bool) {
 	})
 }
 
-// placeLast finds the cursor after messages that came without Position. A message may arrive before its Publish has returned,
-// so it looks until the History knows it. Without a Trace the server's cursor has to do.
+// placeLast finds the cursor after messages that came without Position. A message may arrive before its Publish has
+// returned, so placeLast looks until the History knows the message. Without a Trace it takes the server's cursor.
 func (s *Session) placeLast(ctx context.Context) error {
 	if s.unknown == nil {
 		return nil

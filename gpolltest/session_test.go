@@ -16,7 +16,8 @@ import (
 
 // TestSessionPayloads sends what is hard to carry by every transport.
 func TestSessionPayloads(t *testing.T) {
-	payloads := []string{"", "plain", "two\nlines\n", "\n", "carriage\rreturn\r\n", " leading space", "ünïcödé 🎈", "\x00\xff\xfe binary",
+	payloads := []string{"", "plain", "two\nlines\n", "\n", "carriage\rreturn\r\n", " leading space", "ünïcödé 🎈",
+		"\x00\xff\xfe binary",
 		`{"id":"x","gap":{}}`, "data: x\n\nevent: end\n\n", "\u2028</script>", strings.Repeat("long ", 10_000)}
 	inWorld(t, nil, func(w *world) {
 		for _, t := range transports {
@@ -268,7 +269,8 @@ func TestParseGap(t *testing.T) {
 			t.Errorf("%v is written %q", want, back)
 		}
 	}
-	for _, s := range []string{"", "x", "..;evicted", "00000000000000a1-3..00000000000000b2-7;evicted", "00000000000000a1-3..00000000000000a1-7", "shutdown;retry_ms=10"} {
+	for _, s := range []string{"", "x", "..;evicted", "00000000000000a1-3..00000000000000b2-7;evicted",
+		"00000000000000a1-3..00000000000000a1-7", "shutdown;retry_ms=10"} {
 		if g, err := parseGap(s); err == nil {
 			t.Errorf("%q is a gap: %v", s, g)
 		}

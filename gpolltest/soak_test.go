@@ -16,12 +16,13 @@ import (
 	"github.com/corvuscrypto/gpoll"
 )
 
-// TestSoak lets 1,000 clients on loopback sockets, a third on each transport, receive 50 messages a second on topics, to
-// everybody, to one client and to all but one, while connections break, polls are aborted, clients change transport and
-// topics. Nobody stays away for longer than the window: the checker must find no gap and nothing else, and afterwards
-// nothing of it is left in the process.
+// TestSoak lets 1,000 clients on loopback sockets, a third on each transport, receive 50 messages a second: on topics,
+// to everybody, to one client and to all but one. Meanwhile connections break, polls are aborted, and clients change
+// transport and topics. No client stays away for longer than the window, so the checker must find no gap and no
+// violation. Afterwards the process must hold no more than before.
 //
-// It takes 10 seconds, 2 with -short, GPOLL_SOAK=60s if set. GPOLL_SEED replays the decisions of a run, though not its timing.
+// It takes 10 seconds, 2 with -short, or GPOLL_SOAK=60s. GPOLL_SEED repeats the decisions of a run, though not its
+// timing.
 func TestSoak(t *testing.T) {
 	soak{clients: 1000, every: 20 * time.Millisecond, burst: 1, topics: 30, duration: soakTime(t, 10*time.Second)}.
 		run(t, Checker{NoGaps: true})
@@ -29,12 +30,13 @@ func TestSoak(t *testing.T) {
 
 // TestSoakListener is TestSoak with fewer clients, half of them on polls alone, which are answered without net/http.
 func TestSoakListener(t *testing.T) {
-	soak{clients: 400, every: 20 * time.Millisecond, burst: 1, topics: 30, duration: soakTime(t, 5*time.Second), listener: true}.
-		run(t, Checker{NoGaps: true})
+	k := soak{clients: 400, every: 20 * time.Millisecond, burst: 1, topics: 30, duration: soakTime(t, 5*time.Second),
+		listener: true}
+	k.run(t, Checker{NoGaps: true})
 }
 
-// TestSoakSmallWindow has a window that holds less than a tenth of a second: clients that were away for longer get gaps, and the
-// checker verifies each.
+// TestSoakSmallWindow has a window that holds less than a tenth of a second. Clients that were away for longer get
+// gaps, and the checker verifies each gap.
 func TestSoakSmallWindow(t *testing.T) {
 	const window = 40
 	gaps := soak{clients: 120, every: 20 * time.Millisecond, burst: 10, topics: 10, duration: soakTime(t, 3*time.Second),
@@ -189,7 +191,8 @@ func (k soak) run(t *testing.T, c Checker) (gaps int) {
 }
 
 // leave shuts everything down and verifies that it is gone (I12).
-func (k soak) leave(t *testing.T, b *gpoll.Broadcaster, pools []*http.Client, srv *http.Server, served <-chan error, baseline Resources) {
+func (k soak) leave(t *testing.T, b *gpoll.Broadcaster, pools []*http.Client, srv *http.Server, served <-chan error,
+	baseline Resources) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := b.Shutdown(ctx); err != nil {
@@ -223,7 +226,8 @@ func (k soak) sum(t *testing.T, h *History, b *gpoll.Broadcaster, clients []*soa
 	}
 	t.Logf("%d published, at most %v late; %d delivered, %d gaps, %d repeats on the wire",
 		h.Published(), time.Duration(k.late.Load()).Round(time.Millisecond), total.delivered, gaps, total.repeats)
-	t.Logf("attaches %v, live switches %d, cut by the client %d, broken by the network %d, changes of topics %d, answers of the server %v",
+	t.Logf("attaches %v, live switches %d, cut by the client %d, broken by the network %d, changes of topics %d, "+
+		"answers of the server %v",
 		total.attaches, total.switches, total.cuts, total.broken, total.changes, total.answers)
 	if k.listener {
 		n := b.Stats().Repeats
@@ -259,7 +263,8 @@ func (k soak) sum(t *testing.T, h *History, b *gpoll.Broadcaster, clients []*soa
 }
 
 // publish publishes its share of the messages until stop.
-func (k soak) publish(t *testing.T, h *History, b *gpoll.Broadcaster, clients []*soaker, rnd *rand.Rand, share int, stop <-chan struct{}) {
+func (k soak) publish(t *testing.T, h *History, b *gpoll.Broadcaster, clients []*soaker, rnd *rand.Rand, share int,
+	stop <-chan struct{}) {
 	tick := time.NewTicker(k.every * time.Duration(share))
 	defer tick.Stop()
 	padding := make([]byte, 100)

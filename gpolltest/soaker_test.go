@@ -119,8 +119,9 @@ func (s *soaker) attach(ctx context.Context) bool {
 	return true
 }
 
-// change subscribes to another topic in the place of one. It does not while the client's place is the server's secret, on and after a
-// plain WebSocket that has brought nothing: no record could say from where on the other topic is owed.
+// change subscribes to another topic in the place of one. It does not do so while only the server knows the client's
+// place, which is on and after a plain WebSocket that has brought nothing: no record could say from where on the other
+// topic is owed.
 func (s *soaker) change(ctx context.Context) {
 	if s.session.ClientID() != "" && s.session.Cursor().IsZero() {
 		return
@@ -229,7 +230,8 @@ type network struct {
 	conns map[*net.TCPConn]struct{}
 }
 
-// watch is a http.Server's ConnState. Hijacked connections stay, also when they are closed: to break those does nothing.
+// watch is a http.Server's ConnState. It keeps hijacked connections even after they were closed: to break those does
+// nothing.
 func (n *network) watch(c net.Conn, state http.ConnState) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

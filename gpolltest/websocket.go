@@ -208,7 +208,8 @@ func (ws *plainSocket) open(s *Session) (got answer, err error) {
 	return got, err
 }
 
-// next returns one message. A gap closes a plain WebSocket: it is an answer of its own, and the next call returns the error.
+// next returns one message. A gap closes a plain WebSocket: next returns the gap as an answer of its own, and the next
+// call returns the error.
 func (ws *plainSocket) next() (answer, error) {
 	if ws.end != nil {
 		return answer{}, ws.end

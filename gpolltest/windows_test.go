@@ -8,8 +8,8 @@ import (
 	"github.com/corvuscrypto/gpoll"
 )
 
-// Clients of topics with windows of their own come and go while bursts are published that those windows do not hold: each gets what
-// is left, and a gap for the rest.
+// Some topics have windows of their own, and bursts are published that those windows do not hold. Clients of these
+// topics come and go. Each gets the messages that are left, and a gap for the rest.
 func TestTopicWindows(t *testing.T) {
 	const seed = 3
 	rnd := rand.New(rand.NewPCG(seed, seed))

@@ -75,7 +75,8 @@ func parseGap(s string) (*gpoll.Gap, error) {
 // maxQuery is the length at which a request goes by POST: the server refuses queries of more than 2 KiB.
 const maxQuery = 1500
 
-// request asks for path below the mount, with the id, cursor and topics of the Session. format "" is the transport's own.
+// request asks for path below the mount, with the id, cursor and topics of the Session. The format "" is that of the
+// transport.
 func (s *Session) request(ctx context.Context, path, format string) (*http.Request, error) {
 	var q strings.Builder
 	id := s.id
@@ -139,7 +140,8 @@ func refusalOf(status int, body []byte) error {
 	if err := json.Unmarshal(body, &e); err != nil || e.Error == "" {
 		return fmt.Errorf("gpolltest: status %d with a body that is not gpoll's: %.200q", status, body)
 	}
-	return &ServerError{Code: e.Error, Message: e.Message, Status: status, Retry: time.Duration(e.Retry) * time.Millisecond}
+	return &ServerError{Code: e.Error, Message: e.Message, Status: status,
+		Retry: time.Duration(e.Retry) * time.Millisecond}
 }
 
 // registration reads {"client-id":"…"}.
@@ -166,7 +168,7 @@ func newLife() life {
 
 func (l life) cut() { l.end(ErrCut) }
 
-// cause replaces what a broken connection made of the error, if we broke it.
+// cause replaces the error of a broken connection by its cause, if the test broke the connection.
 func (l life) cause(err error) error {
 	if err != nil && l.Err() != nil {
 		return context.Cause(l.Context)

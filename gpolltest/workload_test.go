@@ -9,21 +9,22 @@ import (
 	"github.com/corvuscrypto/gpoll"
 )
 
-// smallWindow keeps 8 messages and answers whoever waits after a second or two.
+// smallWindow keeps 8 messages and answers a waiting poll after a second or two.
 func smallWindow(b *gpoll.Broadcaster) {
 	b.History = gpoll.Limits{Count: 8}
 	b.Heartbeat = time.Second
 	b.PollWait = 2 * time.Second
 }
 
-// TestPlantedWorkload is a short script in which each of the planted bugs shows. TestPlantedBugs runs it once with each; here
-// there is none, and the checker must find nothing.
+// TestPlantedWorkload is a short script that shows each of the planted bugs. TestPlantedBugs runs it once with each
+// bug. Here no bug is planted, and the checker must find nothing.
 func TestPlantedWorkload(t *testing.T) {
 	t.Run("steady", func(t *testing.T) { inWorld(t, smallWindow, steady) })
 	t.Run("faults", func(t *testing.T) { inWorld(t, smallWindow, faults) })
 }
 
-// steady sends every kind of message in bursts to clients that keep up, by each transport. Its run has no fault: there are no gaps.
+// steady sends every kind of message in bursts to clients that keep up, by each transport. Its run has no fault, so it
+// has no gaps.
 func steady(w *world) {
 	by := map[*Session]Transport{}
 	for i, t := range transports {
@@ -32,7 +33,7 @@ func steady(w *world) {
 	last := w.broadcasts(1)
 	w.await(by, last)
 	for range 80 {
-		// Of each five the first wakes whoever waits, and the others may come as one batch.
+		// Of each five messages the first wakes the clients that wait, and the others may come as one batch.
 		wait := w.each(func(s *Session) {
 			ctx, cancel := w.patience()
 			defer cancel()
@@ -50,8 +51,8 @@ func steady(w *world) {
 	w.verdict(Checker{NoGaps: true})
 }
 
-// faults breaks connections, stays away for longer than the window, restarts the server and changes subscriptions while it
-// publishes; every client goes through all transports on the way.
+// faults breaks connections, stays away for longer than the window, restarts the server and changes subscriptions while
+// it publishes. Every client goes through all transports on the way.
 func faults(w *world) {
 	by := map[*Session]Transport{}
 	for _, t := range transports {

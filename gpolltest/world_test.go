@@ -168,8 +168,8 @@ func (w *world) await(by map[*Session]Transport, last gpoll.Position) {
 	wg.Wait()
 }
 
-// each does one thing with every session at once and returns a function that waits for all of them. When each returns, all that
-// can wait for the server do.
+// each does one thing with every session at once and returns a function that waits for all of them. When each returns,
+// every session that can wait for the server does so.
 func (w *world) each(do func(s *Session)) (wait func()) {
 	var wg sync.WaitGroup
 	for _, s := range w.sessions {

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Checks the form of all modules of the workspace. The seed's programs stay as they were written.
+# Checks the form of all modules of the workspace. The programs of 2015 (testdata/seed-*) stay as they were written.
 set -eu
 cd "$(dirname "$0")/.."
 

@@ -40,7 +40,8 @@ func curlLines(set *settings, s *site) [3]string {
 	}
 	mount := s.baseURL + set.path
 	return [3]string{
-		`id=$(` + curl + ` '` + mount + `' | cut -d '"' -f 4); while ` + curl + ` -f -w '\n' "` + mount + `?client-id=$id"; do :; done`,
+		`id=$(` + curl + ` '` + mount + `' | cut -d '"' -f 4); while ` + curl + ` -f -w '\n' "` + mount +
+			`?client-id=$id"; do :; done`,
 		curl + ` -N '` + mount + `/events'`,
 		curl + auth + ` -d 'hello from curl' '` + s.baseURL + sendPath + `'`,
 	}

@@ -18,7 +18,8 @@ func TestBrowser(t *testing.T) {
 	if testing.Short() {
 		t.Skip("the browser takes 15 seconds: run without -short")
 	}
-	require(t, lookPath("node"), "node is not installed, so the page is not tried in a browser: install Node.js 20 or newer")
+	require(t, lookPath("node"),
+		"node is not installed, so the page is not tried in a browser: install Node.js 20 or newer")
 	browser := ""
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
 		if path, err := exec.LookPath(name); err == nil {
@@ -29,7 +30,8 @@ func TestBrowser(t *testing.T) {
 	require(t, browser != "", "Chromium is not in PATH, so the page is not tried in a browser: install chromium")
 	dir := filepath.Join("testdata", "browser")
 	_, err := os.Stat(filepath.Join(dir, "node_modules", "playwright-core"))
-	require(t, err == nil, "playwright-core is not installed, so the page is not tried in a browser: run npm ci in cmd/gpoll/"+filepath.ToSlash(dir))
+	require(t, err == nil, "playwright-core is not installed, so the page is not tried in a browser: run npm ci in "+
+		"cmd/gpoll/"+filepath.ToSlash(dir))
 
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()

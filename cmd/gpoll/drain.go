@@ -29,7 +29,7 @@ func drain(b *gpoll.Broadcaster, srv *http.Server, limit time.Duration, logger *
 	return exitOK
 }
 
-// unused holds the connections that have carried nothing yet. Browsers open some ahead of need, and http.Server.Shutdown
+// unused holds the connections that have carried nothing yet. Browsers open some ahead of need. http.Server.Shutdown
 // gives each of them five seconds to send its first request, which would be refused.
 type unused struct {
 	mu     sync.Mutex // guards the fields below

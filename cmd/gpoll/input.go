@@ -15,14 +15,16 @@ import (
 
 // broadcastInput publishes the lines of in, for -stdin, and reports what did not go as asked. It returns when the input
 // ends or the Broadcaster is shut down.
-func broadcastInput(ctx context.Context, p publisher, set *settings, in io.Reader, stderr io.Writer, logger *slog.Logger) {
+func broadcastInput(ctx context.Context, p publisher, set *settings, in io.Reader, stderr io.Writer,
+	logger *slog.Logger) {
 	lines, err := publishLines(in, int(set.maxMessage),
 		func(line []byte) error {
 			_, err := p.Publish(ctx, gpoll.Message{Topic: set.stdinTopic, Data: line})
 			return err
 		},
 		func(line int) {
-			fmt.Fprintf(stderr, "gpoll: line %d of standard input is longer than %d bytes (-max-message) and is sent in pieces\n", line, int(set.maxMessage))
+			fmt.Fprintf(stderr, "gpoll: line %d of standard input is longer than %d bytes (-max-message) and is sent "+
+				"in pieces\n", line, int(set.maxMessage))
 		})
 	switch {
 	case err == nil:
@@ -34,12 +36,14 @@ func broadcastInput(ctx context.Context, p publisher, set *settings, in io.Reade
 	}
 }
 
-// publishLines hands each line of in, without its end (LF or CRLF), to publish, which must not keep it. A line of more
-// than limit bytes is handed over in pieces of at most limit bytes, cut between characters where it is UTF-8, after a
-// call of long with its number, which counts from 1. No more than limit and a read buffer are held in memory.
+// publishLines hands each line of in, without its end (LF or CRLF), to publish, which must not keep it. If a line has
+// more than limit bytes, publishLines first calls long with the line's number, which counts from 1. Then it hands the
+// line over in pieces of at most limit bytes. It cuts UTF-8 between characters. It holds no more than limit and a read
+// buffer in memory.
 //
-// It returns the number of lines that were handed over whole and the first error of in, other than io.EOF, or of publish.
-func publishLines(in io.Reader, limit int, publish func(line []byte) error, long func(line int)) (lines int, err error) {
+// It returns the number of lines that it handed over whole, and the first error of publish or of in, except io.EOF.
+func publishLines(in io.Reader, limit int, publish func(line []byte) error,
+	long func(line int)) (lines int, err error) {
 	r := bufio.NewReaderSize(in, 64<<10)
 	var held []byte // what has been read of the present line and not been published
 	cut := false    // a piece of it has been published

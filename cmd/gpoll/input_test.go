@@ -35,13 +35,17 @@ func TestPublishLines(t *testing.T) {
 		{"twice the limit, no end", "x\n1234567812345678", 8, []string{"x", "12345678", "12345678"}, []int{2}},
 		{"characters stay whole", "1234567é9\n", 8, []string{"1234567", "é9"}, []int{1}},
 		{"long characters stay whole", "🙂🙂🙂\n", 6, []string{"🙂", "🙂", "🙂"}, []int{1}},
-		{"not UTF-8", strings.Repeat("\xbf", 10) + "\n", 4, []string{"\xbf\xbf\xbf\xbf", "\xbf\xbf\xbf\xbf", "\xbf\xbf"}, []int{1}},
-		{"beyond the read buffer", strings.Repeat("y", 100_000) + "\nz\n", 70_000, []string{strings.Repeat("y", 70_000), strings.Repeat("y", 30_000), "z"}, []int{1}},
-		{"within the limit, beyond the read buffer", strings.Repeat("y", 100_000) + "\r\nz\n", 100_000, []string{strings.Repeat("y", 100_000), "z"}, nil},
+		{"not UTF-8", strings.Repeat("\xbf", 10) + "\n", 4,
+			[]string{"\xbf\xbf\xbf\xbf", "\xbf\xbf\xbf\xbf", "\xbf\xbf"}, []int{1}},
+		{"beyond the read buffer", strings.Repeat("y", 100_000) + "\nz\n", 70_000,
+			[]string{strings.Repeat("y", 70_000), strings.Repeat("y", 30_000), "z"}, []int{1}},
+		{"within the limit, beyond the read buffer", strings.Repeat("y", 100_000) + "\r\nz\n", 100_000,
+			[]string{strings.Repeat("y", 100_000), "z"}, nil},
 		{"limit 1", "ab\n\nc\n", 1, []string{"a", "b", "", "c"}, []int{1}},
 	} {
 		for reader, wrap := range map[string]func(io.Reader) io.Reader{
-			"whole": func(r io.Reader) io.Reader { return r }, "bytes": iotest.OneByteReader, "error beside data": iotest.DataErrReader,
+			"whole": func(r io.Reader) io.Reader { return r }, "bytes": iotest.OneByteReader,
+			"error beside data": iotest.DataErrReader,
 		} {
 			t.Run(c.name+"/"+reader, func(t *testing.T) {
 				var got []string
@@ -65,7 +69,8 @@ func TestPublishLinesEndsWithItsErrors(t *testing.T) {
 	var got []string
 	publish := func(line []byte) error { got = append(got, string(line)); return nil }
 	in := io.MultiReader(strings.NewReader("a\nb"), iotest.ErrReader(broken))
-	if lines, err := publishLines(in, 8, publish, nil); lines != 2 || !errors.Is(err, broken) || !slices.Equal(got, []string{"a", "b"}) {
+	if lines, err := publishLines(in, 8, publish, nil); lines != 2 || !errors.Is(err, broken) ||
+		!slices.Equal(got, []string{"a", "b"}) {
 		t.Errorf("a reader that breaks: %d lines, error %v, published %q", lines, err, got)
 	}
 	n := 0
@@ -75,7 +80,8 @@ func TestPublishLinesEndsWithItsErrors(t *testing.T) {
 		}
 		return nil
 	}
-	if lines, err := publishLines(strings.NewReader("a\nb\nc\n"), 8, refuse, nil); lines != 1 || !errors.Is(err, gpoll.ErrClosed) {
+	if lines, err := publishLines(strings.NewReader("a\nb\nc\n"), 8, refuse, nil); lines != 1 ||
+		!errors.Is(err, gpoll.ErrClosed) {
 		t.Errorf("a publisher that refuses: %d lines, error %v", lines, err)
 	}
 }
@@ -92,8 +98,10 @@ func (c *closing) Publish(context.Context, gpoll.Message) (gpoll.Position, error
 
 func TestInputSaysWhatWasNotBroadcast(t *testing.T) {
 	var stderr bytes.Buffer
-	broadcastInput(t.Context(), &closing{2}, &settings{maxMessage: 10}, strings.NewReader("a\nb\nc\nd\n"), &stderr, slog.New(slog.DiscardHandler))
-	if got, want := stderr.String(), "gpoll: standard input was not broadcast after line 2: the server is shutting down\n"; got != want {
+	broadcastInput(t.Context(), &closing{2}, &settings{maxMessage: 10}, strings.NewReader("a\nb\nc\nd\n"), &stderr,
+		slog.New(slog.DiscardHandler))
+	const want = "gpoll: standard input was not broadcast after line 2: the server is shutting down\n"
+	if got := stderr.String(); got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }

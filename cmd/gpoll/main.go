@@ -1,12 +1,12 @@
 // Gpoll is a stand-alone server that broadcasts messages to every browser and program that listens, by long-poll, by
-// Server-Sent Events or by WebSocket, with a page to watch and to try it.
+// Server-Sent Events or by WebSocket. It has a page to watch the messages and to send some.
 //
 //	go run ./cmd/gpoll                                  # http://127.0.0.1:8080/
 //	tail -F access.log | gpoll -stdin                   # a log, live in every browser
 //	curl -d 'hello' 'http://127.0.0.1:8080/send'        # broadcasts "hello"
 //
-// "gpoll -h" lists the flags. A mistake in them, or an address that cannot be had, ends the program with one sentence and
-// exit code 2; SIGINT and SIGTERM drain the clients and end it with 0.
+// "gpoll -h" lists the flags. If a flag is wrong, or the address cannot be had, the program says so in one sentence and
+// ends with exit code 2. After SIGINT or SIGTERM it drains the clients and ends with 0.
 package main
 
 import (

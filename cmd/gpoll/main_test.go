@@ -468,7 +468,8 @@ func TestMistakes(t *testing.T) {
 			if stdout.Len() > 0 {
 				t.Errorf("standard output is not empty: %q", &stdout)
 			}
-			if !strings.HasPrefix(got, "gpoll: ") || strings.Count(got, "\n") != 1 || !strings.HasSuffix(got, "\n") || !strings.Contains(got, c.want) {
+			if !strings.HasPrefix(got, "gpoll: ") || strings.Count(got, "\n") != 1 || !strings.HasSuffix(got, "\n") ||
+				!strings.Contains(got, c.want) {
 				t.Errorf("want one sentence with %q, got %q", c.want, got)
 			}
 		})
@@ -532,7 +533,8 @@ func TestSignalsDrain(t *testing.T) {
 			if event, data := events.event(t); event != "end" || !strings.Contains(data, `"shutdown"`) {
 				t.Errorf("the stream ended with %q and %q", event, data)
 			}
-			if _, _, err := ws.Read(ctx); websocket.CloseStatus(err) != websocket.StatusGoingAway || !strings.Contains(err.Error(), "shutdown;retry_ms=") {
+			if _, _, err := ws.Read(ctx); websocket.CloseStatus(err) != websocket.StatusGoingAway ||
+				!strings.Contains(err.Error(), "shutdown;retry_ms=") {
 				t.Errorf("the WebSocket ended with %v", err)
 			}
 			if code := p.exitCode(t); code != exitOK {
@@ -553,7 +555,8 @@ func TestDrainClosesUnusedConnections(t *testing.T) {
 	}
 	defer conn.Close()
 	// Connections are accepted in order: once a later one has its answer, the server has the unused one.
-	res, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: deadline}).Get(p.url + statsPath)
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: deadline}
+	res, err := client.Get(p.url + statsPath)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -617,7 +620,8 @@ func TestTLS(t *testing.T) {
 	roots.AppendCertsFromPEM(chain)
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true}
 	defer transport.CloseIdleConnections()
-	res, err := (&http.Client{Transport: transport, Timeout: deadline}).Post(p.url+sendPath, "text/plain", strings.NewReader("over TLS"))
+	res, err := (&http.Client{Transport: transport, Timeout: deadline}).Post(p.url+sendPath, "text/plain",
+		strings.NewReader("over TLS"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,8 +17,8 @@ import (
 //go:embed page
 var pageFiles embed.FS
 
-// contentPolicy lets the page do what it does and nothing else: its own style and scripts, no script in the markup, and
-// no markup made of strings (Trusted Types), so that a message can never become more than text.
+// contentPolicy allows the page its own style and scripts and nothing else: no script in the markup, and no markup made
+// of strings (Trusted Types), so that a message can never become more than text.
 const contentPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 

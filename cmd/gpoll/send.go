@@ -28,7 +28,8 @@ const (
 	bodyTimeout = 10 * time.Second // for the whole body of a POST
 )
 
-// sendHandler is POST /send: the body is the message, ?topic= its topic, and the answer says where in the log it stands.
+// sendHandler is POST /send: the body is the message and ?topic= its topic. The answer has the message's place in the
+// log.
 type sendHandler struct {
 	publisher  publisher
 	limit      int64 // of the body, in bytes
@@ -37,7 +38,8 @@ type sendHandler struct {
 
 // newSendHandler returns the handler behind the check of where a browser's request comes from: a form on another site
 // must not publish. Origin is trusted where a proxy hides the name that browsers use; it may be "".
-func newSendHandler(p publisher, limit int64, authorized func(*http.Request) bool, origin string) (http.Handler, error) {
+func newSendHandler(p publisher, limit int64, authorized func(*http.Request) bool,
+	origin string) (http.Handler, error) {
 	csrf := http.NewCrossOriginProtection()
 	if origin != "" {
 		if err := csrf.AddTrustedOrigin(origin); err != nil {
@@ -45,7 +47,8 @@ func newSendHandler(p publisher, limit int64, authorized func(*http.Request) boo
 		}
 	}
 	csrf.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		refuse(w, http.StatusForbidden, "origin", "a page of another site may not publish here: send from the page of this server, or from a program")
+		refuse(w, http.StatusForbidden, "origin",
+			"a page of another site may not publish here: send from the page of this server, or from a program")
 	}))
 	return csrf.Handler(&sendHandler{p, limit, authorized}), nil
 }
@@ -78,7 +81,8 @@ func (h *sendHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusBadRequest, "bad-topic", "a topic is 1 to 255 letters, digits and characters of _.:/~@-")
 	case errors.Is(err, gpoll.ErrClosed):
 		w.Header().Set("Retry-After", "5")
-		refuse(w, http.StatusServiceUnavailable, "closed", "the server is shutting down and takes no more messages: send this one again later")
+		refuse(w, http.StatusServiceUnavailable, "closed",
+			"the server is shutting down and takes no more messages: send this one again later")
 	case errors.Is(err, gpoll.ErrUnknown):
 		refuse(w, http.StatusInternalServerError, "internal", "the message may have been accepted or not")
 	default:
@@ -94,7 +98,8 @@ func topicOf(w http.ResponseWriter, r *http.Request) (topic string, ok bool) {
 	}
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		refuse(w, http.StatusBadRequest, "bad-request", "the query cannot be read: escape what is not a letter or a digit, as in topic=a%2Fb")
+		refuse(w, http.StatusBadRequest, "bad-request",
+			"the query cannot be read: escape what is not a letter or a digit, as in topic=a%2Fb")
 		return "", false
 	}
 	if query["topics"] != nil { // to pass over it would make a broadcast of the message
@@ -117,7 +122,8 @@ func topicOf(w http.ResponseWriter, r *http.Request) (topic string, ok bool) {
 // body reads the message. When it returns false it has answered.
 func (h *sendHandler) body(w http.ResponseWriter, r *http.Request) (body []byte, ok bool) {
 	if e := r.Header.Get("Content-Encoding"); e != "" && e != "identity" {
-		refuse(w, http.StatusUnsupportedMediaType, "unsupported-media-type", "send the message as it is, without Content-Encoding")
+		refuse(w, http.StatusUnsupportedMediaType, "unsupported-media-type",
+			"send the message as it is, without Content-Encoding")
 		return nil, false
 	}
 	if r.ContentLength > h.limit {
@@ -139,7 +145,8 @@ func (h *sendHandler) body(w http.ResponseWriter, r *http.Request) (body []byte,
 }
 
 func (h *sendHandler) refuseSize(w http.ResponseWriter) {
-	refuse(w, http.StatusRequestEntityTooLarge, "too-large", fmt.Sprintf("a message may have %d bytes: send less, or start the server with a larger -max-message", h.limit))
+	refuse(w, http.StatusRequestEntityTooLarge, "too-large",
+		fmt.Sprintf("a message may have %d bytes: send less, or start the server with a larger -max-message", h.limit))
 }
 
 // authorized reports whether r brings the publish token, or none is needed.

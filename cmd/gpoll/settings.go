@@ -48,7 +48,7 @@ type settings struct {
 	quiet, version      bool
 }
 
-// tokenVariable is the environment variable that is read where -publish-token is not given: a command line is visible to
+// tokenVariable is the environment variable that is read if -publish-token is not given. A command line is visible to
 // every user of the machine.
 const tokenVariable = "GPOLL_PUBLISH_TOKEN"
 
@@ -59,8 +59,9 @@ var flagGroups = []struct {
 }{
 	{"Where to serve", []string{"addr", "path", "tls-cert", "tls-key", "public-origin", "allow-host", "allow-origin"}},
 	{"Publishing", []string{"publish-token", "stdin", "stdin-topic", "max-message"}},
-	{"History, for those who come back", []string{"history-count", "history-bytes", "history-age"}},
-	{"Sizes and limits", []string{"max-clients", "max-topics", "routine-max-clients", "client-buffer", "routine-buffer", "sync-delay"}},
+	{"History, for clients that come back", []string{"history-count", "history-bytes", "history-age"}},
+	{"Sizes and limits", []string{"max-clients", "max-topics", "routine-max-clients", "client-buffer", "routine-buffer",
+		"sync-delay"}},
 	{"Times", []string{"poll-wait", "heartbeat", "client-ttl", "drain", "shutdown-spread"}},
 	{"Output", []string{"stats", "log-level", "log-format", "quiet", "version"}},
 }
@@ -71,43 +72,59 @@ func (set *settings) flags() *flag.FlagSet {
 	fs.SetOutput(io.Discard) // one sentence is printed by run, not a page of usage
 	fs.Usage = func() {}
 
-	fs.StringVar(&set.addr, "addr", "127.0.0.1:8080", "listen on `host:port`; port 0 takes a free one, an empty host every address of the machine")
+	fs.StringVar(&set.addr, "addr", "127.0.0.1:8080",
+		"listen on `host:port`; port 0 takes a free one, an empty host every address of the machine")
 	fs.StringVar(&set.path, "path", "/poll", "mount the broadcast at `path`, with path/events and path/ws")
 	fs.StringVar(&set.tlsCert, "tls-cert", "", "serve HTTPS with the certificate chain in this PEM `file`")
 	fs.StringVar(&set.tlsKey, "tls-key", "", "the private key of -tls-cert, a PEM `file`")
-	fs.StringVar(&set.publicOrigin, "public-origin", "", "the `origin` that browsers see when a proxy stands in front, such as https://live.example.org")
-	fs.Var(&set.allowHosts, "allow-host", "answer requests for this host `name` too (repeatable); IP addresses, localhost, the name in -addr, the certificate's names and the host of -public-origin are always answered")
-	fs.Var(&set.allowOrigins, "allow-origin", "let pages of this `origin` read, such as https://app.example.org (repeatable)")
+	fs.StringVar(&set.publicOrigin, "public-origin", "",
+		"the `origin` that browsers see when a proxy stands in front, such as https://live.example.org")
+	fs.Var(&set.allowHosts, "allow-host", "answer requests for this host `name` too (repeatable); IP addresses, "+
+		"localhost, the name in -addr, the certificate's names and the host of -public-origin are always answered")
+	fs.Var(&set.allowOrigins, "allow-origin",
+		"let pages of this `origin` read, such as https://app.example.org (repeatable)")
 
-	fs.StringVar(&set.publishToken, "publish-token", "", "POST /send and GET /stats need \"Authorization: Bearer `token`\"; required wherever others than this machine can come in; $"+tokenVariable+" does the same and is not visible in ps")
+	fs.StringVar(&set.publishToken, "publish-token", "",
+		"POST /send and GET /stats need \"Authorization: Bearer `token`\"; required if other machines can reach "+
+			"the server; $"+tokenVariable+" does the same and is not visible in ps")
 	fs.BoolVar(&set.stdin, "stdin", false, "broadcast each line of standard input; at its end go on serving")
-	fs.StringVar(&set.stdinTopic, "stdin-topic", "", "publish the lines of -stdin to this `topic` only, instead of to everybody")
+	fs.StringVar(&set.stdinTopic, "stdin-topic", "",
+		"publish the lines of -stdin to this `topic` only, instead of to everybody")
 	set.maxMessage = 64 << 10
-	fs.Var(&set.maxMessage, "max-message", "largest message, as `bytes` or 64KiB; a longer line of -stdin is sent in pieces")
+	fs.Var(&set.maxMessage, "max-message",
+		"largest message, as `bytes` or 64KiB; a longer line of -stdin is sent in pieces")
 
 	fs.IntVar(&set.historyCount, "history-count", 10000, "keep the newest `n` messages")
 	set.historyBytes = 16 << 20
-	fs.Var(&set.historyBytes, "history-bytes", "keep at most these many `bytes` of messages, such as 16MiB")
+	fs.Var(&set.historyBytes, "history-bytes", "keep messages of at most this many `bytes`, such as 16MiB")
 	fs.DurationVar(&set.historyAge, "history-age", 0, "keep messages for this `time`, such as 10m; 0: no limit")
 
 	fs.IntVar(&set.maxClients, "max-clients", 100000, "refuse more than `n` clients")
 	fs.IntVar(&set.maxTopics, "max-topics", 128, "at most `n` topics for each client")
 	fs.IntVar(&set.routineMaxClients, "routine-max-clients", 1000, "at most `n` clients for each goroutine that fans out")
 	fs.IntVar(&set.clientBuffer, "client-buffer", 100, "queue at most `n` messages for a client")
-	fs.IntVar(&set.routineBuffer, "routine-buffer", 200, "a publisher waits when a fan-out goroutine is `n` messages behind")
-	fs.DurationVar(&set.syncDelay, "sync-delay", 0, "gather messages for this `time`, in whole milliseconds, and send them as one batch")
+	fs.IntVar(&set.routineBuffer, "routine-buffer", 200,
+		"a publisher waits when a fan-out goroutine is `n` messages behind")
+	fs.DurationVar(&set.syncDelay, "sync-delay", 0,
+		"gather messages for this `time`, in whole milliseconds, and send them as one batch")
 
-	fs.DurationVar(&set.pollWait, "poll-wait", 25*time.Second, "answer a long-poll without news after this `time`, give or take 10 %")
-	fs.DurationVar(&set.heartbeat, "heartbeat", 15*time.Second, "a sign of life on idle streams every `time`, give or take 10 %")
+	fs.DurationVar(&set.pollWait, "poll-wait", 25*time.Second,
+		"answer a long-poll after this `time` if no message comes, give or take 10 %")
+	fs.DurationVar(&set.heartbeat, "heartbeat", 15*time.Second,
+		"send a sign of life on idle streams every `time`, give or take 10 %")
 	fs.DurationVar(&set.clientTTL, "client-ttl", time.Minute, "forget a client that has been away for this `time`")
-	fs.DurationVar(&set.drain, "drain", 8*time.Second, "at SIGINT or SIGTERM wait at most this `time` for clients to leave")
+	fs.DurationVar(&set.drain, "drain", 8*time.Second,
+		"at SIGINT or SIGTERM wait at most this `time` for clients to leave")
 
-	fs.DurationVar(&set.shutdownSpread, "shutdown-spread", 10*time.Second, "tell them to come back at random moments within this `time`, at least 1s")
+	fs.DurationVar(&set.shutdownSpread, "shutdown-spread", 10*time.Second,
+		"tell the clients to come back at random moments within this `time`, at least 1s")
 
-	fs.DurationVar(&set.stats, "stats", 0, "log a line of figures every `time`, such as 10s; GET /stats has them as JSON at any moment")
-	fs.StringVar(&set.logLevel, "log-level", "info", "log on standard error from this `level` on: debug, info, warn or error")
+	fs.DurationVar(&set.stats, "stats", 0,
+		"log a line of figures every `time`, such as 10s; GET /stats has them as JSON at any moment")
+	fs.StringVar(&set.logLevel, "log-level", "info",
+		"log on standard error from this `level` on: debug, info, warn or error")
 	fs.StringVar(&set.logFormat, "log-format", "text", "log in this `format`: text or json")
-	fs.BoolVar(&set.quiet, "quiet", false, "do not print the address and the curl lines; the address goes to the log")
+	fs.BoolVar(&set.quiet, "quiet", false, "print neither the address nor the curl lines; the address goes to the log")
 	fs.BoolVar(&set.version, "version", false, "print the version and exit")
 	return fs
 }
@@ -132,7 +149,7 @@ func parseSettings(args []string, getenv func(string) string) (*settings, error)
 	return set, set.check()
 }
 
-// check refuses what cannot work, by the flag's name. Whether a token is needed is known only once the address is bound.
+// check refuses settings that cannot work, and names the flag. Only a bound address shows whether a token is needed.
 func (set *settings) check() error {
 	for _, n := range []struct {
 		flag  string
@@ -209,7 +226,8 @@ func (set *settings) check() error {
 }
 
 func validTopic(topic string) bool {
-	return len(topic) <= 255 && strings.IndexFunc(topic, func(r rune) bool { return !isAlnum(r) && !strings.ContainsRune("_.:/~@-", r) }) < 0
+	return len(topic) <= 255 &&
+		strings.IndexFunc(topic, func(r rune) bool { return !isAlnum(r) && !strings.ContainsRune("_.:/~@-", r) }) < 0
 }
 
 func isAlnum(r rune) bool {
@@ -366,7 +384,8 @@ Server-Sent Events or by WebSocket.
 		}
 		fmt.Fprintln(w)
 	}
-	fmt.Fprint(w, "Exit codes: 0 drained after a signal, 1 serving failed, 2 a flag, the address or the certificate is wrong.\n")
+	fmt.Fprint(w, "Exit codes: 0 drained after a signal, 1 serving failed, 2 a flag, the address or the certificate "+
+		"is wrong.\n")
 }
 
 // wrap breaks text into lines of at most width bytes, each after indent.

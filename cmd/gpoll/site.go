@@ -49,7 +49,8 @@ func newSite(set *settings, b *gpoll.Broadcaster, addr net.Addr, cert *tls.Certi
 		s.hosts[strings.ToLower(u.Hostname())] = true
 	}
 	if reason := openToOthers(set, addr); reason != "" && s.token == "" {
-		return nil, fmt.Errorf("%s, so anybody could publish: give -publish-token or $%s, or listen on 127.0.0.1 only", reason, tokenVariable)
+		return nil, fmt.Errorf("%s, so anybody could publish: give -publish-token or $%s, or listen on 127.0.0.1 only",
+			reason, tokenVariable)
 	}
 	if cert != nil {
 		for _, name := range cert.Leaf.DNSNames {
@@ -73,13 +74,14 @@ func newSite(set *settings, b *gpoll.Broadcaster, addr net.Addr, cert *tls.Certi
 		return nil, err
 	}
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		refuse(w, http.StatusNotFound, "not-found", "there is nothing here: the page is at /, the broadcast at "+set.path+", and messages go to "+sendPath)
+		refuse(w, http.StatusNotFound, "not-found",
+			"there is nothing here: the page is at /, the broadcast at "+set.path+", and messages go to "+sendPath)
 	})
 	return s, nil
 }
 
-// mount puts the broadcast on mux. A bad setting panics there, with a sentence that names the field; a command line gets
-// the sentence.
+// mount puts the broadcast on mux. For a bad setting ListenAndBroadcast panics with a sentence that names the field.
+// mount returns that sentence as an error.
 func mount(b *gpoll.Broadcaster, path string, mux *http.ServeMux) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -118,7 +120,8 @@ func localName(host string) bool {
 // that name would be "same origin" to the browser and could read and publish. An IP address cannot be rebound.
 func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !s.ownHost(r.Host) {
-		refuse(w, http.StatusForbidden, "host", "this server does not answer for the host name of the request: start it with -allow-host and that name")
+		refuse(w, http.StatusForbidden, "host",
+			"this server does not answer for the host name of the request: start it with -allow-host and that name")
 		return
 	}
 	s.mux.ServeHTTP(w, r)
@@ -164,15 +167,16 @@ func listen(addr string) (net.Listener, error) {
 	case err == nil:
 		return ln, nil
 	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, fmt.Errorf("the address %s is taken by another program: end that one, or choose another address with -addr", addr)
+		return nil, fmt.Errorf("the address %s is taken by another program: end that one, or choose another address "+
+			"with -addr", addr)
 	case errors.Is(err, syscall.EACCES):
 		return nil, fmt.Errorf("this user may not listen on %s: choose a port above 1023 with -addr", addr)
 	}
 	return nil, fmt.Errorf("cannot listen on %s, choose another address with -addr: %w", addr, err)
 }
 
-// baseURL is how this machine reaches a server that was asked to listen on asked and listens on addr: by a name that the
-// certificate has, where there is one.
+// baseURL is the URL at which this machine reaches a server that was asked to listen on asked and listens on addr. If
+// there is a certificate, it uses a name of the certificate.
 func baseURL(asked string, addr net.Addr, cert *tls.Certificate) string {
 	host, _, _ := net.SplitHostPort(asked)
 	_, port, _ := net.SplitHostPort(addr.String())

@@ -51,10 +51,12 @@ func wantRefusal(t *testing.T, res *http.Response, status int, code string) {
 	var got refusal
 	d := json.NewDecoder(strings.NewReader(string(body)))
 	d.DisallowUnknownFields()
-	if err := d.Decode(&got); err != nil || res.StatusCode != status || got.Error != code || res.Header.Get("Gpoll-Error") != code || got.Message == "" {
+	if err := d.Decode(&got); err != nil || res.StatusCode != status || got.Error != code ||
+		res.Header.Get("Gpoll-Error") != code || got.Message == "" {
 		t.Errorf("got %s %s, want %d and %s with a sentence", res.Status, body, status, code)
 	}
-	for name, want := range map[string]string{"Content-Type": "application/json", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"} {
+	for name, want := range map[string]string{"Content-Type": "application/json", "Cache-Control": "no-store",
+		"X-Content-Type-Options": "nosniff"} {
 		if got := res.Header.Get(name); got != want {
 			t.Errorf("%s is %q, want %q", name, got, want)
 		}
@@ -98,11 +100,13 @@ func TestSendRefusals(t *testing.T) {
 		{"from another port", "POST", "/send", "x", []string{"Origin", "http://127.0.0.1:9090"}, 403, "origin"},
 		{"no origin at all", "POST", "/send", "x", []string{"Origin", "null"}, 403, "origin"},
 		{"rebound name", "POST", "/send", "x", []string{"Host", "evil.example:8080"}, 403, "host"},
-		{"rebound name that says same origin", "POST", "/send", "x", []string{"Host", "evil.example", "Origin", "http://evil.example", "Sec-Fetch-Site", "same-origin"}, 403, "host"},
+		{"rebound name that says same origin", "POST", "/send", "x",
+			[]string{"Host", "evil.example", "Origin", "http://evil.example", "Sec-Fetch-Site", "same-origin"}, 403, "host"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if c.name == "preflight" {
-				c.header = []string{"Origin", "http://evil.example", "Sec-Fetch-Site", "cross-site", "Access-Control-Request-Method", "POST"}
+				c.header = []string{"Origin", "http://evil.example", "Sec-Fetch-Site", "cross-site",
+					"Access-Control-Request-Method", "POST"}
 			}
 			res := ask(s, c.method, c.target, c.body, c.header...)
 			if c.name == "preflight" { // either refusal will do, as long as it allows nothing
@@ -186,7 +190,8 @@ func TestPublishToken(t *testing.T) {
 			}
 		})
 	}
-	wantRefusal(t, ask(s, "POST", "/send", "x", "Authorization", "Bearer s3cret", "Sec-Fetch-Site", "cross-site"), http.StatusForbidden, "origin")
+	wantRefusal(t, ask(s, "POST", "/send", "x", "Authorization", "Bearer s3cret", "Sec-Fetch-Site", "cross-site"),
+		http.StatusForbidden, "origin")
 }
 
 // The token is taken from the environment where the flag is not given.
@@ -199,15 +204,19 @@ func TestTokenVariable(t *testing.T) {
 
 // A name that is not the server's gets nothing, on any path: reading would be possible for a rebound page too.
 func TestHosts(t *testing.T) {
-	s := newTestSite(t, "-allow-host", "Live.Example.org", "-public-origin", "https://public.example.org", "-publish-token", "x")
-	for _, path := range []string{"/", "/page/page.js", "/poll", "/poll/events", "/poll/ws", "/stats", "/send", "/nothing"} {
-		for _, host := range []string{"evil.example", "evil.example:8080", "localhost.evil.example", "127.0.0.1.evil.example", "", "live.example.org.", "[evil", "localhost:80:80"} {
+	s := newTestSite(t, "-allow-host", "Live.Example.org", "-public-origin", "https://public.example.org",
+		"-publish-token", "x")
+	for _, path := range []string{"/", "/page/page.js", "/poll", "/poll/events", "/poll/ws", "/stats", "/send",
+		"/nothing"} {
+		for _, host := range []string{"evil.example", "evil.example:8080", "localhost.evil.example",
+			"127.0.0.1.evil.example", "", "live.example.org.", "[evil", "localhost:80:80"} {
 			t.Run(path+" "+host, func(t *testing.T) {
 				wantRefusal(t, ask(s, "GET", path, "", "Host", host), http.StatusForbidden, "host")
 			})
 		}
 	}
-	for _, host := range []string{"live.example.org", "LIVE.example.org:443", "public.example.org", "127.0.0.1", "localhost"} {
+	for _, host := range []string{"live.example.org", "LIVE.example.org:443", "public.example.org", "127.0.0.1",
+		"localhost"} {
 		if res := ask(s, "GET", "/", "", "Host", host); res.StatusCode != http.StatusOK {
 			t.Errorf("%s: %s", host, res.Status)
 		}
@@ -218,14 +227,16 @@ func TestHosts(t *testing.T) {
 func TestPublicOrigin(t *testing.T) {
 	s := newTestSite(t, "-public-origin", "https://live.example.org", "-publish-token", "x")
 	wantSent(t, ask(s, "POST", "/send", "x", "Authorization", "Bearer x", "Origin", "https://live.example.org"))
-	wantRefusal(t, ask(s, "POST", "/send", "x", "Authorization", "Bearer x", "Origin", "https://other.example.org"), http.StatusForbidden, "origin")
+	wantRefusal(t, ask(s, "POST", "/send", "x", "Authorization", "Bearer x", "Origin", "https://other.example.org"),
+		http.StatusForbidden, "origin")
 }
 
 func TestPageIsServedStrictly(t *testing.T) {
 	s := newTestSite(t, "-path", "/live/feed", "-max-message", "1000", "-poll-wait", "7s")
 	for path, kind := range map[string]string{
-		"/": "text/html; charset=utf-8", "/page/page.js": "text/javascript; charset=utf-8", "/page/session.js": "text/javascript; charset=utf-8",
-		"/page/page.css": "text/css; charset=utf-8", "/page/icon.svg": "image/svg+xml",
+		"/": "text/html; charset=utf-8", "/page/page.js": "text/javascript; charset=utf-8",
+		"/page/session.js": "text/javascript; charset=utf-8",
+		"/page/page.css":   "text/css; charset=utf-8", "/page/icon.svg": "image/svg+xml",
 	} {
 		t.Run(path, func(t *testing.T) {
 			res := ask(s, "GET", path, "")
@@ -233,7 +244,8 @@ func TestPageIsServedStrictly(t *testing.T) {
 				t.Errorf("%s, %s", res.Status, res.Header.Get("Content-Type"))
 			}
 			policy := res.Header.Get("Content-Security-Policy")
-			for _, want := range []string{"default-src 'none'", "script-src 'self'", "frame-ancestors 'none'", "base-uri 'none'", "require-trusted-types-for 'script'"} {
+			for _, want := range []string{"default-src 'none'", "script-src 'self'", "frame-ancestors 'none'",
+				"base-uri 'none'", "require-trusted-types-for 'script'"} {
 				if !strings.Contains(policy, want) {
 					t.Errorf("the policy lacks %s: %s", want, policy)
 				}
@@ -241,14 +253,16 @@ func TestPageIsServedStrictly(t *testing.T) {
 			if strings.Contains(policy, "unsafe") {
 				t.Errorf("the policy is weak: %s", policy)
 			}
-			if again := ask(s, "GET", path, "", "If-None-Match", res.Header.Get("ETag")); again.StatusCode != http.StatusNotModified {
+			again := ask(s, "GET", path, "", "If-None-Match", res.Header.Get("ETag"))
+			if again.StatusCode != http.StatusNotModified {
 				t.Errorf("a second request: %s", again.Status)
 			}
 			wantRefusal(t, ask(s, "POST", path, ""), http.StatusMethodNotAllowed, "method")
 		})
 	}
 	body, _ := io.ReadAll(ask(s, "GET", "/", "").Body)
-	for _, want := range []string{`data-mount="/live/feed"`, `data-send="/send"`, `data-max-message="1000"`, `data-poll-wait="7000"`} {
+	for _, want := range []string{`data-mount="/live/feed"`, `data-send="/send"`, `data-max-message="1000"`,
+		`data-poll-wait="7000"`} {
 		if !strings.Contains(string(body), want) {
 			t.Errorf("the page lacks %s", want)
 		}
@@ -258,7 +272,8 @@ func TestPageIsServedStrictly(t *testing.T) {
 			t.Errorf("the page contains %s", never)
 		}
 	}
-	if body, _ := io.ReadAll(ask(newTestSite(t, "-publish-token", "x"), "GET", "/", "").Body); !strings.Contains(string(body), `id="token"`) {
+	body, _ = io.ReadAll(ask(newTestSite(t, "-publish-token", "x"), "GET", "/", "").Body)
+	if !strings.Contains(string(body), `id="token"`) {
 		t.Error("with a token the page lacks its field")
 	}
 	wantRefusal(t, ask(s, "GET", "/page/", ""), http.StatusNotFound, "not-found")
@@ -268,7 +283,8 @@ func TestPageIsServedStrictly(t *testing.T) {
 func TestBaseURL(t *testing.T) {
 	for asked, want := range map[string]string{
 		"127.0.0.1:0": "http://127.0.0.1:8080", "localhost:8080": "http://localhost:8080", ":8080": "http://127.0.0.1:8080",
-		"0.0.0.0:8080": "http://127.0.0.1:8080", "[::]:8080": "http://127.0.0.1:8080", "[::1]:8080": "http://[::1]:8080", "192.0.2.7:8080": "http://192.0.2.7:8080",
+		"0.0.0.0:8080": "http://127.0.0.1:8080", "[::]:8080": "http://127.0.0.1:8080",
+		"[::1]:8080": "http://[::1]:8080", "192.0.2.7:8080": "http://192.0.2.7:8080",
 	} {
 		if got := baseURL(asked, &net.TCPAddr{Port: 8080}, nil); got != want {
 			t.Errorf("%s: %s, want %s", asked, got, want)
@@ -276,7 +292,7 @@ func TestBaseURL(t *testing.T) {
 	}
 }
 
-// Whoever can be reached by others than this machine must have a token.
+// A server that other machines can reach must have a token.
 func TestOpenToOthers(t *testing.T) {
 	for _, c := range []struct {
 		ip   string

@@ -40,13 +40,14 @@ type effects struct {
 func (n *need) effects() []effect {
 	const inside, channels = 10_000, 1000
 	const clients, often = 1000, 500
-	fanOut := func(clients, messages int, of func(fanOutResult) []float64) func(context.Context, sizes) ([]float64, error) {
+	type measure = func(context.Context, sizes) ([]float64, error)
+	fanOut := func(clients, messages int, of func(fanOutResult) []float64) measure {
 		return func(ctx context.Context, s sizes) ([]float64, error) {
 			r, err := broadcasts(ctx, s.broadcaster(), n.Size, clients, min(messages, s.ClientBufferSize))
 			return of(r), err
 		}
 	}
-	served := func(m need, of func(trial) []float64) func(context.Context, sizes) ([]float64, error) {
+	served := func(m need, of func(trial) []float64) measure {
 		return func(ctx context.Context, s sizes) ([]float64, error) {
 			r, err := m.try(ctx, s)
 			if err == nil && r.Lost+uint64(r.Closed) > 0 {
@@ -64,29 +65,33 @@ func (n *need) effects() []effect {
 	return []effect{
 		{
 			field: fields[0], values: []int{50, 100, 250, 500, 1000, 2000, 5000, 10_000},
-			About:   fmt.Sprintf("broadcasts to %d clients inside the process, on all processors", inside),
-			Heads:   []string{"p50 ms", "p90 ms"},
-			measure: fanOut(inside, 100, func(r fanOutResult) []float64 { return []float64{r.P50.Seconds() * 1000, r.P90.Seconds() * 1000} }),
+			About: fmt.Sprintf("broadcasts to %d clients inside the process, on all processors", inside),
+			Heads: []string{"p50 ms", "p90 ms"},
+			measure: fanOut(inside, 100,
+				func(r fanOutResult) []float64 { return []float64{r.P50.Seconds() * 1000, r.P90.Seconds() * 1000} }),
 			charts: func(e *effect) []chart {
 				return []chart{e.chart("Until the last of 10,000 clients has a broadcast", "ms", 0, 1)}
 			},
 		},
 		{
 			field: fields[1], values: []int{10, 50, 100, 200, 500, 1000, 2000},
-			About:   fmt.Sprintf("%d clients inside the process, each with its channel", channels),
-			Heads:   []string{"KB per client", "ns per delivery"},
-			measure: fanOut(channels, 100, func(r fanOutResult) []float64 { return []float64{float64(r.BytesPerClient) / 1024, r.PerDelivery} }),
+			About: fmt.Sprintf("%d clients inside the process, each with its channel", channels),
+			Heads: []string{"KB per client", "ns per delivery"},
+			measure: fanOut(channels, 100,
+				func(r fanOutResult) []float64 { return []float64{float64(r.BytesPerClient) / 1024, r.PerDelivery} }),
 			charts: func(e *effect) []chart {
 				return []chart{e.chart("Memory of a client with a channel", "KB", 0)}
 			},
 		},
 		{
 			field: fields[2], values: []int{10, 20, 50, 100, 200, 500, 1000, 2000},
-			About:   fmt.Sprintf("%d WebSockets, a publisher without pauses, at most %d messages ahead of the slowest client", clients, floodAhead),
+			About: fmt.Sprintf("%d WebSockets, a publisher without pauses, at most %d messages ahead of the "+
+				"slowest client", clients, floodAhead),
 			Heads:   []string{"flood p50 ms", "flood p99 ms", "deliveries/s"},
 			measure: served(flood, func(r trial) []float64 { return []float64{r.FloodP50, r.FloodP99, r.Most} }),
 			charts: func(e *effect) []chart {
-				return []chart{e.chart("Latency behind a publisher without pauses", "ms", 0, 1), e.chart("What goes through", "deliveries/s", 2)}
+				return []chart{e.chart("Latency behind a publisher without pauses", "ms", 0, 1),
+					e.chart("What goes through", "deliveries/s", 2)}
 			},
 		},
 		{

@@ -46,11 +46,12 @@ func fanOutCommand(app *cli.Command, out *output) {
 	app.Description = "Without a command: broadcasts to clients inside this process, by Benchmark of the package."
 	app.Flags = append(app.Flags,
 		&cli.IntFlag{Name: "size", Value: 128, Usage: "`BYTES` of a message", Destination: &size, Local: true},
-		&cli.IntSliceFlag{Name: "clients", Value: []int{1000}, Usage: "`NUMBER` of clients; several by comma for a plot", Destination: &clients, Local: true},
+		&cli.IntSliceFlag{Name: "clients", Value: []int{1000},
+			Usage: "`NUMBER` of clients; several by comma for a plot", Destination: &clients, Local: true},
 		&cli.IntFlag{Name: "messages", Value: 100, Usage: "`NUMBER` of broadcasts", Destination: &messages, Local: true})
 	app.Flags = append(app.Flags, s.flags()...)
 	app.Action = func(ctx context.Context, cmd *cli.Command) error {
-		// The three numbers of the seed's function may come without names.
+		// The three numbers of the 2015 package's Benchmark may come without names.
 		for i, arg := range cmd.Args().Slice() {
 			n, err := strconv.Atoi(arg)
 			if err != nil {
@@ -76,7 +77,7 @@ func measureFanOut(ctx context.Context, out *output, s *sizes, size, messages in
 	if err := s.check(); err != nil {
 		return err
 	}
-	// The package itself says what is wrong with a number, before the first of several is measured for long.
+	// The package itself checks the numbers, before the first of several long measurements begins.
 	if _, err := b.MeasureFanOut(size, min(slices.Min(clients), 1), messages); err != nil {
 		return usageError{err}
 	}
@@ -147,9 +148,11 @@ func (f *fanOut) Text(w io.Writer) {
 }
 
 func (f *fanOut) table() (head []string, rows [][]string) {
-	head = []string{"clients", "routines", "messages", "bytes", "min", "avg", "p50", "p90", "p99", "max", "ns/delivery", "bytes/client"}
+	head = []string{"clients", "routines", "messages", "bytes", "min", "avg", "p50", "p90", "p99", "max", "ns/delivery",
+		"bytes/client"}
 	for _, r := range f.Results {
-		row := []string{strconv.Itoa(r.Clients), strconv.Itoa(r.Routines), strconv.Itoa(r.Messages), strconv.Itoa(r.MessageSize)}
+		row := []string{strconv.Itoa(r.Clients), strconv.Itoa(r.Routines), strconv.Itoa(r.Messages),
+			strconv.Itoa(r.MessageSize)}
 		for _, d := range []time.Duration{r.Min, r.Avg, r.P50, r.P90, r.P99, r.Max} {
 			row = append(row, round(d).String())
 		}
@@ -160,7 +163,8 @@ func (f *fanOut) table() (head []string, rows [][]string) {
 
 // Page implements finding.
 func (f *fanOut) Page(p *page) {
-	p.paragraph("Broadcasts to clients inside one process, each with its buffered channel. A broadcast is over when the last client has the message.")
+	p.paragraph("Broadcasts to clients inside one process, each with its buffered channel. A broadcast is over when " +
+		"the last client has the message.")
 	p.table(f.table())
 	var cost, memory, broadcasts []point
 	for _, r := range f.Results {
@@ -168,14 +172,17 @@ func (f *fanOut) Page(p *page) {
 		memory = append(memory, point{float64(r.Clients), float64(r.BytesPerClient)})
 	}
 	if len(f.Results) > 1 {
-		p.plot(chart{title: "Cost over clients", x: "clients", y: "ns per delivery", logX: true, lines: []line{{"ns per delivery", cost}}})
-		p.plot(chart{title: "Memory over clients", x: "clients", y: "bytes per client", logX: true, lines: []line{{"bytes per client", memory}}})
+		p.plot(chart{title: "Cost over clients", x: "clients", y: "ns per delivery", logX: true,
+			lines: []line{{"ns per delivery", cost}}})
+		p.plot(chart{title: "Memory over clients", x: "clients", y: "bytes per client", logX: true,
+			lines: []line{{"bytes per client", memory}}})
 	}
 	last := f.Results[len(f.Results)-1]
 	for i, ns := range last.Each {
 		broadcasts = append(broadcasts, point{float64(i + 1), ns / 1e6})
 	}
-	p.plot(chart{title: fmt.Sprintf("Each broadcast to %d clients", last.Clients), x: "broadcast", y: "ms", lines: []line{{"ms", broadcasts}}})
+	p.plot(chart{title: fmt.Sprintf("Each broadcast to %d clients", last.Clients), x: "broadcast", y: "ms",
+		lines: []line{{"ms", broadcasts}}})
 }
 
 // round shortens a duration to what can be read.

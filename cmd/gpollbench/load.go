@@ -42,19 +42,28 @@ func loadCommand(out *output) *cli.Command {
 		Name:      "load",
 		Usage:     "many real clients against any gpoll server",
 		ArgsUsage: "URL",
-		Description: "URL is where the server is mounted, for example http://127.0.0.1:8080/poll. Messages are published by POST, as cmd/gpoll takes them at /send;\n" +
+		Description: "URL is where the server is mounted, for example http://127.0.0.1:8080/poll. Messages are " +
+			"published by POST, as cmd/gpoll takes them at /send;\n" +
 			"every client verifies that each arrives once, in order and unaltered.",
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "transport", Value: "websocket", Usage: "`NAME`: websocket, gpoll.v1, sse, sse-json, long-poll, long-poll-json; several by comma", Destination: &p.transport},
+			&cli.StringFlag{Name: "transport", Value: "websocket",
+				Usage:       "`NAME`: websocket, gpoll.v1, sse, sse-json, long-poll, long-poll-json; several by comma",
+				Destination: &p.transport},
 			&cli.IntFlag{Name: "clients", Value: 100, Usage: "`NUMBER` of connections", Destination: &p.clients},
-			&cli.StringSliceFlag{Name: "topics", Usage: "`NAMES` by comma; each client takes one of them. Without: messages to everybody", Destination: &p.topics},
-			&cli.FloatSliceFlag{Name: "rate", Value: []float64{10}, Usage: "`NUMBER` of messages per second, all topics together; several by comma are measured one after the other", Destination: &p.rates},
-			&cli.DurationFlag{Name: "duration", Value: 5 * time.Second, Usage: "`TIME` to publish at each rate", Destination: &p.duration},
+			&cli.StringSliceFlag{Name: "topics",
+				Usage: "`NAMES` by comma; each client takes one of them. Without: messages to everybody", Destination: &p.topics},
+			&cli.FloatSliceFlag{Name: "rate", Value: []float64{10}, Usage: "`NUMBER` of messages per second, all " +
+				"topics together; several by comma are measured one after the other", Destination: &p.rates},
+			&cli.DurationFlag{Name: "duration", Value: 5 * time.Second, Usage: "`TIME` to publish at each rate",
+				Destination: &p.duration},
 			&cli.IntFlag{Name: "size", Value: 128, Usage: "`BYTES` of a message", Destination: &p.size},
-			&cli.StringFlag{Name: "publish-url", Usage: "`URL` to post messages to; default: /send on the same server", Destination: &p.publishURL},
-			&cli.StringFlag{Name: "token", Usage: "`SECRET` sent as a bearer token with each publish", Destination: &p.token, Sources: cli.EnvVars("GPOLL_PUBLISH_TOKEN")},
+			&cli.StringFlag{Name: "publish-url", Usage: "`URL` to post messages to; default: /send on the same server",
+				Destination: &p.publishURL},
+			&cli.StringFlag{Name: "token", Usage: "`SECRET` sent as a bearer token with each publish",
+				Destination: &p.token, Sources: cli.EnvVars("GPOLL_PUBLISH_TOKEN")},
 			&cli.IntFlag{Name: "pid", Usage: "`PROCESS` on this machine whose CPU and memory are read", Destination: &p.pid},
-			&cli.DurationFlag{Name: "patience", Value: 5 * time.Second, Usage: "`TIME` without any arrival after which what is missing counts as lost", Destination: &p.patience},
+			&cli.DurationFlag{Name: "patience", Value: 5 * time.Second,
+				Usage: "`TIME` without any arrival after which what is missing counts as lost", Destination: &p.patience},
 		},
 		Action: func(ctx context.Context, cmd *cli.Command) error {
 			if cmd.Args().Len() != 1 {
@@ -117,7 +126,8 @@ func (p *loadPlan) check() (*url.URL, error) {
 	case err != nil || u.Host == "":
 		return nil, usagef("%q is no URL of a server, such as http://127.0.0.1:8080/poll", p.url)
 	case u.Scheme == "https":
-		return nil, usagef("load speaks plain HTTP only: the generator would measure its own TLS; use the server's plain port")
+		return nil, usagef("load speaks plain HTTP only: the generator would measure its own TLS; use the server's " +
+			"plain port")
 	case u.Scheme != "http":
 		return nil, usagef("%q: the scheme must be http", p.url)
 	case p.clients < 1:
@@ -201,13 +211,15 @@ func (p *loadPlan) run(ctx context.Context, out *output) error {
 		}
 	}
 	run := rand.Uint32()
-	e, err := load.New(load.Config{Addr: u.Host, Clients: p.clients, Protocol: protocol, Run: run, Streams: max(len(p.topics), 1)})
+	e, err := load.New(load.Config{Addr: u.Host, Clients: p.clients, Protocol: protocol, Run: run,
+		Streams: max(len(p.topics), 1)})
 	if err != nil {
 		return err
 	}
 	defer e.Close()
 
-	f := &loadFinding{Machine: thisMachine(), Server: p.url, Transport: p.transport, Clients: p.clients, Topics: p.topics, Size: p.size}
+	f := &loadFinding{Machine: thisMachine(), Server: p.url, Transport: p.transport, Clients: p.clients,
+		Topics: p.topics, Size: p.size}
 	bar := newBar(out, p.clients, "connecting")
 	e.OnProgress = func(ready, _ int) { bar.at(ready) }
 	began := time.Now()
@@ -218,7 +230,8 @@ func (p *loadPlan) run(ctx context.Context, out *output) error {
 	}
 	f.Connect = time.Since(began).Seconds()
 
-	pub := &publisher{url: p.publishURL, token: p.token, topics: p.topics, run: run, size: p.size, last: make([]uint64, max(len(p.topics), 1))}
+	pub := &publisher{url: p.publishURL, token: p.token, topics: p.topics, run: run, size: p.size,
+		last: make([]uint64, max(len(p.topics), 1))}
 	var failed error
 	for _, rate := range p.rates {
 		if ctx.Err() != nil || failed != nil {
@@ -245,9 +258,11 @@ type measuredStep struct {
 	reasons []string
 }
 
-// step publishes at one rate while the engine, on this goroutine, lets the messages arrive. When publishing fails it also returns what
-// had been measured by then.
-func (p *loadPlan) step(ctx context.Context, out *output, e *load.Engine, pub *publisher, rate float64) (measuredStep, error) {
+// step publishes at one rate while the engine, on this goroutine, lets the messages arrive. If publishing fails, step
+// returns the error and what it had measured by then.
+func (p *loadPlan) step(
+	ctx context.Context, out *output, e *load.Engine, pub *publisher, rate float64,
+) (measuredStep, error) {
 	var before, after load.Usage
 	if p.pid != 0 {
 		var err error
@@ -301,7 +316,8 @@ func stepOf(t *load.Tally, published uint64, rate float64, wall time.Duration) l
 	s := loadStep{
 		Rate: rate, Reached: float64(published) / wall.Seconds(), Published: published,
 		Deliveries: t.Deliveries, PerSecond: t.Rate(),
-		Lost: t.Lost, Repeated: t.Repeated, Disordered: t.Disordered, Damaged: t.Damaged, Foreign: t.Foreign, Gaps: t.Gaps, Closed: t.Closed,
+		Lost: t.Lost, Repeated: t.Repeated, Disordered: t.Disordered, Damaged: t.Damaged, Foreign: t.Foreign,
+		Gaps: t.Gaps, Closed: t.Closed,
 		P50: ms(50), P90: ms(90), P99: ms(99), P999: ms(99.9), Max: ms(100), wall: wall,
 	}
 	for _, b := range t.Latency.CumulativeDistribution() {
@@ -327,12 +343,15 @@ func probe(ctx context.Context, mount string) error {
 	switch {
 	case err != nil:
 		return fmt.Errorf("no server answers at %s: %w", mount, err)
-	case resp.StatusCode == http.StatusOK && bytes.Contains(body, []byte(`"client-id"`)) && resp.Header.Get("Gpoll-Position") != "":
+	case resp.StatusCode == http.StatusOK && bytes.Contains(body, []byte(`"client-id"`)) &&
+		resp.Header.Get("Gpoll-Position") != "":
 		return nil
 	case resp.Header.Get("Gpoll-Error") != "":
-		return fmt.Errorf("the gpoll server at %s refuses clients: %s (%s)", mount, resp.Header.Get("Gpoll-Error"), bytes.TrimSpace(body))
+		return fmt.Errorf("the gpoll server at %s refuses clients: %s (%s)", mount, resp.Header.Get("Gpoll-Error"),
+			bytes.TrimSpace(body))
 	}
-	return fmt.Errorf("%s is not a gpoll server: it answered %s; give the URL where gpoll is mounted, such as http://127.0.0.1:8080/poll", mount, resp.Status)
+	return fmt.Errorf("%s is not a gpoll server: it answered %s; give the URL where gpoll is mounted, such as "+
+		"http://127.0.0.1:8080/poll", mount, resp.Status)
 }
 
 // publisher posts messages. last and count may be read while it is not publishing, count at any time.
@@ -350,8 +369,9 @@ type publisher struct {
 // overtime is how long after the end of a step messages are published that are late.
 const overtime = time.Second
 
-// publish posts messages at a rate for a time. When the server holds it up it makes up for that, and the latency of a message counts
-// from when it was due: a server that stands still delays also the messages that nobody could publish meanwhile.
+// publish posts messages at a rate for a time. If the server holds it up, it catches up. The latency of a message
+// counts from the moment at which the message was due, so a server that stands still also delays the messages that
+// could not be published meanwhile.
 func (p *publisher) publish(ctx context.Context, rate float64, d time.Duration) error {
 	began, stamp := time.Now(), load.Now()
 	timer := time.NewTimer(0)
@@ -373,7 +393,8 @@ func (p *publisher) publish(ctx context.Context, rate float64, d time.Duration) 
 	}
 }
 
-// post sends one message. It is not interrupted: a message of which nobody knows whether it was taken cannot be verified.
+// post sends one message. It cannot be interrupted: if nobody knows whether the server took a message, its delivery
+// cannot be verified.
 func (p *publisher) post(stamp int64) error {
 	target, stream := p.url, 0
 	if len(p.topics) > 0 {
@@ -438,12 +459,14 @@ func (f *loadFinding) verdict() error {
 // Text implements finding.
 func (f *loadFinding) Text(w io.Writer) {
 	fmt.Fprintln(w, f.Machine)
-	fmt.Fprintf(w, "%d clients by %s, ready after %.2f s; messages of %d bytes\n", f.Clients, f.Transport, f.Connect, f.Size)
+	fmt.Fprintf(w, "%d clients by %s, ready after %.2f s; messages of %d bytes\n", f.Clients, f.Transport, f.Connect,
+		f.Size)
 	head, rows := f.table()
 	printTable(w, head, rows)
 	for _, s := range f.Steps {
 		if s.Reached < 0.95*s.Rate && !f.Stopped {
-			fmt.Fprintf(w, "%g messages/s were not reached: the server did not take them that fast, one after the other\n", s.Rate)
+			fmt.Fprintf(w, "%g messages/s were not reached: the server did not take them that fast, one after "+
+				"the other\n", s.Rate)
 		}
 		if s.Foreign > 0 {
 			fmt.Fprintf(w, "%d deliveries were of messages that somebody else published\n", s.Foreign)
@@ -458,13 +481,15 @@ func (f *loadFinding) Text(w io.Writer) {
 }
 
 func (f *loadFinding) table() (head []string, rows [][]string) {
-	head = []string{"messages/s", "reached", "deliveries", "deliveries/s", "p50 ms", "p90 ms", "p99 ms", "p99.9 ms", "max ms", "lost", "repeated", "disordered", "damaged", "gaps"}
+	head = []string{"messages/s", "reached", "deliveries", "deliveries/s", "p50 ms", "p90 ms", "p99 ms", "p99.9 ms",
+		"max ms", "lost", "repeated", "disordered", "damaged", "gaps"}
 	cost := f.Steps[0].RSS > 0
 	if cost {
 		head = append(head, "server CPU µs/delivery", "server MB")
 	}
 	for _, s := range f.Steps {
-		row := []string{fmt.Sprintf("%g", s.Rate), fmt.Sprintf("%.1f", s.Reached), fmt.Sprint(s.Deliveries), fmt.Sprintf("%.0f", s.PerSecond)}
+		row := []string{fmt.Sprintf("%g", s.Rate), fmt.Sprintf("%.1f", s.Reached), fmt.Sprint(s.Deliveries),
+			fmt.Sprintf("%.0f", s.PerSecond)}
 		for _, v := range []float64{s.P50, s.P90, s.P99, s.P999, s.Max} {
 			row = append(row, fmt.Sprintf("%.2f", v))
 		}
@@ -481,7 +506,8 @@ func (f *loadFinding) table() (head []string, rows [][]string) {
 
 // Page implements finding.
 func (f *loadFinding) Page(p *page) {
-	p.paragraph(fmt.Sprintf("%d clients by %s, each delivery verified; messages of %d bytes.", f.Clients, f.Transport, f.Size))
+	p.paragraph(fmt.Sprintf("%d clients by %s, each delivery verified; messages of %d bytes.", f.Clients, f.Transport,
+		f.Size))
 	p.table(f.table())
 	var p50, p99, cost []point
 	var spread []line
@@ -496,10 +522,12 @@ func (f *loadFinding) Page(p *page) {
 		spread = append(spread, l)
 	}
 	if len(f.Steps) > 1 {
-		p.plot(chart{title: "Latency over load", x: "deliveries/s asked for", y: "ms", logX: true, lines: []line{{"p50", p50}, {"p99", p99}}})
+		p.plot(chart{title: "Latency over load", x: "deliveries/s asked for", y: "ms", logX: true,
+			lines: []line{{"p50", p50}, {"p99", p99}}})
 	}
 	p.plot(chart{title: "Latency by percentile", x: "percent of the deliveries", y: "ms", lines: spread})
 	if len(f.Steps) > 1 && f.Steps[0].RSS > 0 {
-		p.plot(chart{title: "Server's processor time", x: "deliveries/s asked for", y: "µs per delivery", logX: true, lines: []line{{"µs", cost}}})
+		p.plot(chart{title: "Server's processor time", x: "deliveries/s asked for", y: "µs per delivery", logX: true,
+			lines: []line{{"µs", cost}}})
 	}
 }

@@ -1,11 +1,11 @@
 // Gpollbench measures gpoll on this machine.
 //
-//	gpollbench                                        # broadcasts inside one process: what the package itself costs
+//	gpollbench                                        # broadcasts inside one process: the cost of the package itself
 //	gpollbench tune -clients 5000 -rate 20            # which sizes to set for a need, as Go code
 //	gpollbench load http://127.0.0.1:8080/poll        # many real clients against any gpoll server
 //
-// Every delivery is verified. With -json it prints for machines, with -o report.html it writes one file with plots for people. The exit
-// code is 1 when the measurement failed or messages were lost, 2 when a flag is wrong.
+// Every delivery is verified. With -json it prints for machines. With -o report.html it writes one file with plots for
+// people. The exit code is 1 if the measurement failed or messages were lost, and 2 if a flag is wrong.
 package main
 
 import (
@@ -57,7 +57,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		ErrWriter: stderr,
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "json", Usage: "print JSON", Destination: &out.json},
-			&cli.StringFlag{Name: "o", Aliases: []string{"output"}, Usage: "write a report with plots to `FILE`, one HTML page that needs no other file", Destination: &out.file},
+			&cli.StringFlag{Name: "o", Aliases: []string{"output"},
+				Usage: "write a report with plots to `FILE`, one HTML page that needs no other file", Destination: &out.file},
 		},
 		Commands:       []*cli.Command{tuneCommand(out), loadCommand(out)},
 		OnUsageError:   usage,
@@ -105,13 +106,14 @@ func (o *output) ready() error {
 	return fmt.Errorf("the report cannot be written: %w", err)
 }
 
-// finding is what a command has found: Text for people, itself as JSON, Page for the report.
+// A finding is the result of a command: Text for people, itself as JSON, Page for the report.
 type finding interface {
 	Text(w io.Writer)
 	Page(p *page)
 }
 
-// write writes the report that was asked for and prints a finding, in that order: who reads standard output may have gone.
+// write writes the report that was asked for and then prints a finding. The reader of standard output may have gone by
+// then.
 func (o *output) write(f finding) error {
 	if o.file != "" {
 		p := newPage(o.title(), thisMachine())

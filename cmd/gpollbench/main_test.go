@@ -51,13 +51,14 @@ func TestFanOut(t *testing.T) {
 			t.Errorf("there is no %q in\n%s", want, out)
 		}
 	}
-	// The seed's three numbers, without names.
+	// The three numbers of the 2015 package's Benchmark, without names.
 	code, out, errs = bench(t, t.Context(), "-json", "64", "30", "5")
 	var f fanOut
 	if err := json.Unmarshal([]byte(out), &f); code != exitOK || err != nil {
 		t.Fatalf("exit code %d, %v: %s", code, err, errs)
 	}
-	if len(f.Results) != 1 || f.Results[0].Clients != 30 || f.Results[0].MessageSize != 64 || f.Results[0].Messages != 5 || f.Results[0].PerDelivery <= 0 {
+	if len(f.Results) != 1 || f.Results[0].Clients != 30 || f.Results[0].MessageSize != 64 ||
+		f.Results[0].Messages != 5 || f.Results[0].PerDelivery <= 0 {
 		t.Errorf("%+v", f.Results)
 	}
 }
@@ -65,18 +66,21 @@ func TestFanOut(t *testing.T) {
 func TestFanOutInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(errors.New("interrupted"))
-	if code, out, errs := bench(t, ctx, "-clients", "10"); code != exitFailed || out != "" || errs != "gpollbench: interrupted\n" {
+	if code, out, errs := bench(t, ctx, "-clients", "10"); code != exitFailed || out != "" ||
+		errs != "gpollbench: interrupted\n" {
 		t.Errorf("exit code %d, %q, %q", code, out, errs)
 	}
 }
 
-// Who reads standard output may have gone: the report is written all the same, and the exit code tells.
+// The reader of standard output may have gone. The command still writes the report, and the exit code tells of the
+// failure.
 func TestBrokenOutput(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "report.html")
 	r, w := io.Pipe()
 	r.Close()
 	var errs bytes.Buffer
-	if code := run(t.Context(), []string{"gpollbench", "-clients", "10", "-messages", "5", "-o", file}, w, &errs); code != exitFailed {
+	args := []string{"gpollbench", "-clients", "10", "-messages", "5", "-o", file}
+	if code := run(t.Context(), args, w, &errs); code != exitFailed {
 		t.Errorf("exit code %d: %s", code, errs.String())
 	}
 	selfContained(t, file, 1)
@@ -186,8 +190,9 @@ func newServer(t *testing.T, drop func(n int64) bool) (*gpoll.Broadcaster, strin
 
 func TestLoad(t *testing.T) {
 	_, url := newServer(t, nil)
-	code, out, errs := bench(t, t.Context(), "load", "-json", "-clients", "12", "-topics", "a,b", "-transport", "websocket,sse,long-poll-json",
-		"-rate", "100,200", "-duration", "200ms", "-pid", fmt.Sprint(os.Getpid()), url)
+	code, out, errs := bench(t, t.Context(), "load", "-json", "-clients", "12", "-topics", "a,b",
+		"-transport", "websocket,sse,long-poll-json", "-rate", "100,200", "-duration", "200ms",
+		"-pid", fmt.Sprint(os.Getpid()), url)
 	if code != exitOK {
 		t.Fatalf("exit code %d: %s", code, errs)
 	}
@@ -198,7 +203,8 @@ func TestLoad(t *testing.T) {
 	if r := f.Steps[0].Reached; r < 50 || r > 101 {
 		t.Errorf("%v messages/s of 100", r)
 	}
-	if len(f.Steps) != 2 || f.Steps[0].Published != 20 || f.Steps[0].Deliveries != 120 || f.Steps[1].Deliveries != 240 || f.Steps[1].Lost != 0 {
+	if len(f.Steps) != 2 || f.Steps[0].Published != 20 || f.Steps[0].Deliveries != 120 ||
+		f.Steps[1].Deliveries != 240 || f.Steps[1].Lost != 0 {
 		t.Errorf("%+v", f.Steps)
 	}
 	if f.Steps[0].RSS == 0 || f.Steps[0].P99 < f.Steps[0].P50 || f.Steps[0].P50 <= 0 || len(f.Steps[0].Percentile) == 0 {
@@ -209,7 +215,8 @@ func TestLoad(t *testing.T) {
 // A server that loses a message is not let off.
 func TestLoadLost(t *testing.T) {
 	_, url := newServer(t, func(n int64) bool { return n == 5 })
-	code, out, errs := bench(t, t.Context(), "load", "-clients", "3", "-rate", "100", "-duration", "100ms", "-patience", "300ms", url)
+	code, out, errs := bench(t, t.Context(), "load", "-clients", "3", "-rate", "100", "-duration", "100ms",
+		"-patience", "300ms", url)
 	if code != exitFailed || !strings.Contains(errs, "3 of 30 deliveries were lost") {
 		t.Errorf("exit code %d: %s", code, errs)
 	}
@@ -218,7 +225,7 @@ func TestLoadLost(t *testing.T) {
 	}
 }
 
-// A server that goes down in the middle: what had been measured is printed, and what happened is said.
+// If the server goes down in the middle, the command prints its measurements so far and says what happened.
 func TestLoadServerGone(t *testing.T) {
 	var b *gpoll.Broadcaster
 	b, url := newServer(t, func(n int64) bool {
@@ -227,8 +234,10 @@ func TestLoadServerGone(t *testing.T) {
 		}
 		return false
 	})
-	code, out, errs := bench(t, t.Context(), "load", "-clients", "3", "-rate", "200", "-duration", "1h", "-patience", "300ms", url)
-	if code != exitFailed || !strings.Contains(errs, "refused a message: 500") || !strings.Contains(errs, "3 clients were disconnected") {
+	code, out, errs := bench(t, t.Context(), "load", "-clients", "3", "-rate", "200", "-duration", "1h",
+		"-patience", "300ms", url)
+	if code != exitFailed || !strings.Contains(errs, "refused a message: 500") ||
+		!strings.Contains(errs, "3 clients were disconnected") {
 		t.Errorf("exit code %d: %s", code, errs)
 	}
 	if !strings.Contains(out, " 27 ") || !strings.Contains(out, "closed: 3 × closed by the server: 1001 shutdown\n") {
@@ -271,11 +280,13 @@ func TestLoadInterrupted(t *testing.T) {
 
 func TestTune(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "report.html")
-	code, out, errs := bench(t, t.Context(), "tune", "-clients", "6", "-rate", "200", "-time", "40ms", "-repeat", "1", "-latency", "2s", "-transports", "websocket,long-poll", "-o", file)
+	code, out, errs := bench(t, t.Context(), "tune", "-clients", "6", "-rate", "200", "-time", "40ms", "-repeat", "1",
+		"-latency", "2s", "-transports", "websocket,long-poll", "-o", file)
 	if code != exitOK {
 		t.Fatalf("exit code %d: %s", code, errs)
 	}
-	for _, want := range []string{"b := gpoll.NewBroadcaster()\n", "b.RoutineMaxClients = ", "b.ClientBufferSize = ", "b.RoutineBufferSize = ", "b.SyncDelayMs = ", "Headroom: ", "chosen"} {
+	for _, want := range []string{"b := gpoll.NewBroadcaster()\n", "b.RoutineMaxClients = ", "b.ClientBufferSize = ",
+		"b.RoutineBufferSize = ", "b.SyncDelayMs = ", "Headroom: ", "chosen"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("there is no %q in\n%s", want, out)
 		}
@@ -286,7 +297,8 @@ func TestTune(t *testing.T) {
 func TestTuneInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	n := &need{Clients: 2, Rate: 1000, Size: 128, Transports: []string{"websocket"}, Latency: time.Second, Seed: 1, Time: 20 * time.Millisecond, Repeat: 1, addr: "127.0.0.1:0"}
+	n := &need{Clients: 2, Rate: 1000, Size: 128, Transports: []string{"websocket"}, Latency: time.Second, Seed: 1,
+		Time: 20 * time.Millisecond, Repeat: 1, addr: "127.0.0.1:0"}
 	tried := 0
 	n.tried = func() {
 		if tried++; tried == 3 {
@@ -321,7 +333,9 @@ func TestTunePlots(t *testing.T) {
 			t.Errorf("the plot of %s: %v, %d bytes", field.name, err, len(b))
 		}
 	}
-	if code, _, errs := bench(t, t.Context(), "tune", "-plots", filepath.Join(dir, "no"), "-time", "20ms", "-repeat", "1"); code != exitFailed || !strings.Contains(errs, "no such file") {
+	code, _, errs = bench(t, t.Context(),
+		"tune", "-plots", filepath.Join(dir, "no"), "-time", "20ms", "-repeat", "1")
+	if code != exitFailed || !strings.Contains(errs, "no such file") {
 		t.Errorf("a folder that is not there: exit code %d: %s", code, errs)
 	}
 }
@@ -389,7 +403,8 @@ func TestSettle(t *testing.T) {
 		if tn.choose(); tn.Chosen != chosen {
 			t.Fatalf("chosen %v", tn.Chosen)
 		}
-		again, reference := &trial{Sizes: chosen, CPU: tt.cpu, P99: 20, Most: 1000}, &trial{Sizes: base, CPU: 10, P99: 20, Most: 1000}
+		again, reference := &trial{Sizes: chosen, CPU: tt.cpu, P99: 20, Most: 1000},
+			&trial{Sizes: base, CPU: 10, P99: 20, Most: 1000}
 		tn.settle(again, reference)
 		if tn.Chosen != tt.want || tn.Final.Sizes != tt.want || tn.Advice[0].Value != tt.want.RoutineMaxClients {
 			t.Errorf("%v µs: chosen %v, final %v, advice %+v", tt.cpu, tn.Chosen, tn.Final.Sizes, tn.Advice[0])
@@ -412,7 +427,8 @@ func TestThroughput(t *testing.T) {
 }
 
 func TestCandidates(t *testing.T) {
-	for clients, want := range map[int][]int{10: nil, 300: {100, 250}, 1000: {100, 250, 500}, 7000: {100, 250, 500, 2000, 5000, 7000}} {
+	for clients, want := range map[int][]int{10: nil, 300: {100, 250}, 1000: {100, 250, 500},
+		7000: {100, 250, 500, 2000, 5000, 7000}} {
 		var got []int
 		for _, s := range (&need{Clients: clients}).candidates() {
 			if s.RoutineMaxClients != defaults().RoutineMaxClients {
@@ -433,11 +449,14 @@ func TestReport(t *testing.T) {
 	}
 	selfContained(t, fan, 3)
 	_, url := newServer(t, nil)
-	if code, _, errs := bench(t, t.Context(), "load", "-clients", "2", "-rate", "50,100", "-duration", "100ms", "-o", load, url); code != exitOK {
+	code, _, errs := bench(t, t.Context(),
+		"load", "-clients", "2", "-rate", "50,100", "-duration", "100ms", "-o", load, url)
+	if code != exitOK {
 		t.Fatal(errs)
 	}
 	selfContained(t, load, 2)
-	if code, _, _ := bench(t, t.Context(), "-clients", "10", "-messages", "5", "-o", filepath.Join(dir, "no", "such", "folder")); code != exitFailed {
+	nowhere := filepath.Join(dir, "no", "such", "folder")
+	if code, _, _ := bench(t, t.Context(), "-clients", "10", "-messages", "5", "-o", nowhere); code != exitFailed {
 		t.Errorf("a report that cannot be written: exit code %d", code)
 	}
 }

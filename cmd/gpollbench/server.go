@@ -45,10 +45,12 @@ func (n *need) startServer(ctx context.Context, s sizes) (*serve.Process, error)
 	if err != nil {
 		return nil, err
 	}
-	args := append([]string{serveCommand, "-size", strconv.Itoa(n.Size), "-run", strconv.Itoa(tuneRun), "-addr", n.addr}, s.args()...)
+	args := append([]string{serveCommand, "-size", strconv.Itoa(n.Size), "-run", strconv.Itoa(tuneRun), "-addr",
+		n.addr}, s.args()...)
 	p, err := serve.Start(exec.CommandContext(ctx, self, args...), -1, 0)
 	if err != nil && strings.Contains(err.Error(), syscall.EADDRINUSE.Error()) {
-		return nil, fmt.Errorf("the address %s is taken by another program; choose another one with -addr, or leave it out", n.addr)
+		return nil, fmt.Errorf("the address %s is taken by another program; choose another one with -addr, or "+
+			"leave it out", n.addr)
 	}
 	return p, err
 }

@@ -42,7 +42,8 @@ func (s *sizes) flags() []cli.Flag {
 	*s = defaults()
 	var out []cli.Flag
 	for _, f := range fields {
-		out = append(out, &cli.IntFlag{Name: f.flag, Value: *f.of(s), Usage: "`" + "NUMBER" + "` for the Broadcaster's " + f.name, Destination: f.of(s), Local: true})
+		out = append(out, &cli.IntFlag{Name: f.flag, Value: *f.of(s),
+			Usage: "`" + "NUMBER" + "` for the Broadcaster's " + f.name, Destination: f.of(s), Local: true})
 	}
 	return out
 }
@@ -63,7 +64,7 @@ func (s *sizes) args() (out []string) {
 	return out
 }
 
-// check says what the package would panic about when a Broadcaster with these sizes is mounted.
+// check returns as an error the panic of mounting a Broadcaster with these sizes.
 func (s *sizes) check() error {
 	for _, f := range fields {
 		if n := *f.of(s); n < 0 {

@@ -33,20 +33,29 @@ type need struct {
 func tuneCommand(out *output) *cli.Command {
 	n := &need{}
 	return &cli.Command{
-		Name:        "tune",
-		Usage:       "which sizes to set for a need, measured on this machine",
-		Description: "It starts servers of its own with different sizes, connects real clients to them and prints the sizes to use as Go code. ^C prints what there is by then.",
+		Name:  "tune",
+		Usage: "which sizes to set for a need, measured on this machine",
+		Description: "It starts servers of its own with different sizes, connects real clients to them and prints " +
+			"the sizes to use as Go code. ^C prints what there is by then.",
 		Flags: []cli.Flag{
 			&cli.IntFlag{Name: "clients", Value: 1000, Usage: "`NUMBER` of clients that are connected", Destination: &n.Clients},
-			&cli.FloatFlag{Name: "rate", Value: 10, Usage: "`NUMBER` of messages per second to all of them", Destination: &n.Rate},
+			&cli.FloatFlag{Name: "rate", Value: 10, Usage: "`NUMBER` of messages per second to all of them",
+				Destination: &n.Rate},
 			&cli.IntFlag{Name: "size", Value: 128, Usage: "`BYTES` of a message", Destination: &n.Size},
-			&cli.StringSliceFlag{Name: "transports", Value: []string{"websocket"}, Usage: "`NAMES` by comma; the clients are shared out among them", Destination: &n.Transports},
-			&cli.DurationFlag{Name: "latency", Value: 100 * time.Millisecond, Usage: "`TIME` within which 99 % of the deliveries must arrive", Destination: &n.Latency},
-			&cli.Uint64Flag{Name: "seed", Value: 1, Usage: "`NUMBER` that the order of the trials follows from", Destination: &n.Seed},
-			&cli.DurationFlag{Name: "time", Value: 2 * time.Second, Usage: "`TIME` for each trial, half at the rate, half back to back", Destination: &n.Time},
+			&cli.StringSliceFlag{Name: "transports", Value: []string{"websocket"},
+				Usage: "`NAMES` by comma; the clients are shared out among them", Destination: &n.Transports},
+			&cli.DurationFlag{Name: "latency", Value: 100 * time.Millisecond,
+				Usage: "`TIME` within which 99 % of the deliveries must arrive", Destination: &n.Latency},
+			&cli.Uint64Flag{Name: "seed", Value: 1, Usage: "`NUMBER` that the order of the trials follows from",
+				Destination: &n.Seed},
+			&cli.DurationFlag{Name: "time", Value: 2 * time.Second,
+				Usage: "`TIME` for each trial, half at the rate, half back to back", Destination: &n.Time},
 			&cli.IntFlag{Name: "repeat", Value: 2, Usage: "`NUMBER` of times that each trial is made", Destination: &n.Repeat},
-			&cli.StringFlag{Name: "plots", Usage: "write a plot of each size's effect to this `FOLDER` as SVG, at values that suit the size; of the other flags only -seed, -size, -time, -repeat and -addr count", Destination: &n.plots},
-			&cli.StringFlag{Name: "addr", Value: "127.0.0.1:0", Usage: "`ADDRESS` that the measured servers listen on", Destination: &n.addr},
+			&cli.StringFlag{Name: "plots",
+				Usage: "write a plot of each size's effect to this `FOLDER` as SVG, at values that suit the size; of " +
+					"the other flags only -seed, -size, -time, -repeat and -addr count", Destination: &n.plots},
+			&cli.StringFlag{Name: "addr", Value: "127.0.0.1:0", Usage: "`ADDRESS` that the measured servers listen on",
+				Destination: &n.addr},
 		},
 		Action: func(ctx context.Context, cmd *cli.Command) error {
 			if cmd.Args().Len() > 0 {
@@ -98,11 +107,12 @@ func (n *need) protocol(addr string) (load.Protocol, error) {
 // burstAhead is how far a publisher that does not pause may be ahead of the slowest client.
 const burstAhead = 16
 
-// floodAhead is the same where the server itself is to hold the publisher back: less than the log's window, or slow clients get gaps.
+// floodAhead is the same if the server itself should hold the publisher back. It is less than the log's window, or slow
+// clients get gaps.
 const floodAhead = 8000
 
-// plan lists the trials: the defaults and each size by itself, as often as asked for, shuffled so that what else the machine does falls on
-// all of them. The same need and seed give the same plan.
+// plan lists the trials: the defaults and each size by itself, as often as asked for. They are shuffled, so that other
+// work of the machine falls on all of them. The same need and seed give the same plan.
 func (n *need) plan() []sizes {
 	list := n.candidates()
 	var out []sizes
@@ -234,8 +244,10 @@ func (t *tuning) add(r trial) {
 		}
 		k := float64(o.Tries)
 		for _, f := range []func(*trial) *float64{
-			func(x *trial) *float64 { return &x.CPU }, func(x *trial) *float64 { return &x.P50 }, func(x *trial) *float64 { return &x.P99 },
-			func(x *trial) *float64 { return &x.Idle }, func(x *trial) *float64 { return &x.Most }, func(x *trial) *float64 { return &x.Missed },
+			func(x *trial) *float64 { return &x.CPU }, func(x *trial) *float64 { return &x.P50 },
+			func(x *trial) *float64 { return &x.P99 },
+			func(x *trial) *float64 { return &x.Idle }, func(x *trial) *float64 { return &x.Most },
+			func(x *trial) *float64 { return &x.Missed },
 		} {
 			*f(o) = (*f(o)*k + *f(&r)) / (k + 1)
 		}
@@ -299,8 +311,8 @@ func (t *tuning) choose() {
 	}
 }
 
-// confirm measures the chosen sizes together, in turns with the defaults. When they are not better once more, the defaults stay: the best
-// of many values may be the best by chance.
+// confirm measures the chosen sizes together, in turns with the defaults. If they are not better once more, the
+// defaults stay: the best of many values may be the best by chance.
 func (t *tuning) confirm(ctx context.Context, bar bar) error {
 	base := defaults()
 	rivals := []sizes{base}
@@ -326,7 +338,7 @@ func (t *tuning) confirm(ctx context.Context, bar bar) error {
 	return nil
 }
 
-// settle decides by what the chosen sizes and the defaults showed when they were measured once more.
+// settle decides between the chosen sizes and the defaults by their second measurement.
 func (t *tuning) settle(chosen, reference *trial) {
 	base := defaults()
 	t.Final = chosen
@@ -342,10 +354,12 @@ func (t *tuning) settle(chosen, reference *trial) {
 	}
 }
 
-// ample is how many times what is needed the machine must deliver for it not to matter how much more it could.
+// ample is a multiple of the needed throughput. If the machine delivers more than that, further throughput does not
+// matter.
 const ample = 4
 
-// better compares: first whether everything arrived in time, then the processor time, then how much could be delivered where that is scarce.
+// better first compares whether everything arrived in time, then the processor time. If throughput is scarce, it
+// compares that last.
 func (t *tuning) better(a, b *trial) bool {
 	if x, y := t.fits(a), t.fits(b); x != y {
 		return x
@@ -374,13 +388,15 @@ func (t *tuning) headroom(x *trial) float64 {
 
 func (t *tuning) why(best, reference *trial) string {
 	if t.fits(best) && !t.fits(reference) {
-		return fmt.Sprintf("p99 %.1f ms keeps the goal of %v; with the default it was %.1f ms and %d deliveries were lost", best.P99, t.Need.Latency, reference.P99, reference.Lost)
+		return fmt.Sprintf("p99 %.1f ms keeps the goal of %v; with the default it was %.1f ms and %d deliveries "+
+			"were lost", best.P99, t.Need.Latency, reference.P99, reference.Lost)
 	}
-	return fmt.Sprintf("%.2f µs of processor time per delivery against %.2f with the default, p99 %.1f against %.1f ms, at most %.0f against %.0f deliveries/s",
+	return fmt.Sprintf("%.2f µs of processor time per delivery against %.2f with the default, p99 %.1f against %.1f "+
+		"ms, at most %.0f against %.0f deliveries/s",
 		best.CPU, reference.CPU, best.P99, reference.P99, best.Most, reference.Most)
 }
 
-// weigh compares what the machine could do with what is needed.
+// weigh compares the throughput that the machine reached with the throughput that is needed.
 func (t *tuning) weigh() {
 	x := t.Final
 	if x == nil {
@@ -400,9 +416,11 @@ func (t *tuning) verdict() error {
 		return fmt.Errorf("with the chosen sizes %d deliveries were lost and %d clients disconnected", x.Lost, x.Closed)
 	}
 	if x.Missed > 0 {
-		return fmt.Errorf("this machine does not reach the rate: with the chosen sizes %.0f %% of the messages could not be published in their time, p99 was %.1f ms; ask for fewer clients or messages", x.Missed*100, x.P99)
+		return fmt.Errorf("this machine does not reach the rate: with the chosen sizes %.0f %% of the messages could "+
+			"not be published in their time, p99 was %.1f ms; ask for fewer clients or messages", x.Missed*100, x.P99)
 	}
-	return fmt.Errorf("this machine does not reach the goal: p99 was %.1f ms with the chosen sizes, not %v; ask for fewer clients or messages, or more time", x.P99, t.Need.Latency)
+	return fmt.Errorf("this machine does not reach the goal: p99 was %.1f ms with the chosen sizes, not %v; ask for "+
+		"fewer clients or messages, or more time", x.P99, t.Need.Latency)
 }
 
 // goCode is the chosen sizes as a program sets them.
@@ -416,9 +434,11 @@ func (t *tuning) goCode() string {
 }
 
 func (t *tuning) summary() string {
-	s := fmt.Sprintf("Headroom: the machine delivered %.1f times the %.0f deliveries/s that are needed", t.Headroom, t.Need.Rate*float64(t.Need.Clients))
+	s := fmt.Sprintf("Headroom: the machine delivered %.1f times the %.0f deliveries/s that are needed", t.Headroom,
+		t.Need.Rate*float64(t.Need.Clients))
 	if t.Final != nil {
-		s += fmt.Sprintf("; with these sizes p50 %.1f ms, p99 %.1f ms, %.2f µs of processor time per delivery, %.1f KB per idle client", t.Final.P50, t.Final.P99, t.Final.CPU, t.Final.Idle)
+		s += fmt.Sprintf("; with these sizes p50 %.1f ms, p99 %.1f ms, %.2f µs of processor time per delivery, %.1f "+
+			"KB per idle client", t.Final.P50, t.Final.P99, t.Final.CPU, t.Final.Idle)
 	}
 	if t.Stopped {
 		s += ". Interrupted: this rests on what had been measured by then, and was not measured again"
@@ -429,7 +449,8 @@ func (t *tuning) summary() string {
 // Text implements finding.
 func (t *tuning) Text(w io.Writer) {
 	fmt.Fprintln(w, "//", t.Machine)
-	fmt.Fprintf(w, "// %d clients by %s, %g messages/s of %d bytes, p99 within %v\n", t.Need.Clients, strings.Join(t.Need.Transports, " and "), t.Need.Rate, t.Need.Size, t.Need.Latency)
+	fmt.Fprintf(w, "// %d clients by %s, %g messages/s of %d bytes, p99 within %v\n", t.Need.Clients,
+		strings.Join(t.Need.Transports, " and "), t.Need.Rate, t.Need.Size, t.Need.Latency)
 	fmt.Fprint(w, t.goCode())
 	fmt.Fprintln(w, "//", t.summary())
 	fmt.Fprintln(w)
@@ -481,7 +502,8 @@ func (t *tuning) values(f field) (out []int) {
 
 // Page implements finding.
 func (t *tuning) Page(p *page) {
-	p.paragraph(fmt.Sprintf("%d clients by %s, %g messages/s of %d bytes, p99 within %v.", t.Need.Clients, strings.Join(t.Need.Transports, " and "), t.Need.Rate, t.Need.Size, t.Need.Latency))
+	p.paragraph(fmt.Sprintf("%d clients by %s, %g messages/s of %d bytes, p99 within %v.", t.Need.Clients,
+		strings.Join(t.Need.Transports, " and "), t.Need.Rate, t.Need.Size, t.Need.Latency))
 	p.code(t.goCode())
 	p.paragraph(t.summary())
 	p.table(t.table())
@@ -501,8 +523,10 @@ func (t *tuning) Page(p *page) {
 			continue
 		}
 		p.heading(f.name)
-		p.plot(chart{title: "Processor time at the rate", x: f.name, y: "µs per delivery", names: names, lines: []line{{"µs", cpu}}})
+		p.plot(chart{title: "Processor time at the rate", x: f.name, y: "µs per delivery", names: names,
+			lines: []line{{"µs", cpu}}})
 		p.plot(chart{title: "Latency at the rate", x: f.name, y: "p99, ms", names: names, lines: []line{{"p99", p99}}})
-		p.plot(chart{title: "Back to back", x: f.name, y: "deliveries/s", names: names, lines: []line{{"deliveries/s", most}}})
+		p.plot(chart{title: "Back to back", x: f.name, y: "deliveries/s", names: names,
+			lines: []line{{"deliveries/s", most}}})
 	}
 }

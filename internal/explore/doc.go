@@ -1,9 +1,10 @@
-// Package explore runs small scripts of publishers, clients and operators over the real core under very many schedules, each drawn from a
-// seed, and judges every run by the history checker of gpolltest, by what is left behind, and by the Stats.
+// Package explore runs small scripts of publishers, clients and operators over the real core under very many schedules.
+// A seed decides each schedule. The history checker of gpolltest, the Stats, and a look at what is left behind judge
+// every run.
 //
-// The product's files have no part in it. TestExplore copies them, puts a point in front of every statement at which goroutines can
-// meet (instrument_test.go), has the go command build the scripts (script_test.go) with the copies by -overlay, and runs that binary. What a point
-// does is in internal/step.
+// The files of the package itself do not change. TestExplore copies them and puts a point in front of every statement
+// at which goroutines can meet (instrument_test.go). The go command builds the scripts (script_test.go) with the copies
+// by -overlay, and TestExplore runs that binary. internal/step says what a point does.
 //
 //	go test ./internal/explore                                         2,000 schedules, part of make test
 //	GPOLL_SCHEDULES=1000000 go test -timeout 0 -v ./internal/explore   more

@@ -15,9 +15,10 @@ import (
 	"github.com/corvuscrypto/gpoll/internal/overlay"
 )
 
-// TestExplore builds the scripts with instrumented copies of the package and runs GPOLL_SCHEDULES schedules from GPOLL_SEED on; as many as
-// make test has time for if that is not set. With GPOLL_KEEP_ON it goes on after a finding. One schedule alone is tried up to
-// 50 times: when Go itself takes the processor from a goroutine is not the seed's, nor is the chance that net/http takes.
+// TestExplore builds the scripts with instrumented copies of the package and runs GPOLL_SCHEDULES schedules from
+// GPOLL_SEED on. Without GPOLL_SCHEDULES it runs as many as make test has time for. With GPOLL_KEEP_ON it goes on after
+// a finding. It tries one schedule alone up to 50 times, because the seed does not decide when Go takes the processor
+// from a goroutine, nor what net/http does by chance.
 func TestExplore(t *testing.T) {
 	binary := build(t)
 	schedules := number(t, "GPOLL_SCHEDULES", 2000)
@@ -47,8 +48,9 @@ func TestExplore(t *testing.T) {
 	t.Logf("%d schedules, %d findings, %v", sum.Schedules, found, sum)
 }
 
-// TestPlanted plants the bugs that depend on the order of goroutines, one at a time: the explorer finds each within so many schedules as the
-// patch says, from GPOLL_SEED on or from 1, in a schedule that finds nothing without the bug. It is part of make mutants.
+// TestPlanted plants the bugs that depend on the order of goroutines, one at a time. The explorer must find each within
+// as many schedules as the patch says, from GPOLL_SEED on or from 1, and in a schedule that finds nothing without the
+// bug. It is part of make mutants.
 func TestPlanted(t *testing.T) {
 	if os.Getenv("GPOLL_MUTANTS") == "" {
 		t.Skip("it takes minutes: make mutants runs it")
@@ -138,8 +140,10 @@ func build(t *testing.T, patches ...*overlay.Patch) string {
 // run runs a test of the binary on some seeds. It returns what that printed and the last seed that it began.
 func run(t *testing.T, binary, test string, seed, schedules uint64) (out []byte, at uint64, err error) {
 	file := filepath.Join(t.TempDir(), "at")
-	cmd := exec.CommandContext(t.Context(), binary, "-test.run=^"+test+"$", "-test.timeout=0", "-test.v="+strconv.FormatBool(schedules == 1))
-	cmd.Env = append(os.Environ(), "GPOLL_AT="+file, "GPOLL_SEED="+strconv.FormatUint(seed, 10), "GPOLL_SCHEDULES="+strconv.FormatUint(schedules, 10),
+	cmd := exec.CommandContext(t.Context(), binary, "-test.run=^"+test+"$", "-test.timeout=0",
+		"-test.v="+strconv.FormatBool(schedules == 1))
+	cmd.Env = append(os.Environ(), "GPOLL_AT="+file, "GPOLL_SEED="+strconv.FormatUint(seed, 10),
+		"GPOLL_SCHEDULES="+strconv.FormatUint(schedules, 10),
 		"GODEBUG=asyncpreemptoff=1")
 	out, err = cmd.CombinedOutput()
 	var b [8]byte

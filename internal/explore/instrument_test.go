@@ -16,8 +16,8 @@ import (
 	"github.com/corvuscrypto/gpoll/internal/overlay"
 )
 
-// instrumented writes instrumented copies of the package's files into dir, with what set has changed in them, and returns the list that the go
-// command takes with -overlay. root is the repository.
+// instrumented writes instrumented copies of the package's files into dir, with the changes of set, and returns the
+// list that the go command takes with -overlay. root is the repository.
 func instrumented(root, dir string, set *overlay.Set) (list string, err error) {
 	files, err := filepath.Glob(filepath.Join(root, "*.go"))
 	if err != nil {
@@ -53,9 +53,9 @@ type edit struct {
 	text     string
 }
 
-// instrument returns a file of the package in which every lock and atomic value is one of internal/step, and a point stands in front of every
-// statement at which goroutines can meet. What Go leaves to chance is left to the schedule: which ready case a select
-// takes, and the order of the clients in their map. Lines keep their numbers.
+// instrument returns a file of the package in which every lock and atomic value is one of internal/step, and a point
+// stands in front of every statement at which goroutines can meet. The schedule decides what Go leaves to chance: which
+// ready case a select takes, and the order of the clients in their map. Lines keep their numbers.
 func instrument(name string, text []byte) ([]byte, error) {
 	fset := token.NewFileSet()
 	file, err := parser.ParseFile(fset, name, text, parser.SkipObjectResolution|parser.ParseComments)
@@ -112,7 +112,8 @@ func instrument(name string, text []byte) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// quiet reports whether net/http calls a function while it holds a lock of its own, on which nothing in a bubble may wait.
+// quiet reports whether net/http calls a function while it holds a lock of its own. Nothing in a bubble may wait on
+// such a lock.
 func quiet(f *ast.FuncDecl) bool {
 	if f.Recv == nil || f.Name.Name != "SetReadDeadline" && f.Name.Name != "SetDeadline" {
 		return false
@@ -129,10 +130,11 @@ type visitor struct {
 	quiet  bool
 }
 
-// replaced are the names that internal/step has for what it puts in the place of.
+// replaced are names of the standard library and the names in internal/step that take their place.
 var replaced = map[string]map[string]string{
-	"sync":    {"Mutex": "Mutex", "RWMutex": "RWMutex"},
-	"atomic":  {"Bool": "Bool", "Int32": "Int32", "Int64": "Int64", "Uint32": "Uint32", "Uint64": "Uint64", "Pointer": "Pointer"},
+	"sync": {"Mutex": "Mutex", "RWMutex": "RWMutex"},
+	"atomic": {"Bool": "Bool", "Int32": "Int32", "Int64": "Int64", "Uint32": "Uint32", "Uint64": "Uint64",
+		"Pointer": "Pointer"},
 	"runtime": {"Gosched": "Point"},
 	"rand":    {"N": "N"},
 }
@@ -191,7 +193,7 @@ func (v *visitor) put(before token.Pos, text string) {
 	v.used = true
 }
 
-// choose lets the schedule say which channel a select receives from where several are ready. A select that sends is left
+// choose lets the schedule say from which channel a select receives if several are ready. It leaves a select that sends
 // as it is.
 func (v *visitor) choose(s *ast.SelectStmt) {
 	var from []ast.Expr
@@ -226,17 +228,19 @@ func (v *visitor) choose(s *ast.SelectStmt) {
 }
 
 // calls are the methods that do something with a socket.
-var calls = []string{"Write", "Read", "Close", "CloseWrite", "SetReadDeadline", "SetWriteDeadline", "SetDeadline", "Control", "TryWrite", "Flush", "Hijack"}
+var calls = []string{"Write", "Read", "Close", "CloseWrite", "SetReadDeadline", "SetWriteDeadline", "SetDeadline",
+	"Control", "TryWrite", "Flush", "Hijack"}
 
-// meets reports whether s, without the statements inside it, sends, receives, selects, closes a channel, starts a goroutine, uses a
-// socket, or says anew who takes a client on.
+// meets reports whether s, without the statements inside it, is one of these: it sends, receives, selects, closes a
+// channel, starts a goroutine, uses a socket, or changes who carries a client on.
 func meets(s ast.Stmt) (found bool) {
 	switch s := s.(type) {
 	case *ast.GoStmt, *ast.SelectStmt, *ast.SendStmt:
 		return true
 	case *ast.AssignStmt:
 		for _, left := range s.Lhs {
-			if sel, ok := left.(*ast.SelectorExpr); ok && (sel.Sel.Name == "mode" || sel.Sel.Name == "turn" || sel.Sel.Name == "at" || sel.Sel.Name == "attach") {
+			if sel, ok := left.(*ast.SelectorExpr); ok &&
+				(sel.Sel.Name == "mode" || sel.Sel.Name == "turn" || sel.Sel.Name == "at" || sel.Sel.Name == "attach") {
 				return true
 			}
 		}

@@ -15,7 +15,7 @@ import (
 	"github.com/corvuscrypto/gpoll/gpolltest"
 )
 
-// A poller is a client of a proxy: what it owns is in its Trace, as with a gpolltest.Session.
+// A poller is a client of a proxy. Its Trace records its messages, as that of a gpolltest.Session does.
 type poller struct {
 	w      *world
 	name   string

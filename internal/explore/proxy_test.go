@@ -39,7 +39,8 @@ type line struct {
 	asked []ask
 	ended bool // nothing more is sent
 
-	// A goroutine writes: the server reads no request while an answer is under way, so whoever has to read that must not wait.
+	// A goroutine writes the requests. The server reads no request while an answer is under way, and the reader of that
+	// answer must not wait.
 	requests chan string // "" closes the sending side
 	broken   atomic.Bool // a write has failed
 }

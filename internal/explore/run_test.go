@@ -17,8 +17,8 @@ import (
 	"github.com/corvuscrypto/gpoll/internal/step"
 )
 
-// TestSchedules runs as many schedules as GPOLL_SCHEDULES says, from GPOLL_SEED on. It keeps the present seed in the file GPOLL_AT, for
-// whoever finds this process dead.
+// TestSchedules runs as many schedules as GPOLL_SCHEDULES says, from GPOLL_SEED on. It keeps the present seed in the
+// file GPOLL_AT, in case this process dies.
 func TestSchedules(t *testing.T) {
 	runtime.GOMAXPROCS(1)
 	first, count := number(t, "GPOLL_SEED", 1), number(t, "GPOLL_SCHEDULES", 1)
@@ -46,7 +46,8 @@ func TestSchedules(t *testing.T) {
 			t.Logf("the script:\n%s", r.script)
 		}
 		if len(r.faults) > 0 {
-			t.Errorf("seed %d: %s\nthe script:\n%s\nagain: GPOLL_SEED=%d GPOLL_SCHEDULES=1 go test -count 1 -v ./internal/explore",
+			t.Errorf("seed %d: %s\nthe script:\n%s\nagain: GPOLL_SEED=%d GPOLL_SCHEDULES=1 go test -count 1 -v "+
+				"./internal/explore",
 				seed, strings.Join(r.faults, "\n    "), r.script, seed)
 			break
 		}
@@ -74,7 +75,7 @@ func TestReplay(t *testing.T) {
 	}
 }
 
-// print says what a run of many schedules found, on a line of its own.
+// print prints the tally as one line.
 func (s *tally) print() {
 	text, err := json.Marshal(s)
 	if err != nil {
@@ -86,7 +87,8 @@ func (s *tally) print() {
 // patience is for one schedule, in real time.
 const patience = 30 * time.Second
 
-// watch ends the process when a schedule does not end: a lock that is none of internal/step's is waited for, or something spins.
+// watch ends the process if a schedule does not end: a goroutine waits for a lock that is none of internal/step's, or
+// spins.
 func watch(seed *atomic.Uint64) *time.Timer {
 	return time.AfterFunc(patience, func() {
 		buf := make([]byte, 4<<20)

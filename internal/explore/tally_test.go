@@ -8,7 +8,7 @@ import (
 	"fmt"
 )
 
-// A tally is what a run of many schedules says at its end, on a line of its own.
+// A tally is the sum of a run of many schedules, printed as one line at its end.
 type tally struct {
 	Schedules, Points, Slept int
 	Published, Delivered     int
@@ -49,5 +49,6 @@ func addCounts(to *map[string]int, more map[string]int) {
 }
 
 func (s tally) String() string {
-	return fmt.Sprintf("%d points (%d slept at), %d messages published, %d delivered, gaps %v, ends %v, %.1f s", s.Points, s.Slept, s.Published, s.Delivered, s.Gaps, s.Ends, s.Seconds)
+	return fmt.Sprintf("%d points (%d slept at), %d messages published, %d delivered, gaps %v, ends %v, %.1f s",
+		s.Points, s.Slept, s.Published, s.Delivered, s.Gaps, s.Ends, s.Seconds)
 }

@@ -136,8 +136,10 @@ func newWorld(seed uint64) *world {
 			w.served <- w.srv.Serve(w.ln)
 		}
 	}()
-	w.say("routines of %d, buffers of %d and %d, delay %d ms, slow ones %v, window %d, topic windows %v, authorized %v, listener %v, sockets of %d bytes",
-		b.RoutineMaxClients, b.ClientBufferSize, b.RoutineBufferSize, b.SyncDelayMs, b.DisconnectSlow, b.History.Count, b.TopicLimits != nil, authorized, onListener, w.ln.Buffer)
+	w.say("routines of %d, buffers of %d and %d, delay %d ms, slow ones %v, window %d, topic windows %v, authorized "+
+		"%v, listener %v, sockets of %d bytes",
+		b.RoutineMaxClients, b.ClientBufferSize, b.RoutineBufferSize, b.SyncDelayMs, b.DisconnectSlow, b.History.Count,
+		b.TopicLimits != nil, authorized, onListener, w.ln.Buffer)
 
 	members, rest := 1+w.rnd.IntN(3), 3
 	if raw {
@@ -264,7 +266,7 @@ func (w *world) drain() {
 	all.Wait()
 }
 
-// judgeStats holds what the server says against what is there: nobody is attached.
+// judgeStats compares the server's Stats with the truth: no client is attached.
 func (w *world) judgeStats(when string) {
 	st := w.b.Stats()
 	for transport, n := range st.Attached {
@@ -286,7 +288,8 @@ func (w *world) count(gap *gpoll.Gap) {
 	}
 }
 
-// judgeCounts holds what the server counted against what was seen: no less, and no more where every answer was read.
+// judgeCounts compares the server's counts with what the clients saw. The counts may not be less. They may not be more
+// where every answer was read.
 func (w *world) judgeCounts(st gpoll.Stats) {
 	gaps := 0
 	for _, n := range st.Gaps {
@@ -373,7 +376,8 @@ func (m *member) receive(ctx context.Context) {
 		return
 	}
 	for range 1 + m.rnd.IntN(4) {
-		part, cancel := context.WithTimeout(ctx, pick(m.rnd, time.Millisecond, 50*time.Millisecond, time.Second, 40*time.Second))
+		part, cancel := context.WithTimeout(ctx,
+			pick(m.rnd, time.Millisecond, 50*time.Millisecond, time.Second, 40*time.Second))
 		_, err := m.session.Receive(part)
 		cancel()
 		if err != nil {

@@ -87,8 +87,8 @@ func TestNotWhole(t *testing.T) {
 	}
 }
 
-// A frame that has not all arrived is left as it is, and what it is said to need at least brings it on and is never
-// more than it has.
+// A frame that has not all arrived is left as it is. The number of bytes that it is said to need is never more than the
+// frame has, and brings it forward.
 func TestNotYetWhole(t *testing.T) {
 	key := [4]byte{1, 2, 3, 4}
 	for _, opcode := range []byte{Text, Binary, Ping, Pong} {

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// Address returns a loopback address that nobody listens on now. Its port is below those that systems hand out by
-// themselves (32768 and up on Linux, 49152 elsewhere), so that no connection and no listener on port 0 of another test
+// Address returns a loopback address on which nobody listens now. Its port is below those that systems hand out by
+// themselves (32768 and up on Linux, 49152 elsewhere). So no connection of another test, and no listener on port 0,
 // gets it before the server does.
 func Address(t testing.TB) string {
 	t.Helper()

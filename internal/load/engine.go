@@ -21,7 +21,8 @@ type Config struct {
 	Protocol Protocol // what they speak
 	Run      uint32   // the run whose messages count, see Payload; with streams, that of the first
 
-	// Streams is the number of sequences, at least 1 (0 is 1). Client i belongs to sequence i % Streams, whose run is Run + i % Streams.
+	// Streams is the number of sequences, at least 1 (0 means 1). Client i belongs to sequence i % Streams, whose run
+	// is Run + i % Streams.
 	Streams int
 
 	// Pending bounds how many connections are being opened at once. 0 is 256.
@@ -47,15 +48,15 @@ func (c *Config) check() error {
 	return nil
 }
 
-// Protocol knows what a client says to one kind of server and what it hears. One value serves all clients of an engine, from one
-// goroutine; what belongs to one client is kept in the Client.
+// Protocol knows what a client of one kind of server sends and receives. One value serves all clients of an engine,
+// from one goroutine. It keeps the state of a client in the Client.
 type Protocol interface {
 	// Start appends to dst what a new connection sends first.
 	Start(c *Client, dst []byte) []byte
 
-	// Receive is given what arrived and has not been consumed. It reports each message with c.Message, readiness with c.Ready, answers
-	// with c.Send, and returns how many bytes of p it is done with. What it leaves comes again, in front of what arrives next.
-	// An error closes the client and is counted by its text.
+	// Receive is given the bytes that have arrived and have not been consumed. It reports each message with c.Message,
+	// readiness with c.Ready, and answers with c.Send. It returns how many bytes of p it has consumed. The rest comes
+	// again, in front of the bytes that arrive next. An error closes the client and is counted by its text.
 	Receive(c *Client, p []byte) (int, error)
 
 	// Closed is called when the server closed the connection in an orderly way. True: open it again.

@@ -107,8 +107,8 @@ func (c *Client) hangUp() {
 	c.fd = -1
 }
 
-// Connect opens all connections and returns when each is ready. ErrStalled, wrapped, says how many were not within timeout of
-// the last that became so.
+// Connect opens all connections and returns when each is ready. If timeout passes after the last one became ready, it
+// returns a wrapped ErrStalled that says how many were not.
 func (e *Engine) Connect(ctx context.Context, timeout time.Duration) error {
 	last, seen := time.Now(), 0
 	for e.readyClients < len(e.clients) {
@@ -162,8 +162,8 @@ func (e *Engine) Run(done func() bool) error {
 	return nil
 }
 
-// Drain lets messages arrive until every open client is past message last of every stream, or nothing has arrived for quiet.
-// It reports whether all did.
+// Drain lets messages arrive until every open client is past message last of every stream, or nothing has arrived for
+// quiet. It reports whether all clients got there.
 func (e *Engine) Drain(last uint64, quiet time.Duration) (bool, error) {
 	return e.DrainEach(slices.Repeat([]uint64{last}, len(e.streams)), quiet)
 }
@@ -194,8 +194,8 @@ func (e *Engine) OnDone(f func(seq uint64)) { e.onDone, e.lastDone = f, e.stream
 // Snapshot is what has been seen since the last Take. It is the engine's own: valid until the next call of a method.
 func (e *Engine) Snapshot() *Tally { return e.tally }
 
-// Take returns what was seen since the last Take and begins anew. What is missing up to last in each stream is counted as
-// lost by then and not expected any more; nil: nothing is missing yet.
+// Take returns what was seen since the last Take and begins anew. It counts messages up to last that are missing in a
+// stream as lost, and no longer expects them. If last is nil, no message is missing yet.
 func (e *Engine) Take(last []uint64) *Tally {
 	if last != nil {
 		for i := range e.clients {
@@ -265,7 +265,8 @@ func (e *Engine) step() error {
 	}
 	if n == 0 {
 		var err error
-		if n, err = unix.EpollWait(e.epoll, e.events, int(waitTime/time.Millisecond)); err != nil && !errors.Is(err, unix.EINTR) {
+		if n, err = unix.EpollWait(e.epoll, e.events, int(waitTime/time.Millisecond)); err != nil &&
+			!errors.Is(err, unix.EINTR) {
 			return fmt.Errorf("load: epoll: %w", err)
 		}
 		if n == 0 && err == nil {
@@ -378,7 +379,7 @@ func (e *Engine) fail(c *Client, reason string) {
 	c.stream.leave(c.next)
 }
 
-// Send writes p, or keeps what the socket does not take and writes it when it does.
+// Send writes p. If the socket does not take all of it, Send keeps the rest and writes it when the socket has room.
 func (c *Client) Send(p []byte) {
 	if len(c.out) > 0 {
 		c.out = append(c.out, p...)
@@ -399,20 +400,23 @@ func (c *Client) flush() {
 	c.Send(p)
 }
 
-// The calls below never block, so that the scheduler need not be told of them: this halves what they cost in user space.
+// The calls below never block, so the scheduler need not know of them. This halves their cost in user space.
 
 func rawRead(fd int, p []byte) (int, syscall.Errno) {
-	n, _, errno := syscall.RawSyscall(syscall.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
+	n, _, errno := syscall.RawSyscall(syscall.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))),
+		uintptr(len(p)))
 	return int(n), errno
 }
 
 func rawWrite(fd int, p []byte) (int, syscall.Errno) {
-	n, _, errno := syscall.RawSyscall(syscall.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
+	n, _, errno := syscall.RawSyscall(syscall.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))),
+		uintptr(len(p)))
 	return int(n), errno
 }
 
 func epollPoll(epoll int, events []unix.EpollEvent) (int, syscall.Errno) {
-	n, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(len(events)), 0, 0, 0)
+	n, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(epoll),
+		uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(len(events)), 0, 0, 0)
 	return int(n), errno
 }
 
@@ -426,7 +430,8 @@ func RaiseDescriptors(n int) error {
 		return nil
 	}
 	if lim.Max < uint64(n) {
-		return fmt.Errorf("%w: %d are needed and the hard limit is %d; raise it (ulimit -Hn) or ask for fewer clients", ErrDescriptors, n, lim.Max)
+		return fmt.Errorf("%w: %d are needed and the hard limit is %d; raise it (ulimit -Hn) or ask for fewer clients",
+			ErrDescriptors, n, lim.Max)
 	}
 	lim.Cur = lim.Max
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &lim); err != nil {

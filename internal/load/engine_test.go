@@ -98,7 +98,8 @@ func TestGpoll(t *testing.T) {
 			connect(t, e)
 			tally := publish(t, e, []uint64{messages}, func() error {
 				for seq := uint64(1); seq <= messages; seq++ {
-					if _, err := b.Publish(context.Background(), gpoll.Message{Data: load.Payload(nil, run, seq, load.Now(), 128)}); err != nil {
+					m := gpoll.Message{Data: load.Payload(nil, run, seq, load.Now(), 128)}
+					if _, err := b.Publish(context.Background(), m); err != nil {
 						return err
 					}
 				}
@@ -181,7 +182,8 @@ func TestFaults(t *testing.T) {
 				<-conn.CloseRead(context.Background()).Done()
 			}))
 			defer s.Close()
-			e := newEngine(t, load.Config{Addr: address(s), Clients: clients, Protocol: &load.WebSocket{Host: address(s), Path: "/"}})
+			e := newEngine(t, load.Config{Addr: address(s), Clients: clients,
+				Protocol: &load.WebSocket{Host: address(s), Path: "/"}})
 			connect(t, e)
 			close(begin)
 			if _, err := e.Drain(4, 300*time.Millisecond); err != nil {
@@ -222,7 +224,8 @@ func TestClosedByServer(t *testing.T) {
 		t.Fatalf("the two that are left did not get the message: %v, %v", all, err)
 	}
 	tally := e.Take([]uint64{1})
-	if tally.Closed != 1 || tally.Deliveries != 2 || tally.Reasons["closed by the server: 4008 slow"] != 1 || tally.Clean() {
+	if tally.Closed != 1 || tally.Deliveries != 2 || tally.Reasons["closed by the server: 4008 slow"] != 1 ||
+		tally.Clean() {
 		t.Errorf("%+v", tally)
 	}
 }
@@ -268,7 +271,8 @@ func TestOnDone(t *testing.T) {
 	e.OnDone(func(seq uint64) { acks <- seq })
 	publish(t, e, []uint64{10}, func() error {
 		for seq := uint64(1); seq <= 10; seq++ {
-			if _, err := b.Publish(context.Background(), gpoll.Message{Data: load.Payload(nil, run, seq, load.Now(), 128)}); err != nil {
+			m := gpoll.Message{Data: load.Payload(nil, run, seq, load.Now(), 128)}
+			if _, err := b.Publish(context.Background(), m); err != nil {
 				return err
 			}
 			for <-acks < seq { // the next one only when everybody has this one
@@ -317,7 +321,8 @@ func TestConfigErrors(t *testing.T) {
 			t.Errorf("%+v was taken", cfg)
 		}
 	}
-	if _, err := load.New(load.Config{Addr: "127.0.0.1:1", Clients: 1 << 30, Protocol: &load.WebSocket{}}); !errors.Is(err, load.ErrDescriptors) {
+	_, err := load.New(load.Config{Addr: "127.0.0.1:1", Clients: 1 << 30, Protocol: &load.WebSocket{}})
+	if !errors.Is(err, load.ErrDescriptors) {
 		t.Errorf("a thousand million clients: %v, want ErrDescriptors", err)
 	}
 }

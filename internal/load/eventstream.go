@@ -13,8 +13,8 @@ type EventStream struct {
 	Query   func(c *Client) string // if set, what the path goes on with
 	Headers []string
 
-	// Event, if set, is given each data line that is no payload of the run, with the event's name. Without it a client is ready when
-	// the answer's head is there; with it, when Event has called c.Ready.
+	// Event, if set, is given each data line that is no payload of the run, with the event's name. Without it a client
+	// is ready when the head of the answer is there. With it a client is ready when Event has called c.Ready.
 	Event func(c *Client, name, data []byte) error
 
 	// Packed says that a data line may hold payloads among other text, as JSON does.
@@ -131,7 +131,7 @@ func chunkSize(line []byte) (n int, ok bool) {
 
 const maxLine = 1 << 20
 
-// lines takes what the body goes on with and handles each line that has ended.
+// lines takes further bytes of the body and handles each line that they complete.
 func (s *EventStream) lines(c *Client, p []byte) error {
 	for {
 		i := bytes.IndexByte(p, '\n')

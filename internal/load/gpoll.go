@@ -13,7 +13,8 @@ type Gpoll struct {
 	Host string
 	Path string // of the mount, for example /poll
 
-	// Topics are what the clients subscribe to: client i to Topics[i % len(Topics)]. Empty: messages to everybody only.
+	// Topics are the topics of the clients: client i subscribes to Topics[i % len(Topics)]. Without topics, clients get
+	// only messages to everybody.
 	Topics []string
 
 	// Fresh registers on a connection of its own, so that a client's polls begin on one that has carried nothing.
@@ -26,17 +27,20 @@ func (g Gpoll) NewProtocol(transport string) (Protocol, error) {
 	case "websocket":
 		return &WebSocket{Host: g.Host, Path: g.Path + "/ws?client-id=0", Query: g.topic, Text: g.registration}, nil
 	case "gpoll.v1":
-		return &WebSocket{Host: g.Host, Path: g.Path + "/ws", Subprotocol: "gpoll.v1", Hello: g.hello, Text: g.control, Packed: true}, nil
+		return &WebSocket{Host: g.Host, Path: g.Path + "/ws", Subprotocol: "gpoll.v1", Hello: g.hello, Text: g.control,
+			Packed: true}, nil
 	case "sse":
 		return &EventStream{Host: g.Host, Path: g.Path + "/events?client-id=0", Query: g.topic, Event: g.event}, nil
 	case "sse-json":
-		return &EventStream{Host: g.Host, Path: g.Path + "/events?client-id=0&format=json", Query: g.topic, Event: g.event, Packed: true}, nil
+		return &EventStream{Host: g.Host, Path: g.Path + "/events?client-id=0&format=json", Query: g.topic,
+			Event: g.event, Packed: true}, nil
 	case "long-poll":
 		return &LongPoll{Request: g.poll("plain"), Answer: g.plainAnswer}, nil
 	case "long-poll-json":
 		return &LongPoll{Request: g.poll("json"), Answer: g.jsonAnswer}, nil
 	}
-	return nil, fmt.Errorf("there is no transport %q; there are websocket, gpoll.v1, sse, sse-json, long-poll and long-poll-json", transport)
+	return nil, fmt.Errorf("there is no transport %q; there are websocket, gpoll.v1, sse, sse-json, long-poll and "+
+		"long-poll-json", transport)
 }
 
 // ErrNotGpoll says that a server answered, but not as gpoll does.

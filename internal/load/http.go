@@ -6,8 +6,9 @@ import (
 	"strings"
 )
 
-// Header returns the value of a field in head, the bytes of an HTTP response up to and including the last field's line end;
-// nil if there is none. The name is tried as it is spelled first, since that is what nearly every server sends.
+// Header returns the value of a field in head, nil if there is none. head is the bytes of an HTTP response up to and
+// including the line end of the last field. Header tries the name as it is spelled first, because nearly every server
+// sends it so.
 func Header(head []byte, name string) []byte {
 	for at := bytes.IndexByte(head, '\n') + 1; at > 0 && at < len(head); {
 		line := head[at:]
@@ -17,7 +18,8 @@ func Header(head []byte, name string) []byte {
 		} else {
 			at += end + 1
 		}
-		if len(line) > len(name) && line[len(name)] == ':' && (string(line[:len(name)]) == name || strings.EqualFold(string(line[:len(name)]), name)) {
+		if len(line) > len(name) && line[len(name)] == ':' &&
+			(string(line[:len(name)]) == name || strings.EqualFold(string(line[:len(name)]), name)) {
 			return bytes.TrimSpace(line[len(name)+1 : end])
 		}
 		if end == len(line) {

@@ -10,8 +10,8 @@ type LongPoll struct {
 	// Request appends the next request: the first, or the one after an answer.
 	Request func(c *Client, dst []byte) []byte
 
-	// Answer is given the status, the head and the body of an answer. It verifies what is in it, notes the cursor for the next
-	// request, and calls c.Ready as soon as the client's next request is owed everything.
+	// Answer is given the status, the head and the body of an answer. It verifies the messages, notes the cursor for
+	// the next request, and calls c.Ready as soon as the client's next request is owed everything.
 	Answer func(c *Client, status int, head, body []byte) error
 
 	// ReadyAtOnce says that there is no registration: a client is ready when its first poll is sent.
@@ -28,7 +28,8 @@ func (l *LongPoll) Start(c *Client, dst []byte) []byte {
 	return l.Request(c, dst)
 }
 
-// Closed implements Protocol: between two answers a server may close a connection, and the client goes on with a new one.
+// Closed implements Protocol. A server may close a connection between two answers; the client goes on with a new
+// connection.
 func (l *LongPoll) Closed(*Client) bool { return true }
 
 // Receive implements Protocol.

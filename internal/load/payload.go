@@ -23,7 +23,8 @@ const (
 // MinSize is the length in bytes of the shortest payload.
 const MinSize = fillerAt + 1
 
-// filler is read from a place that depends on the sequence number, so that two payloads of one length differ in all of it.
+// filler is read from a place that depends on the sequence number, so that two payloads of one length differ
+// everywhere.
 var filler = func() []byte {
 	const letters = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_."
 	b := make([]byte, 0, 1<<16+2*fillerLen)
@@ -36,8 +37,8 @@ var filler = func() []byte {
 // MaxSize is the length in bytes of the longest payload.
 const MaxSize = fillerAt + 1<<16
 
-// Payload appends to dst the message of a run with number seq, made at stamp (see Now), and returns the result. It is size
-// bytes long; a size outside MinSize..MaxSize is a panic.
+// Payload appends to dst the message of a run with number seq, made at stamp (see Now), and returns the result. The
+// message is size bytes long. Payload panics if size is not in MinSize..MaxSize.
 func Payload(dst []byte, run uint32, seq uint64, stamp int64, size int) []byte {
 	if size < MinSize || size > MaxSize {
 		panic(fmt.Sprintf("load: a payload has %d to %d bytes, not %d", MinSize, MaxSize, size))

@@ -16,13 +16,14 @@ const testRun = 0x0badcafe
 func newClient(t testing.TB, p Protocol) *Client {
 	t.Helper()
 	s := &stream{mark: appendMark(nil, testRun), run: testRun, base: 1, clients: 1}
-	e := &Engine{cfg: Config{Protocol: p}, streams: []*stream{s}, tally: &Tally{Latency: histogram, Reasons: map[string]int{}}}
+	e := &Engine{cfg: Config{Protocol: p}, streams: []*stream{s},
+		tally: &Tally{Latency: histogram, Reasons: map[string]int{}}}
 	c := &Client{engine: e, fd: -1, stream: s, sequence: sequence{next: 1}}
 	p.Start(c, nil)
 	return c
 }
 
-// histogram is shared: what is in it is of no interest here, and it is large.
+// The tests share one histogram, because it is large and they do not read it.
 var histogram = newTally().Latency
 
 // feed gives a client the pieces as the engine does, and returns the error that ends it.
@@ -59,7 +60,8 @@ func serverFrame(opcode byte, final bool, data []byte) []byte {
 	return append(b, data...)
 }
 
-const upgrade = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nsec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
+const upgrade = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n" +
+	"sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
 
 func webSocketStream() []byte {
 	b := []byte(upgrade)
@@ -75,7 +77,8 @@ func chunk(s string) string { return fmt.Sprintf("%x\r\n%s\r\n", len(s), s) }
 
 func eventStream() []byte {
 	three := "data: " + string(payload(3)) + "\n\n"
-	return []byte("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n" +
+	return []byte("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n" +
+		"Transfer-Encoding: chunked\r\n\r\n" +
 		chunk(": hello\n\n") + chunk("id: 1\ndata: "+string(payload(1))+"\n\n") +
 		chunk("data: "+string(payload(2))+"\r\n\r\n"+three[:20]) + chunk(three[20:]) + chunk("id: 9\n\n"))
 }
@@ -83,7 +86,8 @@ func eventStream() []byte {
 func pollStream() []byte {
 	var b []byte
 	for seq := uint64(1); seq <= 3; seq++ {
-		b = fmt.Appendf(b, "HTTP/1.1 200 OK\r\nGpoll-Position: %016x-%d\r\nContent-Length: 128\r\n\r\n%s", 7, seq, payload(seq))
+		b = fmt.Appendf(b, "HTTP/1.1 200 OK\r\nGpoll-Position: %016x-%d\r\nContent-Length: 128\r\n\r\n%s", 7, seq,
+			payload(seq))
 		b = fmt.Appendf(b, "HTTP/1.1 204 No Content\r\nGpoll-Position: %016x-%d\r\n\r\n", 7, seq)
 	}
 	return b
@@ -97,7 +101,8 @@ func registeredPoll() Protocol {
 	return p
 }
 
-const registration = "HTTP/1.1 200 OK\r\nGpoll-Position: 0000000000000007-0\r\nContent-Length: 27\r\n\r\n{\"client-id\":\"0$6ba7b811\"}\n"
+const registration = "HTTP/1.1 200 OK\r\nGpoll-Position: 0000000000000007-0\r\nContent-Length: 27\r\n\r\n" +
+	"{\"client-id\":\"0$6ba7b811\"}\n"
 
 // Whatever way the network cuts a stream, the client sees the same.
 func TestCutAtEveryByte(t *testing.T) {
@@ -108,8 +113,9 @@ func TestCutAtEveryByte(t *testing.T) {
 	}{
 		{"websocket", func() Protocol { return &WebSocket{} }, webSocketStream()},
 		{"sse", func() Protocol { return &EventStream{} }, eventStream()},
-		{"sse until the end", func() Protocol { return &EventStream{} }, []byte("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: " +
-			string(payload(1)) + "\n\ndata: " + string(payload(2)) + "\n\ndata: " + string(payload(3)) + "\n\n")},
+		{"sse until the end", func() Protocol { return &EventStream{} },
+			[]byte("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: " +
+				string(payload(1)) + "\n\ndata: " + string(payload(2)) + "\n\ndata: " + string(payload(3)) + "\n\n")},
 		{"long-poll", registeredPoll, append([]byte(registration), pollStream()...)},
 	}
 	for _, tt := range tests {
@@ -152,16 +158,21 @@ func TestProtocolErrors(t *testing.T) {
 		stream   string
 		want     string // in the error
 	}{
-		{"no websocket", &WebSocket{}, "HTTP/1.1 404 Not Found\r\nGpoll-Error: unknown-client\r\n\r\n", "404 Not Found (unknown-client)"},
+		{"no websocket", &WebSocket{}, "HTTP/1.1 404 Not Found\r\nGpoll-Error: unknown-client\r\n\r\n",
+			"404 Not Found (unknown-client)"},
 		{"wrong accept", &WebSocket{}, "HTTP/1.1 101 X\r\nSec-WebSocket-Accept: a\r\n\r\n", "Sec-WebSocket-Accept"},
 		{"masked frame", &WebSocket{}, upgrade + "\x81\x80", "masked"},
 		{"close", &WebSocket{}, upgrade + "\x88\x06\x0f\xa8slow", "4008 slow"},
 		{"first frame is no registration", plain, upgrade + "\x81\x02hi", "not a gpoll server"},
 		{"no http", &EventStream{}, "SSH-2.0-OpenSSH\r\n\r\n", "does not speak HTTP"},
 		{"no stream", &EventStream{}, "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n", "text/html"},
-		{"stream ends", &EventStream{}, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "ended by the server"},
+		{"stream ends", &EventStream{},
+			"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+			"ended by the server"},
 		{"poll of another server", registeredPoll(), "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", "not a gpoll server"},
-		{"poll refused", registeredPoll(), "HTTP/1.1 503 Service Unavailable\r\nGpoll-Error: shutdown\r\nContent-Length: 0\r\n\r\n", "503 Service Unavailable (shutdown)"},
+		{"poll refused", registeredPoll(),
+			"HTTP/1.1 503 Service Unavailable\r\nGpoll-Error: shutdown\r\nContent-Length: 0\r\n\r\n",
+			"503 Service Unavailable (shutdown)"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -188,7 +199,8 @@ func fuzz(f *testing.F, seed []byte, protocol func() Protocol) {
 			t.Fatalf("whole: %v; cut at %d: %v", errA, cut, errB)
 		}
 		x, y := a.engine.tally, b.engine.tally
-		if errA == nil && (x.Deliveries != y.Deliveries || x.Lost != y.Lost || x.Repeated != y.Repeated || x.Damaged != y.Damaged || x.Foreign != y.Foreign) {
+		if errA == nil && (x.Deliveries != y.Deliveries || x.Lost != y.Lost || x.Repeated != y.Repeated ||
+			x.Damaged != y.Damaged || x.Foreign != y.Foreign) {
 			t.Fatalf("whole: %+v\ncut at %d: %+v", x, cut, y)
 		}
 	})

@@ -16,7 +16,7 @@ type Usage struct {
 	RSS int64         // resident bytes
 }
 
-// ProcessUsage reads what the kernel says of a process on this machine.
+// ProcessUsage reads the kernel's figures about a process on this machine.
 func ProcessUsage(pid int) (Usage, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if errors.Is(err, os.ErrNotExist) {

@@ -19,8 +19,8 @@ type Tally struct {
 	Reasons    map[string]int
 	Redials    int // poll connections that the server closed between two answers, and that were opened again
 
-	// Pause is the longest time for which the generator did not get round to reading. Where it is long the machine gave this
-	// process no time, and the latency is not the server's.
+	// Pause is the longest time for which the generator did not read. If it is long, the machine gave this process no
+	// time, and the latency is not the server's.
 	Pause time.Duration
 
 	First, Last int64                   // when the first message was made and the last delivery came, by Now
@@ -99,7 +99,7 @@ func (s *stream) advance() {
 	s.counts = s.counts[:copy(s.counts, s.counts[done:])]
 }
 
-// maxMissing bounds what is remembered of a client's holes, to tell a late message from a repeated one.
+// maxMissing bounds how many of a client's missing messages are remembered, to tell a late message from a repeated one.
 const maxMissing = 1 << 16
 
 // sequence is one client's place in its stream.

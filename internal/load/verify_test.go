@@ -26,8 +26,10 @@ func TestSequence(t *testing.T) {
 			for _, seq := range tt.arrive {
 				q.take(s, tally, seq)
 			}
-			if tally.Deliveries != tt.deliveries || tally.Lost != tt.lost || tally.Repeated != tt.repeated || tally.Disordered != tt.disordered {
-				t.Errorf("deliveries %d, lost %d, repeated %d, disordered %d; want %d, %d, %d, %d", tally.Deliveries, tally.Lost, tally.Repeated, tally.Disordered,
+			if tally.Deliveries != tt.deliveries || tally.Lost != tt.lost || tally.Repeated != tt.repeated ||
+				tally.Disordered != tt.disordered {
+				t.Errorf("deliveries %d, lost %d, repeated %d, disordered %d; want %d, %d, %d, %d", tally.Deliveries,
+					tally.Lost, tally.Repeated, tally.Disordered,
 					tt.deliveries, tt.lost, tt.repeated, tt.disordered)
 			}
 			if got := s.base - 1; got != tt.done {

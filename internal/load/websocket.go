@@ -18,8 +18,8 @@ type WebSocket struct {
 	// Hello, if set, appends the first text that is sent after the handshake.
 	Hello func(c *Client, dst []byte) []byte
 
-	// Text, if set, is given each message that is no payload of the run, and appends to dst what to answer. Without it a client is ready
-	// after the handshake; with it, when Text has called c.Ready.
+	// Text, if set, is given each message that is no payload of the run, and appends its answer to dst. Without it a
+	// client is ready after the handshake. With it a client is ready when Text has called c.Ready.
 	Text func(c *Client, msg, dst []byte) ([]byte, error)
 
 	// Packed says that a message may hold several payloads among other text.
@@ -38,7 +38,8 @@ func (w *WebSocket) Start(c *Client, dst []byte) []byte {
 	if w.Query != nil {
 		path += w.Query(c)
 	}
-	dst = fmt.Appendf(dst, "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", path, w.Host)
+	dst = fmt.Appendf(dst, "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", path, w.Host)
 	if w.Subprotocol != "" {
 		dst = fmt.Appendf(dst, "Sec-WebSocket-Protocol: %s\r\n", w.Subprotocol)
 	}
@@ -196,7 +197,8 @@ func AppendFrame(dst []byte, opcode byte, data []byte) []byte {
 	return append(dst, data...)
 }
 
-// Scan verifies every payload of the run within data, which ends each with a quote or a line's end, and returns how many there were.
+// Scan verifies every payload of the run within data, where a quote or a line end follows each, and returns how many
+// there were.
 func Scan(c *Client, data []byte) (n int) {
 	for {
 		i := bytes.Index(data, c.stream.mark)

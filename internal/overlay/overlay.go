@@ -1,5 +1,5 @@
-// Package overlay has the go command build the package with some of its files changed, without touching them: patches that plant a bug, and
-// copies that the explorer has instrumented.
+// Package overlay has the go command build the package with some of its files changed, without touching them. The
+// changes are patches that plant a bug, or copies that the explorer has instrumented.
 package overlay
 
 import (
@@ -19,7 +19,8 @@ type Set struct {
 // New returns an empty Set for the repository at root.
 func New(root string) *Set { return &Set{root, map[string][]byte{}} }
 
-// Source returns a file of the repository, by its path from the root with slashes, as it stands in the Set or else on disk.
+// Source returns a file of the repository, by its path from the root with slashes: the version in the Set, or else the
+// one on disk.
 func (s *Set) Source(file string) ([]byte, error) {
 	if text, ok := s.files[file]; ok {
 		return text, nil

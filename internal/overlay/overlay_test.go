@@ -57,7 +57,8 @@ func TestPatch(t *testing.T) {
 	if err := s.Patch(p); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Patch(parse(t, strings.NewReplacer("func a", "func b", "return 10", "return 20", "return 1\n", "return 2\n").Replace(good))); err != nil {
+	another := strings.NewReplacer("func a", "func b", "return 10", "return 20", "return 1\n", "return 2\n").Replace(good)
+	if err := s.Patch(parse(t, another)); err != nil {
 		t.Fatal(err)
 	}
 	text, err := s.Source("p.go")
@@ -106,7 +107,8 @@ func TestPatchDoesNotFit(t *testing.T) {
 }
 
 func TestParsePatchRefuses(t *testing.T) {
-	for _, text := range []string{"", "no diff", "--- a/p.go\n+++ b/p.go\n", "--- a/p.go\n+++ b/p.go\n@@ @@\n same\n", "--- a/p.go\n+++ b/p.go\nstray\n", "--- a/p.go\n+++ b/p.go\n@@ @@\n?\n"} {
+	for _, text := range []string{"", "no diff", "--- a/p.go\n+++ b/p.go\n", "--- a/p.go\n+++ b/p.go\n@@ @@\n same\n",
+		"--- a/p.go\n+++ b/p.go\nstray\n", "--- a/p.go\n+++ b/p.go\n@@ @@\n?\n"} {
 		if _, err := ParsePatch("name", text); err == nil {
 			t.Errorf("%q is a patch", text)
 		}

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// A Patch is a small change of some files: a unified diff below lines that say what it is. The numbers in its hunks count for nothing: what a
-// hunk takes out, with the lines around it, must be in the file once.
+// A Patch is a small change of some files: a unified diff below lines that say what it is. The numbers in its hunks do
+// not count. The lines that a hunk takes out, with the lines around them, must be in the file once.
 type Patch struct {
 	Name  string            // of its file, without the ending
 	About string            // the lines before the diff that are no fields

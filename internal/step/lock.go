@@ -38,7 +38,7 @@ func (m *Mutex) TryLock() bool {
 	return true
 }
 
-// Unlock is sync.Mutex.Unlock. Whoever waits longest gets the lock.
+// Unlock is sync.Mutex.Unlock. The goroutine that has waited longest gets the lock.
 func (m *Mutex) Unlock() {
 	Point()
 	held.Add(-1)

@@ -1,10 +1,10 @@
-// Package step makes the order in which goroutines run an input: the points at which an instrumented program asks whether it goes on, and
-// the locks and atomic values that have such points. Only the copies of the package's files that the explorer makes use it (see
-// internal/explore); an ordinary build has no trace of it.
+// Package step makes the order in which goroutines run an input. It has the points at which an instrumented program
+// asks whether it goes on, and locks and atomic values that have such points. Only the copies of the package's files
+// that the explorer makes use it (see internal/explore). An ordinary build has no trace of it.
 //
-// A schedule runs inside a testing/synctest bubble. At a point the schedule of the moment, drawn from a seed, lets the goroutine go on or sends it to
-// sleep for a while of the bubble's time, in which everything else that can run runs first. Locks are made of channels: who waits for one
-// is durably blocked, and the bubble's time goes on.
+// A schedule runs inside a testing/synctest bubble. At a point the schedule, drawn from a seed, lets the goroutine go
+// on, or sends it to sleep for some of the bubble's time. While it sleeps, every other goroutine that can run does so.
+// Locks are made of channels: a goroutine that waits for one is durably blocked, and the bubble's time goes on.
 package step
 
 import (
@@ -36,11 +36,11 @@ var (
 	held    atomic.Int64
 )
 
-// Begin starts the schedule of a seed. How often and for how long goroutines sleep differs from seed to seed: a short sleep at every point
-// interleaves finely, a rare long one lets a goroutine stand still in the most awkward place while everything else goes on (probabilistic
-// concurrency testing, Burckhardt et al., ASPLOS 2010: most bugs need few such places). In most schedules a goroutine that
-// has slept is likely to sleep again at its next point: it is slow for a while, and the others do much between two of its
-// steps.
+// Begin starts the schedule of a seed. Each seed has its own frequency and length of sleeps. A short sleep at every
+// point interleaves finely. A rare long sleep lets a goroutine stand still in the most awkward place while everything
+// else goes on (probabilistic concurrency testing, Burckhardt et al., ASPLOS 2010: most bugs need few such places). In
+// most schedules a goroutine that has slept is likely to sleep again at its next point: it is slow for a while, and the
+// others do much between two of its steps.
 func Begin(seed uint64) *Schedule {
 	s := &Schedule{rnd: rand.New(rand.NewPCG(seed, 0x5354_4550)), wakes: map[int64]struct{}{}}
 	s.chance = [...]float64{1, 0.3, 0.1, 0.03, 0.01}[s.rnd.IntN(5)]
@@ -53,7 +53,8 @@ func Begin(seed uint64) *Schedule {
 // Longest returns about how long a goroutine sleeps at a point at most, in nanoseconds.
 func (s *Schedule) Longest() float64 { return math.Exp(s.span) }
 
-// End ends the schedule: points do nothing any more. It returns how many were passed, and at how many a goroutine slept.
+// End ends the schedule: points do nothing any more. It returns how many points were passed, and at how many a
+// goroutine slept.
 func (s *Schedule) End() (points, slept int) {
 	present.CompareAndSwap(s, nil)
 	s.mu.Lock()
@@ -61,7 +62,8 @@ func (s *Schedule) End() (points, slept int) {
 	return s.points, s.slept
 }
 
-// Trace returns a hash of the points that were passed and of what was decided there, in order. Two runs of one seed that were the same have the same.
+// Trace returns a hash of the points that were passed and of the decisions there, in order. If two runs of one seed
+// were the same, they have the same hash.
 func (s *Schedule) Trace() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,7 +1,8 @@
-// Command bareloop is the limit that the others are held against: it writes each message to every socket with write(2)
-// and does nothing else that could be left out.
+// Command bareloop is the limit for all others: it writes each message to every socket with write(2), and does nothing
+// else that could be left out.
 //
-// Kinds: ws and sse write in a loop; ws-batch and sse-batch write what was published during a round as one write per client; lp answers parked polls.
+// The kinds ws and sse write in a loop. The kinds ws-batch and sse-batch write all messages that were published during
+// a round as one write per client. The kind lp answers parked polls.
 package main
 
 import (
@@ -39,10 +40,13 @@ func main() {
 	}})
 }
 
-// wsAnswer accepts every handshake with the value that belongs to the key of RFC 6455's example, which the generator sends.
+// wsAnswer accepts every handshake with the value that belongs to the key of RFC 6455's example, which the generator
+// sends.
 const (
-	wsAnswer  = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
-	sseAnswer = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\nTransfer-Encoding: chunked\r\n\r\n"
+	wsAnswer = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
+		"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
+	sseAnswer = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\n" +
+		"Transfer-Encoding: chunked\r\n\r\n"
 )
 
 func wsFrame(dst, p []byte) []byte {
@@ -145,7 +149,7 @@ func startLoop(ln net.Listener, answer string, frame func(dst, p []byte) []byte)
 // behind is how many messages a publisher may be ahead of the writing loop, as gpoll's RoutineBufferSize.
 const behind = 200
 
-// startBatch has a goroutine of its own write, so that what is published during a round goes out together in the next.
+// startBatch has a goroutine of its own write. Messages that are published during a round go out together in the next.
 func startBatch(ln net.Listener, answer string, frame func(dst, p []byte) []byte) func([]byte) error {
 	s := &sockets{}
 	go s.accept(ln, answer) // ends with the process

@@ -12,7 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pollers answer long-polls: a socket is owed every message since its first request, one for each request. It is parked when it has all.
+// pollers answer long-polls. A socket is owed every message since its first request, one for each request. If it has
+// all, it is parked.
 type pollers struct {
 	mu      sync.Mutex
 	answers [1024][]byte  // the newest, by number
@@ -53,7 +54,8 @@ func (s *pollers) read(epoll int) {
 	events := make([]unix.EpollEvent, 512)
 	buf := make([]byte, 4096)
 	for {
-		n, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
+		n, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(&events[0])),
+			uintptr(len(events)), 0, 0, 0)
 		if errno != 0 || n == 0 {
 			m, err := unix.EpollWait(epoll, events, -1)
 			if err != nil {
@@ -63,7 +65,8 @@ func (s *pollers) read(epoll int) {
 		}
 		s.mu.Lock()
 		for _, ev := range events[:n] {
-			m, _, errno := syscall.RawSyscall(syscall.SYS_READ, uintptr(ev.Fd), uintptr(unsafe.Pointer(&buf[0])), uintptr(len(buf)))
+			m, _, errno := syscall.RawSyscall(syscall.SYS_READ, uintptr(ev.Fd), uintptr(unsafe.Pointer(&buf[0])),
+				uintptr(len(buf)))
 			if errno == 0 && m > 0 && bytes.HasSuffix(buf[:m], []byte("\r\n\r\n")) && !s.answerLocked(ev.Fd) {
 				s.parked = append(s.parked, ev.Fd)
 			}
@@ -89,7 +92,8 @@ func (s *pollers) publish(p []byte) {
 	defer s.mu.Unlock()
 	s.last++
 	answer := &s.answers[s.last%len(s.answers)]
-	*answer = fmt.Appendf((*answer)[:0], "HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nCache-Control: no-store\r\nContent-Length: %d\r\n\r\n%s", len(p), p)
+	*answer = fmt.Appendf((*answer)[:0], "HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\n"+
+		"Cache-Control: no-store\r\nContent-Length: %d\r\n\r\n%s", len(p), p)
 	for _, fd := range s.parked {
 		s.answerLocked(fd)
 	}

@@ -1,5 +1,5 @@
-// Command centrifuge measures github.com/centrifugal/centrifuge with its default settings: every client is subscribed to one channel by
-// the server, over WebSocket and its JSON protocol.
+// Command centrifuge measures github.com/centrifugal/centrifuge with its default settings. The server subscribes every
+// client to one channel, over WebSocket and its JSON protocol.
 package main
 
 import (
@@ -34,7 +34,8 @@ func start(ln net.Listener) (func([]byte) error, error) {
 	if err := node.Run(); err != nil {
 		return nil, err
 	}
-	ws := centrifuge.NewWebsocketHandler(node, centrifuge.WebsocketConfig{CheckOrigin: func(*http.Request) bool { return true }})
+	ws := centrifuge.NewWebsocketHandler(node,
+		centrifuge.WebsocketConfig{CheckOrigin: func(*http.Request) bool { return true }})
 	web.Serve(ln, "/ws", ws)
 	return func(p []byte) error {
 		data := append(append(append(make([]byte, 0, len(p)+2), '"'), p...), '"')

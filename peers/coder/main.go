@@ -1,4 +1,5 @@
-// Command coder measures github.com/coder/websocket with a goroutine per client that takes messages from a buffered channel.
+// Command coder measures github.com/coder/websocket with a goroutine per client that takes messages from a buffered
+// channel.
 package main
 
 import (

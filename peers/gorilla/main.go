@@ -1,5 +1,6 @@
-// Command gorilla measures github.com/gorilla/websocket with a hub as most programs have it: one goroutine that reads and one that
-// writes per client, a buffered channel between hub and writer, a client that does not keep up is dropped.
+// Command gorilla measures github.com/gorilla/websocket with a hub as most programs have it: one goroutine that reads
+// and one that writes per client, and a buffered channel between hub and writer. It drops a client that does not keep
+// up.
 package main
 
 import (

@@ -1,5 +1,5 @@
-// Command nchan measures nginx with Nchan, as Debian's package libnginx-mod-nchan ships it: it writes a configuration into a
-// folder of its own, starts nginx with one worker, and publishes over HTTP on one connection.
+// Command nchan measures nginx with Nchan, as Debian's package libnginx-mod-nchan ships it. It writes a configuration
+// into a folder of its own, starts nginx with one worker, and publishes over HTTP on one connection.
 package main
 
 import (
@@ -43,11 +43,17 @@ http {
 	nchan_shared_memory_size 128M;
 	server {
 		listen %[3]s backlog=4096;
-		location = /pub { nchan_publisher; nchan_channel_id bench; nchan_message_buffer_length 1000; nchan_message_timeout 1m; }
+		location = /pub {
+			nchan_publisher; nchan_channel_id bench;
+			nchan_message_buffer_length 1000; nchan_message_timeout 1m;
+		}
 		location = /ws { nchan_subscriber websocket; nchan_channel_id bench; nchan_subscriber_first_message newest; }
 		location = /sse { nchan_subscriber eventsource; nchan_channel_id bench; nchan_subscriber_first_message newest; }
 		location = /lp { nchan_subscriber longpoll; nchan_channel_id bench; nchan_subscriber_first_message newest; }
-		location = /lp-multipart { nchan_subscriber longpoll; nchan_longpoll_multipart_response on; nchan_channel_id bench; nchan_subscriber_first_message newest; }
+		location = /lp-multipart {
+			nchan_subscriber longpoll; nchan_longpoll_multipart_response on;
+			nchan_channel_id bench; nchan_subscriber_first_message newest;
+		}
 	}
 }
 `
@@ -144,7 +150,8 @@ func child(pid int) (int, error) {
 const depth = 2
 
 func (n *nginx) publish(p []byte) error {
-	n.buf = fmt.Appendf(n.buf[:0], "POST /pub HTTP/1.1\r\nHost: %s\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n%s", n.host, len(p), p)
+	n.buf = fmt.Appendf(n.buf[:0],
+		"POST /pub HTTP/1.1\r\nHost: %s\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n%s", n.host, len(p), p)
 	if _, err := n.conn.Write(n.buf); err != nil {
 		return err
 	}

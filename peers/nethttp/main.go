@@ -1,4 +1,5 @@
-// Command nethttp measures what one writes with net/http alone: a handler that flushes Server-Sent Events, and a long-poll handler with a cursor.
+// Command nethttp measures handlers written with net/http alone: one that flushes Server-Sent Events, and one for
+// long-polls with a cursor.
 package main
 
 import (

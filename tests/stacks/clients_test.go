@@ -86,7 +86,8 @@ func TestHeartbeatIsNoMessage(t *testing.T) {
 					case slices.Contains([]string{"", "message"}, ev.name):
 						t.Fatalf("an empty message: %+v", ev)
 					}
-					if beats == 3 && !sent || name == "launchdarkly/eventsource" && ev.name == "client-id" { // which hands over no event without data
+					// launchdarkly's hands over no event without data.
+					if beats == 3 && !sent || name == "launchdarkly/eventsource" && ev.name == "client-id" {
 						sent = true
 						time.AfterFunc(100*time.Millisecond, func() { b.Send("m") })
 					}

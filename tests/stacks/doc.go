@@ -1,3 +1,3 @@
-// Package stacks runs the three transports inside the routers and the middleware that people use, in their real releases: every cell of the tables
-// in docs/frameworks.md is a test here.
+// Package stacks runs the three transports inside the routers and the middleware that people use, in their real
+// releases. The tables of docs/frameworks.md are what its tests found.
 package stacks

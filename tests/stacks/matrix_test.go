@@ -308,7 +308,8 @@ func webSocket(ctx context.Context, s *stack) error {
 	if s.zipped {
 		h.Set("Accept-Encoding", "gzip")
 	}
-	c, res, err := websocket.Dial(ctx, "ws"+strings.TrimPrefix(s.url, "http")+"/poll/ws", &websocket.DialOptions{HTTPClient: s.client, HTTPHeader: h})
+	c, res, err := websocket.Dial(ctx, "ws"+strings.TrimPrefix(s.url, "http")+"/poll/ws",
+		&websocket.DialOptions{HTTPClient: s.client, HTTPHeader: h})
 	if err != nil {
 		if res != nil && res.StatusCode >= 400 {
 			return refusal(res, res.Body)

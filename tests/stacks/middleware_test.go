@@ -47,7 +47,9 @@ var wrappers = []wrapper{
 	{"chi NoCache, Heartbeat", func(h http.Handler) http.Handler { return chimw.NoCache(chimw.Heartbeat("/ping")(h)) }},
 
 	{"gorilla CompressHandler", handlers.CompressHandler},
-	{"gorilla CombinedLoggingHandler", func(h http.Handler) http.Handler { return handlers.CombinedLoggingHandler(io.Discard, h) }},
+	{"gorilla CombinedLoggingHandler", func(h http.Handler) http.Handler {
+		return handlers.CombinedLoggingHandler(io.Discard, h)
+	}},
 	{"gorilla RecoveryHandler", handlers.RecoveryHandler()},
 	{"gorilla ProxyHeaders", handlers.ProxyHeaders},
 	{"gorilla CORS", handlers.CORS()},
@@ -59,8 +61,9 @@ var wrappers = []wrapper{
 	{"gin Logger, Recovery", viaGin(gin.LoggerWithWriter(io.Discard), gin.RecoveryWithWriter(io.Discard))},
 	{"gin gzip", viaGin(gingzip.Gzip(gingzip.DefaultCompression))},
 
-	{"echo v4 Logger, Recover, RequestID", viaEcho4(echo4mw.RequestID(), echo4mw.Recover(), echo4mw.RequestLoggerWithConfig(echo4mw.RequestLoggerConfig{
-		LogStatus: true, LogValuesFunc: func(echo4.Context, echo4mw.RequestLoggerValues) error { return nil }}))},
+	{"echo v4 Logger, Recover, RequestID", viaEcho4(echo4mw.RequestID(), echo4mw.Recover(),
+		echo4mw.RequestLoggerWithConfig(echo4mw.RequestLoggerConfig{LogStatus: true,
+			LogValuesFunc: func(echo4.Context, echo4mw.RequestLoggerValues) error { return nil }}))},
 	{"echo v4 Gzip", viaEcho4(echo4mw.Gzip())},
 	{"echo v4 Secure, CORS", viaEcho4(echo4mw.Secure(), echo4mw.CORS())},
 	{"echo v4 BodyDump", viaEcho4(echo4mw.BodyDump(func(echo4.Context, []byte, []byte) {}))},
@@ -70,14 +73,18 @@ var wrappers = []wrapper{
 	{"echo v5 Gzip", viaEcho5(echo5mw.Gzip())},
 	{"echo v5 Recover, RequestID", viaEcho5(echo5mw.Recover(), echo5mw.RequestID())},
 
-	{"http.TimeoutHandler 60 s", func(h http.Handler) http.Handler { return http.TimeoutHandler(h, time.Minute, "too late") }},
+	{"http.TimeoutHandler 60 s", func(h http.Handler) http.Handler {
+		return http.TimeoutHandler(h, time.Minute, "too late")
+	}},
 	{"http.MaxBytesHandler", func(h http.Handler) http.Handler { return http.MaxBytesHandler(h, 1<<20) }},
 	{"otelhttp", func(h http.Handler) http.Handler { return otelhttp.NewHandler(h, "gpoll") }},
 	{"promhttp Duration, Counter, InFlight", viaPrometheus},
-	{"sentryhttp", func(h http.Handler) http.Handler { return sentryhttp.New(sentryhttp.Options{Repanic: true}).Handle(h) }},
+	{"sentryhttp", func(h http.Handler) http.Handler {
+		return sentryhttp.New(sentryhttp.Options{Repanic: true}).Handle(h)
+	}},
 	{"rs/cors", cors.Default().Handler},
-	{"unrolled/secure", func(h http.Handler) http.Handler { return secure.New(secure.Options{FrameDeny: true}).Handler(h) }},
-	{"http.CrossOriginProtection", func(h http.Handler) http.Handler { return http.NewCrossOriginProtection().Handler(h) }},
+	{"unrolled/secure", secure.New(secure.Options{FrameDeny: true}).Handler},
+	{"http.CrossOriginProtection", http.NewCrossOriginProtection().Handler},
 
 	{"a recorder with Unwrap", func(h http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(&unwrapping{recorder{w, 0}}, r) })
@@ -86,7 +93,9 @@ var wrappers = []wrapper{
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(&flushing{recorder{w, 0}}, r) })
 	}},
 	{"a recorder with Flush alone", func(h http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(&onlyFlushing{recorder{w, 0}}, r) })
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			h.ServeHTTP(&onlyFlushing{recorder{w, 0}}, r)
+		})
 	}},
 	{"a bare recorder", func(h http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(&recorder{w, 0}, r) })
@@ -131,7 +140,8 @@ func viaPrometheus(h http.Handler) http.Handler {
 	labels := []string{"code", "method"}
 	h = promhttp.InstrumentHandlerDuration(prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "d"}, labels), h)
 	h = promhttp.InstrumentHandlerCounter(prometheus.NewCounterVec(prometheus.CounterOpts{Name: "c"}, labels), h)
-	h = promhttp.InstrumentHandlerTimeToWriteHeader(prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "t"}, labels), h)
+	toHeader := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "t"}, labels)
+	h = promhttp.InstrumentHandlerTimeToWriteHeader(toHeader, h)
 	return promhttp.InstrumentHandlerInFlight(prometheus.NewGauge(prometheus.GaugeOpts{Name: "g"}), h)
 }
 

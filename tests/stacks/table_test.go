@@ -21,7 +21,7 @@ type table struct {
 
 var columns = []string{"poll", "json", "sse", "websocket"}
 
-// newTable compares what the test has found with the page, when all of its many subtests have run. With GPOLL_UPDATE=1 it
+// newTable compares what the test has found with the page when all of its subtests have run. With GPOLL_UPDATE=1 it
 // writes the page instead.
 func newTable(t *testing.T, name string, many int) *table {
 	found := &table{name: name, lines: map[string]map[string]bool{}}

@@ -8,11 +8,11 @@
 //
 // The clients are written from docs/protocol.md alone, with the standard library: an HTTP/1.1 client on net.Conn,
 // the parser of event streams from the WHATWG's rules, and a strict client of RFC 6455. They share no code with
-// gpoll or gpolltest: a mistake there, or in the document, finds nobody who makes it too. The judge knows what was
-// published, what each client asked for and what it got, and holds that against parts A2 and A3 of the delivery
-// contract: order, no phantom, nothing altered, no silent loss, honest gaps, exact starts, one notice of each new
-// epoch, and an end that says why. What is not promised (polls without a cursor that were given up, plain WebSockets
-// from one connection to the next) it judges by what is left.
+// gpoll or gpolltest, so they do not repeat a mistake that is there. The judge knows which messages were published,
+// what each client asked for and what it got, and checks the promises of docs/protocol.md, section 9: order, no
+// phantom, nothing altered, no silent loss, honest gaps, exact starts, one notice of each new epoch, and an end that
+// says why. Less is promised to polls without a cursor that were given up, and to plain WebSockets from one connection
+// to the next; there the judge checks the promises that remain.
 //
 //	go test ./tests/strangers                                     40 clients, 5 s, with and without Listener
 //	GPOLL_STRANGERS=long go test -timeout 30m ./tests/strangers   300 clients, 20 s, six seeds, four settings

@@ -128,7 +128,7 @@ func (tr *track) end(it *item) {
 	}
 }
 
-// before tells what the application had done shortly before t that may have ended the attach.
+// before names what the application did shortly before t that may have ended the attach.
 func (tr *track) before(t time.Time) string {
 	var b strings.Builder
 	for _, a := range tr.j.r.actions {

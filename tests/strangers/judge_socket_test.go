@@ -8,7 +8,7 @@ import (
 	"sort"
 )
 
-// socket judges a plain WebSocket whole: its messages are a run of those that are owed.
+// socket judges a plain WebSocket as a whole: its messages are a run of those that the client is owed.
 func (tr *track) socket(end *item) {
 	q, j := tr.q, tr.j
 	defer func() { tr.frames = nil }()

@@ -12,7 +12,8 @@ import (
 // slack is what a busy machine may add to a time.
 const slack = 1500 * time.Millisecond
 
-// The judge holds what the clients got against what was published: contract A2, A3.
+// The judge compares the messages that the clients got with those that were published, by the promises of
+// docs/protocol.md, section 9.
 type judge struct {
 	r       *run
 	epochs  []*epochLog
@@ -580,8 +581,8 @@ func (tr *track) lastArrived(at time.Time) {
 	}
 }
 
-// mayRepeat says that the last answer may come again: the poll has no cursor, and the server may have taken the end of the
-// connection that carried the answer for its loss.
+// mayRepeat says that the last answer may come again: the poll has no cursor, and the server may have taken the end of
+// the connection for the loss of the answer that it carried.
 func (tr *track) mayRepeat() bool {
 	return tr.q.transport == "plain" && tr.q.after.none() && (!tr.q.again || tr.mayLose > 0)
 }
@@ -661,7 +662,8 @@ func (tr *track) honest(e *epochLog, g gap, at time.Time) {
 	}
 	// The log may not know any more which of these were for this client. But then something that was has left, there or
 	// behind it; or something that was for all of an address but for this client, which is not kept either.
-	left := slices.DeleteFunc(slices.Clone(e.in(g.to.seq-1, e.all.messages[len(e.all.messages)-1].pos.seq+1)), func(m *message) bool {
+	last := e.all.messages[len(e.all.messages)-1].pos.seq
+	left := slices.DeleteFunc(slices.Clone(e.in(g.to.seq-1, last+1)), func(m *message) bool {
 		return !tr.within(m) || !m.began.Before(at) || e.retained(m, at)
 	})
 	if !slices.ContainsFunc(left, tr.addressed) {

@@ -44,7 +44,7 @@ func (q *request) credentials() []field {
 	return []field{{"Authorization", "Bearer " + q.user}}
 }
 
-// query is the parameters in the query, but for the client id where that is in the header.
+// query is the parameters in the query, without the client id if the header has it.
 func (q *request) query() string {
 	var parts []string
 	if q.idInQuery {

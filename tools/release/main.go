@@ -1,5 +1,6 @@
-// Command release builds a module proxy in a folder from the commit that is checked out: the modules of go.work as they will be
-// fetched once that commit is tagged. With GOPROXY=file:///…the folder… in front, go install and go get can be tried before anything is published.
+// Command release builds a module proxy in a folder from the commit that is checked out. The proxy has the modules of
+// go.work as they will be fetched once that commit is tagged. With GOPROXY=file:///…the folder… in front, go install
+// and go get can be tried before anything is published.
 //
 //	go run ./tools/release -o ../proxy
 //	GOPROXY=file://$(cd ../proxy && pwd),$(go env GOPROXY) GONOSUMDB=github.com/corvuscrypto/gpoll GOWORK=off \
@@ -25,7 +26,8 @@ import (
 
 func main() {
 	out := flag.String("o", "", "the folder that becomes the proxy; it is made when it is not there")
-	version := flag.String("version", "v0.1.0", "the version that the modules get; those that require each other must name it")
+	version := flag.String("version", "v0.1.0",
+		"the version that the modules get; those that require each other must name it")
 	flag.Parse()
 	if *out == "" || flag.NArg() > 0 {
 		flag.Usage()
@@ -105,7 +107,8 @@ func releaseOne(out, root, dir, version string) (module.Version, error) {
 	if err != nil {
 		return m, err
 	}
-	for name, content := range map[string][]byte{"list": []byte(version + "\n"), version + ".info": info, version + ".mod": []byte(goMod)} {
+	for name, content := range map[string][]byte{"list": []byte(version + "\n"), version + ".info": info,
+		version + ".mod": []byte(goMod)} {
 		if err := os.WriteFile(filepath.Join(at, name), content, 0o644); err != nil {
 			return m, err
 		}

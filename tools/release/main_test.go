@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestInstall releases the commit that is checked out into a proxy, and installs and requires the modules as strangers do: in an empty module cache, outside the
-// workspace.
+// TestInstall releases the commit that is checked out into a proxy. Then it installs and requires the modules as a
+// stranger does: with an empty module cache, outside the workspace.
 func TestInstall(t *testing.T) {
 	for _, name := range []string{"git", "go"} {
 		if _, err := exec.LookPath(name); err != nil {

@@ -36,8 +36,9 @@ type Process struct {
 	last    uint64 // number of the newest message
 }
 
-// Start starts a server whose main function is Main and waits until it listens. If cpu is not negative it is bound to that processor
-// and the procs-1 after it; GOMAXPROCS is procs, unless that is 0. The server dies with this process.
+// Start starts a server whose main function is Main and waits until it listens. If cpu is not negative, the server is
+// bound to that processor and the procs-1 after it. GOMAXPROCS is procs, unless that is 0. The server dies with this
+// process.
 func Start(cmd *exec.Cmd, cpu, procs int) (*Process, error) {
 	ackR, ackW, err := os.Pipe()
 	if err != nil {
@@ -137,7 +138,7 @@ func check(r Reply, ok bool) (Reply, error) {
 	return r, nil
 }
 
-// Stats asks the server what it has cost, after a garbage collection if gc is true.
+// Stats asks the server for its cost so far, after a garbage collection if gc is true.
 func (p *Process) Stats(gc bool) (Stats, error) {
 	do := "stats"
 	if gc {
@@ -153,8 +154,8 @@ func (p *Process) Stats(gc bool) (Stats, error) {
 // quiet is how long nothing arrives until what is missing counts as lost.
 const quiet = 3 * time.Second
 
-// Publish has the server publish, lets everything arrive at e's clients and returns what they saw of it. An error that comes with a
-// tally was the server's.
+// Publish has the server publish, lets everything arrive at e's clients and returns what they saw of it. If it returns
+// an error and a tally, the error is the server's.
 func (p *Process) Publish(e *load.Engine, cmd Command) (*load.Tally, error) {
 	if cmd.Window > 0 {
 		e.OnDone(p.ack)

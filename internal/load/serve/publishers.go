@@ -15,8 +15,8 @@ import (
 	"github.com/corvuscrypto/gpoll/internal/load"
 )
 
-// PublishBy has n publishers post to the server for d, each its next message when all of e's clients have the one before, lets
-// everything arrive and returns what the clients saw of it.
+// PublishBy has n publishers post to the server for d. Each posts its next message when all of e's clients have the one
+// before. PublishBy lets everything arrive and returns what the clients saw of it.
 func (p *Process) PublishBy(e *load.Engine, n int, d time.Duration) (*load.Tally, error) {
 	var publishers sync.WaitGroup
 	everywhere := newMark(p.last)

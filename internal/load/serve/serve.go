@@ -1,7 +1,8 @@
 //go:build linux
 
-// Package serve is what the measured servers have in common: they listen on a port of the loopback, say so on standard output, and
-// then do what standard input asks: publish at a pace, publish back to back, tell what they cost. [Process] is the other end.
+// Package serve is what the measured servers have in common. They listen on a port of the loopback and say so on
+// standard output. Then they follow the commands on standard input: publish at a pace, publish back to back, report the
+// cost. [Process] is the other end.
 package serve
 
 import (
@@ -29,11 +30,11 @@ import (
 
 // Peer is one server under measurement.
 type Peer struct {
-	// Start begins to serve on ln, which it owns, and returns what publishes one message to all clients. The bytes given to publish are
-	// valid during the call only.
+	// Start begins to serve on ln, which it owns, and returns a function that publishes one message to all clients. The
+	// bytes given to publish are valid during the call only.
 	Start func(ln net.Listener) (publish func([]byte) error, err error)
 
-	// Stats, if set, replaces what the process says of itself: for a server that runs in a process of its own.
+	// Stats, if set, replaces the figures of this process, for a server that runs in a process of its own.
 	Stats func(gc bool) (Stats, error)
 
 	// Stop, if set, is called at the end.
@@ -51,14 +52,15 @@ type Stats struct {
 
 // Command is one line of standard input.
 type Command struct {
-	Do      string        `json:"do"` // paced, saturated, stats, gc
-	Count   int           `json:"count,omitempty"`
-	Every   time.Duration `json:"every_ns,omitempty"`
-	For     time.Duration `json:"for_ns,omitempty"`
-	Window  uint64        `json:"window,omitempty"` // messages ahead of the slowest client; 0: as far as the server lets a publisher get
-	Greedy  bool          `json:"greedy,omitempty"` // never give way between two messages
-	Timed   bool          `json:"timed,omitempty"`  // reply with Sends
-	Profile string        `json:"profile,omitempty"`
+	Do    string        `json:"do"` // paced, saturated, stats, gc
+	Count int           `json:"count,omitempty"`
+	Every time.Duration `json:"every_ns,omitempty"`
+	For   time.Duration `json:"for_ns,omitempty"`
+	// Window is how many messages the publisher may be ahead of the slowest client. 0 leaves that to the server.
+	Window  uint64 `json:"window,omitempty"`
+	Greedy  bool   `json:"greedy,omitempty"` // never give way between two messages
+	Timed   bool   `json:"timed,omitempty"`  // reply with Sends
+	Profile string `json:"profile,omitempty"`
 }
 
 // Reply is one line of standard output.
@@ -72,7 +74,8 @@ type Reply struct {
 	Error string          `json:"error,omitempty"`
 }
 
-// AckFD is the descriptor from which a server reads 8 bytes, little-endian, whenever all clients have every message up to that number.
+// AckFD is the descriptor from which a server reads 8 bytes, little-endian, whenever all clients have every message up
+// to that number.
 const AckFD = 3
 
 // Main serves until standard input ends. It parses the flags and is the program's main function.
@@ -218,8 +221,8 @@ func (c *control) sendLocked(stamp int64) error {
 // overtime is how long after its end paced publishes messages that are late.
 const overtime = 100 * time.Millisecond
 
-// paced publishes at a pace. What is late it makes up for, and its latency counts from when it was due; when it does not get round to all of
-// them, Last says so.
+// paced publishes at a pace. If it is late, it catches up, and the latency of a message counts from the moment at which
+// it was due. If it cannot publish all messages in time, Last says so.
 func (c *control) paced(cmd Command) (Reply, error) {
 	r := Reply{First: c.seq + 1, Last: c.seq}
 	stop, err := profile(cmd.Profile)
@@ -247,8 +250,9 @@ func (c *control) paced(cmd Command) (Reply, error) {
 	return r, nil
 }
 
-// saturated publishes back to back. After each message the publisher gives way, as a request handler that publishes does by ending.
-// A greedy one does not: with one processor nothing else runs then until it waits for something or the scheduler's 10 ms are over.
+// saturated publishes back to back. After each message the publisher gives way, as a request handler that publishes
+// does by ending. A greedy publisher does not give way: with one processor, nothing else runs then until the publisher
+// waits for something or the scheduler's 10 ms are over.
 func (c *control) saturated(cmd Command) (Reply, error) {
 	r := Reply{First: c.seq + 1}
 	stop, err := profile(cmd.Profile)

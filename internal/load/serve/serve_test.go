@@ -133,13 +133,15 @@ func TestPortTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	if _, err := startProcess(t, "-addr", ln.Addr().String()); err == nil || !strings.Contains(err.Error(), "address already in use") {
+	if _, err := startProcess(t, "-addr", ln.Addr().String()); err == nil ||
+		!strings.Contains(err.Error(), "address already in use") {
 		t.Errorf("error %v", err)
 	}
 }
 
 func TestServerDies(t *testing.T) {
-	if _, err := serve.Start(exec.Command("false"), -1, 1); err == nil || !strings.Contains(err.Error(), "the server ended") {
+	if _, err := serve.Start(exec.Command("false"), -1, 1); err == nil ||
+		!strings.Contains(err.Error(), "the server ended") {
 		t.Errorf("error %v", err)
 	}
 	if _, err := serve.Start(exec.Command("/nonexistent"), -1, 1); err == nil {

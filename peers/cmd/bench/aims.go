@@ -14,7 +14,8 @@ type aim struct {
 }
 
 func aims() (list []aim) {
-	const rate, p99, paced, idle, afterGC = "saturated, deliveries/s", "saturated, p99 ms", "paced, CPU µs", "idle, KB", "idle after GC, KB"
+	const rate, p99, paced, idle, afterGC = "saturated, deliveries/s", "saturated, p99 ms", "paced, CPU µs", "idle, KB",
+		"idle after GC, KB"
 	const later = "idle after messages and GC, KB"
 	for _, k := range []kind{webSocket, events} {
 		for _, n := range []string{"-1000", "-10000"} {
@@ -33,9 +34,12 @@ func aims() (list []aim) {
 			aim{"idle connection after GC, KB", c, afterGC, "gpoll", "", 6.2, false})
 	}
 	list = append(list,
-		aim{fmt.Sprintf("deliveries/s × centrifuge, %d publishers posting", publishers), "ws-1000", postedRate, "gpoll", "centrifuge", 1.15, true},
-		aim{fmt.Sprintf("p99 × centrifuge, %d publishers posting", publishers), "ws-1000", postedP99, "gpoll", "centrifuge", 1, false})
-	list = append(list, aim{fmt.Sprintf("Send's p99 with %d that never read × without them", silentClients), "ws-10000", silentRatio, "gpoll", "", 1.2, false})
+		aim{fmt.Sprintf("deliveries/s × centrifuge, %d publishers posting", publishers), "ws-1000", postedRate, "gpoll",
+			"centrifuge", 1.15, true},
+		aim{fmt.Sprintf("p99 × centrifuge, %d publishers posting", publishers), "ws-1000", postedP99, "gpoll",
+			"centrifuge", 1, false})
+	list = append(list, aim{fmt.Sprintf("Send's p99 with %d that never read × without them", silentClients), "ws-10000",
+		silentRatio, "gpoll", "", 1.2, false})
 	for _, c := range []string{"lp-1000", "lp-5000"} {
 		list = append(list,
 			aim{"deliveries/s × a plain handler with the same answers", c, rate, "gpoll", "net/http-same", 0.97, true},

@@ -11,8 +11,9 @@ import (
 
 func newBench(t *testing.T, picked []system) *bench {
 	t.Helper()
-	b := &bench{size: 128, rounds: 1, paced: 20 * time.Millisecond, saturated: 50 * time.Millisecond, bursts: 50 * time.Millisecond, window: 16,
-		settle: 50 * time.Millisecond, procs: 1, serverCPU: -1, clientCPU: -1, bin: t.TempDir(), module: filepath.Join("..", "..")}
+	b := &bench{size: 128, rounds: 1, paced: 20 * time.Millisecond, saturated: 50 * time.Millisecond,
+		bursts: 50 * time.Millisecond, window: 16, settle: 50 * time.Millisecond, procs: 1,
+		serverCPU: -1, clientCPU: -1, bin: t.TempDir(), module: filepath.Join("..", "..")}
 	if err := b.build(t.Context(), picked); err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +99,8 @@ func TestChoose(t *testing.T) {
 	}
 }
 
-// The report takes medians, leaves out of the comparison who lost something, says so, and knows nothing of the machine's folders.
+// The report takes medians, leaves systems that lost messages out of the comparison, says so, and tells nothing of the
+// machine's folders.
 func TestReport(t *testing.T) {
 	picked, err := chooseSystems("gpoll,bare,batch,gws,melody,ws")
 	if err != nil {
@@ -148,7 +150,8 @@ PASS
 	}
 	text := string(data)
 	for _, want := range []string{
-		"| saturated, deliveries/s | 600 ±50% | 200 ±50% | 200 ±50% | 200 ±50% | 1000 ±50% ! | absent | 3.00 | 3.00 | 3.00 (gws) |\n",
+		"| saturated, deliveries/s | 600 ±50% | 200 ±50% | 200 ±50% | 200 ±50% | 1000 ±50% ! | absent | 3.00 | 3.00 " +
+			"| 3.00 (gws) |\n",
 		"| paced, CPU µs | 10.00 ±0% |",
 		"- melody, ws-1000, round 2:  lost 7, wrong 0, closed 1 (slow)",
 		"cd peers && go run ./cmd/bench",
@@ -200,7 +203,8 @@ func TestMedian(t *testing.T) {
 }
 
 func TestCommandLine(t *testing.T) {
-	got := commandLine([]string{"-cells", "ws", "-o", "/x/y", "--json=/x/z", "-gpoll", "-sync-delay-ms 1", "-rounds=2", "-profile", "/p", "-systems", ""})
+	got := commandLine([]string{"-cells", "ws", "-o", "/x/y", "--json=/x/z", "-gpoll", "-sync-delay-ms 1", "-rounds=2",
+		"-profile", "/p", "-systems", ""})
 	if want := `cd peers && go run ./cmd/bench -cells ws -gpoll "-sync-delay-ms 1" -rounds=2 -systems ""`; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}

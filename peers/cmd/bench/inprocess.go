@@ -127,36 +127,50 @@ func inProcessRows() (rows []inProcessRow) {
 	add := func(r inProcessRow) { rows = append(rows, r) }
 	each := []string{"1000", "10000", "100000", "1000000"}
 	for _, n := range each {
-		add(inProcessRow{what: n + " clients with channels, × bare channel sends", key: "FanOut/clients=" + n + " x-bare", format: "%.2f", aim: 1.3})
+		add(inProcessRow{what: n + " clients with channels, × bare channel sends",
+			key: "FanOut/clients=" + n + " x-bare", format: "%.2f", aim: 1.3})
 	}
 	for _, n := range each {
-		add(inProcessRow{what: n + " clients with channels, × bare sends on the same channels", key: "FanOut/clients=" + n + " x-bare-same-channels", format: "%.2f"})
+		add(inProcessRow{what: n + " clients with channels, × bare sends on the same channels",
+			key: "FanOut/clients=" + n + " x-bare-same-channels", format: "%.2f"})
 	}
 	for _, n := range each {
-		add(inProcessRow{what: n + " clients with channels, ns per delivery", key: "FanOut/clients=" + n + " ns/delivery", format: "%.1f"})
-		add(inProcessRow{what: "the same, bare channel sends", key: "FanOut/clients=" + n + " bare-ns/delivery", format: "%.1f"})
+		add(inProcessRow{what: n + " clients with channels, ns per delivery",
+			key: "FanOut/clients=" + n + " ns/delivery", format: "%.1f"})
+		add(inProcessRow{what: "the same, bare channel sends", key: "FanOut/clients=" + n + " bare-ns/delivery",
+			format: "%.1f"})
 	}
 	for _, n := range each {
-		add(inProcessRow{what: n + " cursors visited before the write, ns each", key: "Visit/clients=" + n + " ns/client", format: "%.1f", aim: 15})
+		add(inProcessRow{what: n + " cursors visited before the write, ns each",
+			key: "Visit/clients=" + n + " ns/client", format: "%.1f", aim: 15})
 	}
-	add(inProcessRow{what: "heap of a client with a WebSocket, without its connection, bytes", key: "Visit/clients=100000 B/client", format: "%.0f"})
-	add(inProcessRow{what: "heap of a client with a channel of 100, bytes", key: "FanOut/clients=100000 B/client", format: "%.0f"})
+	add(inProcessRow{what: "heap of a client with a WebSocket, without its connection, bytes",
+		key: "Visit/clients=100000 B/client", format: "%.0f"})
+	add(inProcessRow{what: "heap of a client with a channel of 100, bytes", key: "FanOut/clients=100000 B/client",
+		format: "%.0f"})
 	const few, many = "Topic/clients=10000/topics=1000 ns/op", "Topic/clients=100000/topics=10000 ns/op"
-	add(inProcessRow{what: "a message to 1 of 10000 topics with 100000 clients, × to 1 of 1000 topics with 10000 (10 subscribers each)", key: many, over: few, format: "%.2f", aim: 2})
+	add(inProcessRow{what: "a message to 1 of 10000 topics with 100000 clients, × to 1 of 1000 topics with 10000 (10 " +
+		"subscribers each)", key: many, over: few, format: "%.2f", aim: 2})
 	for _, s := range []struct{ topics, subscribers string }{{"10000", "10"}, {"1000", "100"}, {"100", "1000"}} {
-		add(inProcessRow{what: "100000 clients, a message to " + s.subscribers + " subscribers, µs", key: "Topic/clients=100000/topics=" + s.topics + " ns/op", times: 1e-3, format: "%.1f"})
+		add(inProcessRow{what: "100000 clients, a message to " + s.subscribers + " subscribers, µs",
+			key: "Topic/clients=100000/topics=" + s.topics + " ns/op", times: 1e-3, format: "%.1f"})
 	}
-	add(inProcessRow{what: "Send with 10000 clients, 100 of them never reading, p99 × without them", key: "Send x-p99", format: "%.2f", aim: 1.2})
+	add(inProcessRow{what: "Send with 10000 clients, 100 of them never reading, p99 × without them", key: "Send x-p99",
+		format: "%.2f", aim: 1.2})
 	add(inProcessRow{what: "the same, p50", key: "Send x-p50", format: "%.2f", aim: 1.2})
 	add(inProcessRow{what: "Send with 10000 clients, p50, ns", key: "Send p50-ns", format: "%.0f"})
-	add(inProcessRow{what: "allocations of a Send to 10000 clients more than of one to 100", key: "Send more-allocs", format: "%.0f", aim: 0.5})
-	add(inProcessRow{what: "100000 clients, two processors × one", key: "TwoCores/clients=100000 x-one-core", format: "%.2f", aim: 1.7, more: true})
+	add(inProcessRow{what: "allocations of a Send to 10000 clients more than of one to 100", key: "Send more-allocs",
+		format: "%.0f", aim: 0.5})
+	add(inProcessRow{what: "100000 clients, two processors × one", key: "TwoCores/clients=100000 x-one-core",
+		format: "%.2f", aim: 1.7, more: true})
 	add(inProcessRow{what: "the same, bare channel sends", key: "TwoCores/clients=100000 bare-x-one-core", format: "%.2f"})
-	add(inProcessRow{what: "10000 clients, two processors × one", key: "TwoCores/clients=10000 x-one-core", format: "%.2f"})
+	add(inProcessRow{what: "10000 clients, two processors × one", key: "TwoCores/clients=10000 x-one-core",
+		format: "%.2f"})
 	add(inProcessRow{what: "the same, bare channel sends", key: "TwoCores/clients=10000 bare-x-one-core", format: "%.2f"})
 	add(inProcessRow{what: "Publish without clients, ns", key: "Publish ns/op", format: "%.0f"})
 	add(inProcessRow{what: "append to the log, ns", key: "LogAppend ns/op", format: "%.0f"})
-	add(inProcessRow{what: "read of a quiet topic behind 10000 messages of others, ns", key: "LogReadQuiet/others=10000 ns/op", format: "%.0f"})
+	add(inProcessRow{what: "read of a quiet topic behind 10000 messages of others, ns",
+		key: "LogReadQuiet/others=10000 ns/op", format: "%.0f"})
 	add(inProcessRow{what: "the same without others", key: "LogReadQuiet/others=0 ns/op", format: "%.0f"})
 	return rows
 }

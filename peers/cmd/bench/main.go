@@ -1,8 +1,9 @@
-// Command bench runs the same load against gpoll, against what a user would pick instead, and against bare loops of system calls, and
-// writes one table.
+// Command bench puts the same load on gpoll, on libraries that a user would pick instead, and on bare loops of system
+// calls. It writes one table.
 //
-// Server and generator have a processor each. All systems take their turn in every round, so that what else the machine does
-// falls on all of them; the table shows medians and how far the rounds lie apart. Every delivery is verified.
+// Server and generator have a processor each. All systems take their turn in every round, so that other work of the
+// machine falls on all of them. The table shows medians and the distance between the rounds. Every delivery is
+// verified.
 package main
 
 import (
@@ -60,7 +61,8 @@ func main() {
 
 func mainErr() error {
 	b := &bench{settle: time.Second}
-	cellList := flag.String("cells", "all", "`cells` to measure, by comma: ws-1000, ws-10000, sse-1000, …, a transport (ws), or ws-200; none: only -inprocess")
+	cellList := flag.String("cells", "all",
+		"`cells` to measure, by comma: ws-1000, ws-10000, sse-1000, …, a transport (ws), or ws-200; none: only -inprocess")
 	systemList := flag.String("systems", "all", "`systems` to measure, by comma; -list shows them")
 	list := flag.Bool("list", false, "list cells and systems")
 	out := flag.String("o", "", "write the table to this `file` in Markdown")
@@ -68,17 +70,25 @@ func mainErr() error {
 	gpollFlags := flag.String("gpoll", "", "further `flags` of the gpoll server, for example \"-routine-buffer 400\"")
 	flag.IntVar(&b.size, "size", 128, "`bytes` of a message")
 	flag.IntVar(&b.rounds, "rounds", 3, "how often each system is measured in each cell")
-	flag.DurationVar(&b.paced, "paced", 4*time.Second, "`time` for which messages are published at a pace, at least eight; 0 leaves that out")
-	flag.DurationVar(&b.saturated, "saturated", 3*time.Second, "`time` for which messages are published back to back; 0 leaves that out")
-	flag.DurationVar(&b.bursts, "burst", 2*time.Second, "`time` for which messages are published back to back by a publisher that does not give way; 0 leaves that out")
-	flag.DurationVar(&b.posted, "posted", 3*time.Second, fmt.Sprintf("`time` for which %d publishers post over HTTP, each its next message when all clients have the one before, to at most 1,000 WebSockets; 0 leaves that out", publishers))
-	flag.DurationVar(&b.silent, "silent", 12*time.Second, "`time` to measure the call of Send in, half of it with 100 more WebSockets that never read; 0 leaves that out")
+	flag.DurationVar(&b.paced, "paced", 4*time.Second,
+		"`time` for which messages are published at a pace, at least eight; 0 leaves that out")
+	flag.DurationVar(&b.saturated, "saturated", 3*time.Second,
+		"`time` for which messages are published back to back; 0 leaves that out")
+	flag.DurationVar(&b.bursts, "burst", 2*time.Second,
+		"`time` for which messages are published back to back by a publisher that does not give way; 0 leaves that out")
+	flag.DurationVar(&b.posted, "posted", 3*time.Second,
+		fmt.Sprintf("`time` for which %d publishers post over HTTP, each its next message when all clients have the "+
+			"one before, to at most 1,000 WebSockets; 0 leaves that out", publishers))
+	flag.DurationVar(&b.silent, "silent", 12*time.Second,
+		"`time` to measure the call of Send in, half of it with 100 more WebSockets that never read; 0 leaves that out")
 	flag.Uint64Var(&b.window, "ahead", 16, "`messages` that a publisher without pauses may be ahead of the slowest client")
-	flag.DurationVar(&b.wait, "wait", 5*time.Second, "`time` to wait at most, before each measurement, for other programs to leave the processors alone")
+	flag.DurationVar(&b.wait, "wait", 5*time.Second,
+		"`time` to wait at most, before each measurement, for other programs to leave the processors alone")
 	flag.IntVar(&b.procs, "procs", 1, "GOMAXPROCS and processors of the server")
 	flag.IntVar(&b.serverCPU, "server-cpu", 0, "the `processor` of the server")
 	flag.IntVar(&b.clientCPU, "client-cpu", 1, "the `processor` of the generator")
-	flag.StringVar(&b.inProcess, "inprocess", ".", "`pattern` of the package's own benchmarks to run in every round; none: leave them out")
+	flag.StringVar(&b.inProcess, "inprocess", ".",
+		"`pattern` of the package's own benchmarks to run in every round; none: leave them out")
 	flag.DurationVar(&b.benchTime, "benchtime", benchTimeDefault, "`time` for each of them")
 	flag.StringVar(&b.profiles, "profile", "", "`folder` for CPU profiles of the servers in Go while saturated")
 	flag.StringVar(&b.bin, "bin", "", "`folder` of servers built before; empty: build them now")
@@ -152,7 +162,7 @@ func writable(name string) error {
 	return f.Close()
 }
 
-// commandLine is what reproduces the table. It leaves out the flags whose values are files, which are this machine's own.
+// commandLine is the command that reproduces the table. It leaves out the flags whose values are files of this machine.
 func commandLine(args []string) string {
 	var out strings.Builder
 	out.WriteString("cd peers && go run ./cmd/bench")
@@ -353,13 +363,16 @@ func (b *bench) run(r *report, stop <-chan os.Signal) (failed error) {
 						failed = errors.Join(failed, fmt.Errorf("%s %s: %w", c, s.name, err))
 					}
 				default:
-					fmt.Fprintf(os.Stderr, "%9.0f/s p99 %5.1f ms %5.2f µs   burst %9.0f/s p99 %5.1f ms   paced %5.2f µs p99 %5.1f ms   idle %5.1f (%5.1f) KB",
-						out.Steady.Rate, out.Steady.P99, out.Steady.CPU, out.Burst.Rate, out.Burst.P99, out.PacedUS, out.PacedMS, out.IdleKB, out.AfterKB)
+					fmt.Fprintf(os.Stderr, "%9.0f/s p99 %5.1f ms %5.2f µs   burst %9.0f/s p99 %5.1f ms   paced %5.2f "+
+						"µs p99 %5.1f ms   idle %5.1f (%5.1f) KB",
+						out.Steady.Rate, out.Steady.P99, out.Steady.CPU, out.Burst.Rate, out.Burst.P99, out.PacedUS,
+						out.PacedMS, out.IdleKB, out.AfterKB)
 					if out.Posted.Rate > 0 {
 						fmt.Fprintf(os.Stderr, "   posted %9.0f/s p99 %5.1f ms", out.Posted.Rate, out.Posted.P99)
 					}
 					if out.SendUS > 0 {
-						fmt.Fprintf(os.Stderr, "   Send p99 %.0f µs, with %d that never read %.0f µs", out.SendUS, silentClients, out.SilentUS)
+						fmt.Fprintf(os.Stderr, "   Send p99 %.0f µs, with %d that never read %.0f µs", out.SendUS,
+							silentClients, out.SilentUS)
 					}
 					fmt.Fprintln(os.Stderr, out.complaint()+out.disturbance())
 					if s.own && !out.clean() {
@@ -395,5 +408,6 @@ func (s sample) disturbance() string {
 	if !s.disturbed() {
 		return ""
 	}
-	return fmt.Sprintf("  disturbed: other programs used %.1f processors, the generator stood still for %.0f ms", s.Others, s.PauseMS)
+	return fmt.Sprintf("  disturbed: other programs used %.1f processors, the generator stood still for %.0f ms",
+		s.Others, s.PauseMS)
 }

@@ -209,13 +209,15 @@ func (m *meter) burst() error {
 	if m.bench.bursts <= 0 {
 		return nil
 	}
-	return m.saturate(serve.Command{Do: "saturated", For: m.bench.bursts, Window: m.bench.window, Greedy: true}, &m.out.Burst)
+	return m.saturate(serve.Command{Do: "saturated", For: m.bench.bursts, Window: m.bench.window, Greedy: true},
+		&m.out.Burst)
 }
 
 // publishers is how many post at a time.
 const publishers = 16
 
-// posted measures messages that handlers publish: each of several publishers posts its next one when all clients have the one before.
+// posted measures messages that handlers publish. Each of several publishers posts its next message when all clients
+// have the one before.
 func (m *meter) posted(c cell) error {
 	if m.bench.posted <= 0 || c.kind != webSocket || c.clients > 1000 {
 		return nil

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// processorTime is what the whole machine has spent on processes so far.
+// processorTime is the time that the whole machine has spent on processes so far.
 func processorTime() time.Duration {
 	b, err := os.ReadFile("/proc/stat")
 	if err != nil {

@@ -31,7 +31,8 @@ type report struct {
 }
 
 func newReport(b *bench, cells []cell, systems []system, command string) *report {
-	r := &report{bench: b, cells: cells, systems: systems, command: command, samples: map[string]map[string][]sample{}, errs: map[string]map[string]error{}, inProcess: inProcess{}}
+	r := &report{bench: b, cells: cells, systems: systems, command: command, samples: map[string]map[string][]sample{},
+		errs: map[string]map[string]error{}, inProcess: inProcess{}}
 	for _, s := range systems {
 		if !slices.Contains(r.names, s.name) {
 			r.names = append(r.names, s.name)
@@ -93,7 +94,8 @@ func (r *report) figures() []figure {
 	if r.bench.silent > 0 {
 		out = append(out,
 			figure{"Send, p99 µs", func(s sample) float64 { return s.SendUS }, "%.0f", false, true},
-			figure{fmt.Sprintf("Send with %d that never read, p99 µs", silentClients), func(s sample) float64 { return s.SilentUS }, "%.0f", false, true},
+			figure{fmt.Sprintf("Send with %d that never read, p99 µs", silentClients),
+				func(s sample) float64 { return s.SilentUS }, "%.0f", false, true},
 			figure{silentRatio, func(s sample) float64 { return s.SilentUS / max(s.SendUS, 1e-3) }, "%.2f", false, true})
 	}
 	return out
@@ -137,21 +139,24 @@ func (r *report) value(c cell, name string, f figure) (m, spread float64, ok boo
 // ratios are the last columns of the table.
 var ratios = []string{"gpoll / bare", "gpoll / batch", "gpoll / best peer", "gpoll-listener / best peer"}
 
-// rows of the table: a cell's figure, then each system's median with spread, then the ratios of gpoll to the limits and to the best peer.
+// rows of the table: the figure of a cell, then the median and spread of each system, then gpoll's ratios to the limits
+// and to the best peer.
 func (r *report) rows() (head []string, rows [][]string) {
 	head = append(head, "cell", "figure")
 	head = append(head, r.names...)
 	head = append(head, ratios...)
 	for _, c := range r.cells {
 		for _, f := range r.figures() {
-			if f.own && !r.measured(c, "gpoll", f) || strings.HasPrefix(f.name, "posted") && !slices.ContainsFunc(r.names, func(name string) bool { return r.measured(c, name, f) }) {
+			if f.own && !r.measured(c, "gpoll", f) || strings.HasPrefix(f.name, "posted") &&
+				!slices.ContainsFunc(r.names, func(name string) bool { return r.measured(c, name, f) }) {
 				continue
 			}
 			row := []string{c.String(), f.name}
 			for _, name := range r.names {
 				row = append(row, r.field(c, name, f))
 			}
-			row = append(row, r.ratio(c, f, "gpoll", "bare"), r.ratio(c, f, "gpoll", "batch"), r.ratio(c, f, "gpoll", r.best(c, f)), r.ratio(c, f, "gpoll-listener", r.best(c, f)))
+			row = append(row, r.ratio(c, f, "gpoll", "bare"), r.ratio(c, f, "gpoll", "batch"),
+				r.ratio(c, f, "gpoll", r.best(c, f)), r.ratio(c, f, "gpoll-listener", r.best(c, f)))
 			rows = append(rows, row)
 		}
 	}
@@ -197,7 +202,7 @@ func (r *report) ratio(c cell, f figure, name, other string) string {
 	return fmt.Sprintf("%.2f", a/o)
 }
 
-// best is the peer with the best figure, leaving out those that lost messages.
+// best is the peer with the best figure. Peers that lost messages do not count.
 func (r *report) best(c cell, f figure) (best string) {
 	var score float64
 	for _, s := range r.systems {
@@ -284,22 +289,29 @@ const introduction = `# Measured side by side
 
 Written by the command below; do not edit it by hand.
 
-Server on one processor, load generator on another, messages of %d bytes over real loopback connections, every
-delivery verified for loss, repetition, order and content. *Paced*: one broadcast every 100 ms to 1,000 clients, every
-second to 10,000, every 500 ms to 5,000 polls. *Saturated*: the server's process publishes back to back and gives way after
-each message. *Burst*: it does not give way. In both it
-is at most %d messages ahead of the slowest client. *Posted*: %d publishers post over HTTP to the server's process, each its next message when all clients have the one before. The figures are medians of
-%d interleaved rounds; ± is half the distance between the best and the worst round. CPU is the server's processor time per delivery. Memory is the
-resident memory of the server per idle connection, before the first message and after some, without what the kernel holds. *Send* is the time that the publishing call takes while the
-messages are published as in *saturated*, in turns without and with %d more WebSockets that never read. An exclamation mark: not all messages arrived.
+The server runs on one processor, the load generator on another. Messages have %d bytes and go over real loopback
+connections. Every delivery is verified for loss, repetition, order and content.
+
+- *Paced*: one broadcast every 100 ms to 1,000 clients, every second to 10,000, every 500 ms to 5,000 polls.
+- *Saturated*: the server's process publishes back to back, and gives way after each message.
+- *Burst*: the same, but it does not give way. In both it is at most %d messages ahead of the slowest client.
+- *Posted*: %d publishers post over HTTP to the server's process. Each posts its next message when all clients have the
+  one before.
+- *Send*: the time of the publishing call while the messages are published as in *saturated*, in turns without and with
+  %d more WebSockets that never read.
+
+The figures are medians of %d interleaved rounds; ± is half the distance between the best and the worst round. CPU is
+the server's processor time per delivery. Memory is the resident memory of the server per idle connection, before the
+first message and after some, without the memory of the kernel. An exclamation mark means that not all messages arrived.
 
 `
 
 func (r *report) markdownFile(name string) error {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, introduction, r.bench.size, r.bench.window, publishers, r.bench.rounds, silentClients)
+	fmt.Fprintf(&b, introduction, r.bench.size, r.bench.window, publishers, silentClients, r.bench.rounds)
 	m := machine()
-	fmt.Fprintf(&b, "Machine: %s, %d processors, Linux %s, %s, GOMAXPROCS=%d for the server.\n\n", m.CPU, m.Cores, m.Kernel, m.Go, r.bench.procs)
+	fmt.Fprintf(&b, "Machine: %s, %d processors, Linux %s, %s, GOMAXPROCS=%d for the server.\n\n", m.CPU, m.Cores,
+		m.Kernel, m.Go, r.bench.procs)
 	fmt.Fprintf(&b, "```\n%s\n```\n\n", r.command)
 	seen := map[string]bool{}
 	for _, s := range r.systems {
@@ -323,7 +335,9 @@ func (r *report) markdownFile(name string) error {
 		for i, h := range head {
 			if i < 2 || r.took(c, h) {
 				keep = append(keep, i)
-			} else if i >= len(head)-len(ratios) && slices.ContainsFunc(rows, func(row []string) bool { return row[0] == c.String() && row[i] != "–" }) {
+			} else if i >= len(head)-len(ratios) && slices.ContainsFunc(rows, func(row []string) bool {
+				return row[0] == c.String() && row[i] != "–"
+			}) {
 				keep = append(keep, i)
 			}
 		}
@@ -366,8 +380,8 @@ var (
 const inProcessIntroduction = `
 ## Inside one process
 
-The package's own benchmarks, in every round: %[1]sgo test -run '^$' -bench '%[2]s' -benchtime %[3]s .%[1]s with GOMAXPROCS=1 but for "two processors". What is
-compared takes turns within one benchmark.
+The package's own benchmarks, in every round: %[1]sgo test -run '^$' -bench '%[2]s' -benchtime %[3]s .%[1]s with
+GOMAXPROCS=1, except for "two processors". Within one benchmark, the things that are compared take turns.
 
 `
 
@@ -385,8 +399,8 @@ func (r *report) took(c cell, name string) bool {
 }
 
 func title(c cell) string {
-	name := map[kind]string{webSocket: "WebSocket", events: "Server-Sent Events over HTTP/1.1", longPoll: "Long-poll"}[c.kind]
-	return fmt.Sprintf("%s, %d clients", name, c.clients)
+	names := map[kind]string{webSocket: "WebSocket", events: "Server-Sent Events over HTTP/1.1", longPoll: "Long-poll"}
+	return fmt.Sprintf("%s, %d clients", names[c.kind], c.clients)
 }
 
 type machineInfo struct {

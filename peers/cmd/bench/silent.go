@@ -23,8 +23,8 @@ const silentClients = 100
 // silentTurns is how often the server is measured without and with them, in turns.
 const silentTurns = 3
 
-// silent measures how long the call that publishes takes while the engine's clients are attached, and while silentClients more are that
-// never read, so that what the server has for them stays in its hands.
+// silent measures the time of the call that publishes while the engine's clients are attached, and silentClients more
+// that never read. The messages for those stay in the server.
 func (m *meter) silent(c cell) error {
 	if m.bench.silent <= 0 || c.kind != webSocket || c.clients < 10*silentClients {
 		return nil
@@ -95,13 +95,14 @@ func (m *meter) amongSilent(silent int, cmd serve.Command) ([]time.Duration, err
 	}
 	sends := m.process.Sends
 	if n, err := blocked(conns); err != nil || n < silent {
-		return nil, errors.Join(err, fmt.Errorf("%d of %d clients that do not read were disconnected meanwhile", silent-n, silent))
+		return nil, errors.Join(err,
+			fmt.Errorf("%d of %d clients that do not read were disconnected meanwhile", silent-n, silent))
 	}
 	return sends, nil
 }
 
-// small makes a socket for which the kernel holds little: a narrow window and segments as on a network, since a sender's buffer grows with
-// them. Over the loopback it would be megabytes.
+// small makes a socket for which the kernel holds little. It sets a narrow window, and segments as on a network,
+// because a sender's buffer grows with them. Over the loopback that buffer would be megabytes.
 func small(_, _ string, raw syscall.RawConn) error {
 	var failed error
 	err := raw.Control(func(fd uintptr) {
@@ -117,7 +118,8 @@ func blocked(conns []*websocket.Conn) (n int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	// As the kernel prints them: "0100007F:1F90 0100007F:D2AA 01 0000A3F0:00000000", local, remote, state, what waits to be sent.
+	// The kernel prints lines such as "0100007F:1F90 0100007F:D2AA 01 0000A3F0:00000000": local, remote, state, bytes
+	// that wait to be sent.
 	waiting := map[string]bool{}
 	for line := range bytes.Lines(table) {
 		if f := bytes.Fields(line); len(f) > 4 && string(f[3]) == "01" && !bytes.HasPrefix(f[4], []byte("00000000:")) {

@@ -55,32 +55,48 @@ func systems() []system {
 	return []system{
 		{name: "gpoll", about: "gpoll, ordinary http.Server", binary: "gpoll", own: true, speaks: protocols{
 			webSocket: gpollTransport("websocket"), events: gpollTransport("sse"), longPoll: gpollTransport("long-poll")}},
-		{name: "gpoll-v1", about: "gpoll, subprotocol gpoll.v1, JSON SSE and JSON polls", binary: "gpoll", own: true, speaks: protocols{
-			webSocket: gpollTransport("gpoll.v1"), events: gpollTransport("sse-json"), longPoll: gpollTransport("long-poll-json")}},
-		{name: "gpoll-listener", about: "gpoll on Broadcaster.Listener", binary: "gpoll", args: []string{"-listener"}, own: true, speaks: protocols{
-			longPoll: gpollTransport("long-poll")}},
-		{name: "gpoll-listener-v1", about: "gpoll on Broadcaster.Listener, JSON polls", binary: "gpoll", args: []string{"-listener"}, own: true, speaks: protocols{
-			longPoll: gpollTransport("long-poll-json")}},
-		{name: "bare", about: "write(2) in a loop over the sockets", binary: "bareloop", args: []string{"-kind", "ws"}, limit: true, speaks: protocols{webSocket: plainWebSocket("/")}},
-		{name: "bare", about: "write(2) in a loop over the sockets", binary: "bareloop", args: []string{"-kind", "sse"}, limit: true, speaks: protocols{events: plainEvents("/")}},
-		{name: "bare", about: "parked sockets answered with write(2)", binary: "bareloop", args: []string{"-kind", "lp"}, limit: true, speaks: protocols{longPoll: rawPolls}},
-		{name: "batch", about: "the loop, what was published during a round in one write", binary: "bareloop", args: []string{"-kind", "ws-batch"}, limit: true, speaks: protocols{webSocket: plainWebSocket("/")}},
-		{name: "batch", about: "the loop, what was published during a round in one write", binary: "bareloop", args: []string{"-kind", "sse-batch"}, limit: true, speaks: protocols{events: plainEvents("/")}},
+		{name: "gpoll-v1", about: "gpoll, subprotocol gpoll.v1, JSON SSE and JSON polls", binary: "gpoll", own: true,
+			speaks: protocols{
+				webSocket: gpollTransport("gpoll.v1"), events: gpollTransport("sse-json"),
+				longPoll: gpollTransport("long-poll-json")}},
+		{name: "gpoll-listener", about: "gpoll on Broadcaster.Listener", binary: "gpoll",
+			args: []string{"-listener"}, own: true, speaks: protocols{longPoll: gpollTransport("long-poll")}},
+		{name: "gpoll-listener-v1", about: "gpoll on Broadcaster.Listener, JSON polls", binary: "gpoll",
+			args: []string{"-listener"}, own: true, speaks: protocols{longPoll: gpollTransport("long-poll-json")}},
+		{name: "bare", about: "write(2) in a loop over the sockets", binary: "bareloop", args: []string{"-kind", "ws"},
+			limit: true, speaks: protocols{webSocket: plainWebSocket("/")}},
+		{name: "bare", about: "write(2) in a loop over the sockets", binary: "bareloop", args: []string{"-kind", "sse"},
+			limit: true, speaks: protocols{events: plainEvents("/")}},
+		{name: "bare", about: "parked sockets answered with write(2)", binary: "bareloop",
+			args: []string{"-kind", "lp"}, limit: true, speaks: protocols{longPoll: rawPolls}},
+		{name: "batch", about: "the loop, what was published during a round in one write", binary: "bareloop",
+			args: []string{"-kind", "ws-batch"}, limit: true, speaks: protocols{webSocket: plainWebSocket("/")}},
+		{name: "batch", about: "the loop, what was published during a round in one write", binary: "bareloop",
+			args: []string{"-kind", "sse-batch"}, limit: true, speaks: protocols{events: plainEvents("/")}},
 		{name: "nchan", about: "nginx with Nchan, one worker", binary: "nchan", outside: true, speaks: protocols{
 			webSocket: plainWebSocket("/ws"), events: plainEvents("/sse"), longPoll: nchanPolls("/lp")}},
-		{name: "nchan-multipart", about: "the same, all that is new in one multipart/mixed answer", binary: "nchan", outside: true, speaks: protocols{
-			longPoll: nchanPolls("/lp-multipart")}},
-		{name: "centrifuge", about: "centrifugal/centrifuge v0.38.0", binary: "centrifuge", speaks: protocols{webSocket: centrifugeSocket}},
-		{name: "gws", about: "lxzan/gws v1.8.9, Broadcaster", binary: "gws", speaks: protocols{webSocket: plainWebSocket("/ws")}},
-		{name: "gorilla", about: "gorilla/websocket v1.5.3, hub", binary: "gorilla", speaks: protocols{webSocket: plainWebSocket("/ws")}},
-		{name: "melody", about: "olahol/melody v1.1.4", binary: "melody", speaks: protocols{webSocket: plainWebSocket("/ws")}},
-		{name: "coder", about: "coder/websocket v1.8.15, a goroutine per client", binary: "coder", speaks: protocols{webSocket: plainWebSocket("/ws")}},
+		{name: "nchan-multipart", about: "the same, all that is new in one multipart/mixed answer", binary: "nchan",
+			outside: true, speaks: protocols{longPoll: nchanPolls("/lp-multipart")}},
+		{name: "centrifuge", about: "centrifugal/centrifuge v0.38.0", binary: "centrifuge",
+			speaks: protocols{webSocket: centrifugeSocket}},
+		{name: "gws", about: "lxzan/gws v1.8.9, Broadcaster", binary: "gws",
+			speaks: protocols{webSocket: plainWebSocket("/ws")}},
+		{name: "gorilla", about: "gorilla/websocket v1.5.3, hub", binary: "gorilla",
+			speaks: protocols{webSocket: plainWebSocket("/ws")}},
+		{name: "melody", about: "olahol/melody v1.1.4", binary: "melody",
+			speaks: protocols{webSocket: plainWebSocket("/ws")}},
+		{name: "coder", about: "coder/websocket v1.8.15, a goroutine per client", binary: "coder",
+			speaks: protocols{webSocket: plainWebSocket("/ws")}},
 		{name: "go-sse", about: "tmaxmax/go-sse v0.11.0", binary: "gosse", speaks: protocols{events: plainEvents("/sse")}},
-		{name: "net/http", about: "handlers on net/http alone, SSE with Flush, polls with a cursor", binary: "nethttp", speaks: protocols{events: plainEvents("/sse"), longPoll: httpPolls("/lp", "Position")}},
-		{name: "net/http-same", about: "the polls of net/http with the head lines of gpoll's answers", binary: "nethttp", speaks: protocols{longPoll: httpPolls("/lp-same", "Gpoll-Position")}},
-		{name: "golongpoll", about: "jcuga/golongpoll v1.3.0", binary: "golongpoll", speaks: protocols{longPoll: golongpollPolls}},
+		{name: "net/http", about: "handlers on net/http alone, SSE with Flush, polls with a cursor", binary: "nethttp",
+			speaks: protocols{events: plainEvents("/sse"), longPoll: httpPolls("/lp", "Position")}},
+		{name: "net/http-same", about: "the polls of net/http with the head lines of gpoll's answers",
+			binary: "nethttp", speaks: protocols{longPoll: httpPolls("/lp-same", "Gpoll-Position")}},
+		{name: "golongpoll", about: "jcuga/golongpoll v1.3.0", binary: "golongpoll",
+			speaks: protocols{longPoll: golongpollPolls}},
 		{name: "ws", about: "ws 8.23.0 on Node.js", script: "ws.mjs", speaks: protocols{webSocket: plainWebSocket("/ws")}},
-		{name: "socket.io", about: "Socket.IO 4.8.4 on Node.js, its WebSocket transport", script: "socketio.mjs", speaks: protocols{webSocket: socketIO}},
+		{name: "socket.io", about: "Socket.IO 4.8.4 on Node.js, its WebSocket transport", script: "socketio.mjs",
+			speaks: protocols{webSocket: socketIO}},
 	}
 }
 
@@ -119,7 +135,8 @@ func socketIO(addr string) (load.Protocol, error) {
 }
 
 // polls makes a protocol without registration: request appends what differs between two requests.
-func polls(addr, path string, request func(c *load.Client, dst []byte) (query, headers []byte), answer func(c *load.Client, head, body []byte) error) load.Protocol {
+func polls(addr, path string, request func(c *load.Client, dst []byte) (query, headers []byte),
+	answer func(c *load.Client, head, body []byte) error) load.Protocol {
 	return &load.LongPoll{
 		ReadyAtOnce: true,
 		Request: func(c *load.Client, dst []byte) []byte {
@@ -138,12 +155,13 @@ func polls(addr, path string, request func(c *load.Client, dst []byte) (query, h
 }
 
 func rawPolls(addr string) (load.Protocol, error) {
-	return polls(addr, "/", func(*load.Client, []byte) ([]byte, []byte) { return nil, nil }, func(c *load.Client, _, body []byte) error {
-		if !c.Message(body) {
-			c.Foreign()
-		}
-		return nil
-	}), nil
+	return polls(addr, "/", func(*load.Client, []byte) ([]byte, []byte) { return nil, nil },
+		func(c *load.Client, _, body []byte) error {
+			if !c.Message(body) {
+				c.Foreign()
+			}
+			return nil
+		}), nil
 }
 
 // httpPolls gives back the number that a head line ends with.
@@ -165,39 +183,43 @@ func httpPolls(path, cursor string) func(string) (load.Protocol, error) {
 	}
 }
 
-// nchanPolls gives back what Nchan says of the last message in the two headers that are its cursor. An answer is one message or, where the
-// path is for that, several parts.
+// nchanPolls sends back the two headers of Nchan's last answer that are its cursor. An answer is one message, or
+// several parts if the path says so.
 func nchanPolls(path string) func(string) (load.Protocol, error) {
 	return func(addr string) (load.Protocol, error) {
-		return polls(addr, path, func(c *load.Client, _ []byte) ([]byte, []byte) { return nil, c.Cursor }, func(c *load.Client, head, body []byte) error {
-			parts := bytes.HasPrefix(load.Header(head, "Content-Type"), []byte("multipart/"))
-			if parts && load.Scan(c, body) == 0 || !parts && len(body) > 0 && !c.Message(body) {
-				c.Foreign()
-			}
-			c.Cursor = fmt.Appendf(c.Cursor[:0], "If-Modified-Since: %s\r\nIf-None-Match: %s\r\n", load.Header(head, "Last-Modified"), load.Header(head, "Etag"))
-			return nil
-		}), nil
+		return polls(addr, path, func(c *load.Client, _ []byte) ([]byte, []byte) { return nil, c.Cursor },
+			func(c *load.Client, head, body []byte) error {
+				parts := bytes.HasPrefix(load.Header(head, "Content-Type"), []byte("multipart/"))
+				if parts && load.Scan(c, body) == 0 || !parts && len(body) > 0 && !c.Message(body) {
+					c.Foreign()
+				}
+				c.Cursor = fmt.Appendf(c.Cursor[:0], "If-Modified-Since: %s\r\nIf-None-Match: %s\r\n",
+					load.Header(head, "Last-Modified"), load.Header(head, "Etag"))
+				return nil
+			}), nil
 	}
 }
 
 // golongpollPolls gives back time and id of the last event.
 func golongpollPolls(addr string) (load.Protocol, error) {
-	return polls(addr, "/lp?timeout=110&category=bench", func(c *load.Client, _ []byte) ([]byte, []byte) { return c.Cursor, nil }, func(c *load.Client, _, body []byte) error {
-		if load.Scan(c, body) == 0 {
-			return nil // a time-out: the same cursor again
-		}
-		last := body[bytes.LastIndex(body, []byte(`"timestamp":`)):]
-		stamp := last[len(`"timestamp":`):]
-		stamp = stamp[:bytes.IndexAny(stamp, ",}")]
-		if _, err := strconv.ParseInt(string(stamp), 10, 64); err != nil {
-			return fmt.Errorf("golongpoll's answer has no timestamp: %w", err)
-		}
-		_, id, ok := bytes.Cut(last, []byte(`"id":"`))
-		if !ok {
-			return fmt.Errorf("golongpoll's answer has no id")
-		}
-		id, _, _ = bytes.Cut(id, []byte(`"`))
-		c.Cursor = fmt.Appendf(c.Cursor[:0], "&since_time=%s&last_id=%s", stamp, id)
-		return nil
-	}), nil
+	return polls(addr, "/lp?timeout=110&category=bench",
+		func(c *load.Client, _ []byte) ([]byte, []byte) { return c.Cursor, nil },
+		func(c *load.Client, _, body []byte) error {
+			if load.Scan(c, body) == 0 {
+				return nil // a time-out: the same cursor again
+			}
+			last := body[bytes.LastIndex(body, []byte(`"timestamp":`)):]
+			stamp := last[len(`"timestamp":`):]
+			stamp = stamp[:bytes.IndexAny(stamp, ",}")]
+			if _, err := strconv.ParseInt(string(stamp), 10, 64); err != nil {
+				return fmt.Errorf("golongpoll's answer has no timestamp: %w", err)
+			}
+			_, id, ok := bytes.Cut(last, []byte(`"id":"`))
+			if !ok {
+				return fmt.Errorf("golongpoll's answer has no id")
+			}
+			id, _, _ = bytes.Cut(id, []byte(`"`))
+			c.Cursor = fmt.Appendf(c.Cursor[:0], "&since_time=%s&last_id=%s", stamp, id)
+			return nil
+		}), nil
 }
