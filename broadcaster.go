@@ -148,7 +148,7 @@ type Broadcaster struct {
 	goroutines  group
 	turns       chan *scratch // taken by the routines that hand out
 	conns       pollConns
-	date        atomic.Pointer[dateLine]
+	date        atomic.Pointer[date]
 	arrivals    atomic.Uint64 // counts what wants to attach, in the order of arrival
 	published   atomic.Uint64
 	delivered   atomic.Uint64

@@ -156,8 +156,7 @@ func (b *Broadcaster) answerInPassing(w http.ResponseWriter, r *http.Request, re
 	p := poll{attach: &attach{client: arr.client}, json: req.json}
 	p.items, p.attach.cursor, p.more = b.readInPassing(arr, req.after, p.limit())
 	out := p.answer()
-	b.writeHead(w, r)
-	_ = out.write(w) // it may have gone
+	_ = b.writeAnswer(w, r, &out) // it may have gone
 	b.countItems(p.items)
 }
 
@@ -201,10 +200,9 @@ func (p *waitingPoll) write() {
 	p.claim.watch(&out)
 	answering := &p.attach.client.answering
 	answering.Store(true)
-	b.writeHead(p.w, p.r)
 	// Before the answer goes: a client that closes its connection as soon as it has the answer, as curl and some proxies do, has it.
 	gone := p.r.Context().Err() != nil
-	err := out.write(p.w)
+	err := b.writeAnswer(p.w, p.r, &out)
 	if err == nil {
 		if err = rc.Flush(); errors.Is(err, http.ErrNotSupported) {
 			err = nil
@@ -234,8 +232,7 @@ func (b *Broadcaster) answerRegistration(w http.ResponseWriter, r *http.Request,
 		out = batchAnswer(c, items, cursor, false)
 		b.countItems(items)
 	}
-	b.writeHead(w, r)
-	_ = out.write(w) // a client that does not hear its id expires
+	_ = b.writeAnswer(w, r, &out) // a client that does not hear its id expires
 }
 
 // registrationJSON is {"client-id":"…"}, the seed's answer.
