@@ -21,13 +21,18 @@ type poll struct {
 // refuseAttached is what a gentle beginPoll returns when there is another attach. Nobody hears it.
 var refuseAttached = &refusal{}
 
-// beginPoll attaches a client by a poll. by is nil where its handler waits and answers; gentle and memory are attachOptions'.
-func (b *Broadcaster) beginPoll(p *poll, req *request, arr *arrival, by carrier, gentle bool, memory *attach) *refusal {
+// beginPoll attaches a client by a poll. by is nil where its handler waits and answers; later is nil where deadlines are
+// not left alone; gentle and memory are attachOptions'.
+func (b *Broadcaster) beginPoll(p *poll, req *request, arr *arrival, by carrier, gentle bool, memory *attach,
+	later *deadlines) *refusal {
 	var o attachOptions
 	arr.options(req, &o)
 	o.transport, o.due, o.by, o.gentle, o.memory = longPoll, jitter(b.set.pollWait), by, gentle, memory
 	if g := arr.grantee; g != nil && !g.grant.Expires.IsZero() {
 		o.due = max(min(o.due, time.Until(g.grant.Expires)), time.Millisecond) // the next poll asks Authorize
+	}
+	if later != nil {
+		o.later, o.due = later, later.until(o.due, b.set.youth)
 	}
 	a, err := arr.client.open(&o)
 	switch err {
@@ -103,6 +108,7 @@ type waitingPoll struct {
 	w     http.ResponseWriter
 	r     *http.Request
 	claim *claim
+	later deadlines
 	own   attach  // poll.attach
 	first [1]item // where poll.items begins; most polls are answered with one
 }
@@ -131,22 +137,28 @@ func (b *Broadcaster) openPoll(w http.ResponseWriter, r *http.Request, req *requ
 	}
 	p := &waitingPoll{w: w, r: r, claim: k}
 	p.items = p.first[:0]
-	refused = b.beginPoll(&p.poll, req, &arr, nil, true, &p.own)
+	later := (*deadlines)(nil)
+	if p.later.conn = b.deadlinesLater(w, r); p.later.conn != nil {
+		later = &p.later
+	}
+	refused = b.beginPoll(&p.poll, req, &arr, nil, true, &p.own, later)
 	if refused == refuseAttached {
 		if !arr.client.giveWay(r.Context().Done()) {
 			b.answerInPassing(w, r, req, &arr)
 			k.over(false)
 			return nil, nil
 		}
-		refused = b.beginPoll(&p.poll, req, &arr, nil, false, &p.own)
+		refused = b.beginPoll(&p.poll, req, &arr, nil, false, &p.own, later)
 	}
 	if refused != nil {
 		return nil, refused
 	}
-	// The server's own time-outs are for requests that do not wait. A wrapper without Unwrap leaves them in force.
-	rc := http.NewResponseController(w)
-	_ = rc.SetReadDeadline(time.Time{})
-	_ = rc.SetWriteDeadline(time.Time{})
+	if later == nil {
+		// The server's own time-outs are for requests that do not wait. A wrapper without Unwrap leaves them in force.
+		rc := http.NewResponseController(w)
+		_ = rc.SetReadDeadline(time.Time{})
+		_ = rc.SetWriteDeadline(time.Time{})
+	}
 	return p, nil
 }
 
@@ -163,8 +175,11 @@ func (b *Broadcaster) answerInPassing(w http.ResponseWriter, r *http.Request, re
 // serve waits for what the client is owed, and answers. It waits here, on a small stack: what else it does is in functions of
 // their own.
 func (p *waitingPoll) serve() {
-	done := p.r.Context().Done()
+	var done <-chan struct{}
 	for !p.proceed() {
+		if done == nil {
+			done = p.r.Context().Done() // which is made for whoever waits
+		}
 		select {
 		case rec := <-p.attach.queue:
 			p.attach.head = rec
@@ -179,6 +194,7 @@ func (p *waitingPoll) serve() {
 func (p *waitingPoll) proceed() bool {
 	switch p.ready() {
 	case gotNothing:
+		p.later.lift()
 		return false
 	case gotEnd:
 		b := p.attach.client.routine.b
@@ -194,8 +210,10 @@ func (p *waitingPoll) proceed() bool {
 func (p *waitingPoll) write() {
 	b := p.attach.client.routine.b
 	rc := http.NewResponseController(p.w)
-	// A wrapper without Unwrap leaves the server's own time-out in force, and does not say whether the write went out.
-	_ = rc.SetWriteDeadline(time.Now().Add(b.set.writeTimeout))
+	if !p.later.write() {
+		// A wrapper without Unwrap leaves the server's own time-out in force, and does not say whether the write went out.
+		_ = rc.SetWriteDeadline(time.Now().Add(b.set.writeTimeout))
+	}
 	out := p.answer()
 	p.claim.watch(&out)
 	answering := &p.attach.client.answering
@@ -213,6 +231,12 @@ func (p *waitingPoll) write() {
 	answering.Store(false)
 	b.countItems(p.items)
 	p.claim.settle(p, &out, written)
+}
+
+// end is poll.end, and the connection is left to net/http.
+func (p *waitingPoll) end(written bool) {
+	p.later.end()
+	p.poll.end(written)
 }
 
 // answerRegistration tells a new client its id.

@@ -48,7 +48,7 @@ func (c *pollConn) begin(rep *repeat, after Position) pollBegun {
 	arr := arrival{client: rep.client, grantee: g}
 	var refused *refusal
 	if arr.named, refused = b.topicsOf(&req, rep.client, g); refused == nil {
-		refused = b.beginPoll(p, &req, &arr, c, true, &rep.own)
+		refused = b.beginPoll(p, &req, &arr, c, true, &rep.own, nil)
 	}
 	if refused != nil {
 		c.idleAgain()
