@@ -3,6 +3,7 @@ package gpoll
 import (
 	"errors"
 	"net/http"
+	"sync"
 	"time"
 )
 
@@ -111,6 +112,18 @@ type waitingPoll struct {
 	later deadlines
 	own   attach  // poll.attach
 	first [1]item // where poll.items begins; most polls are answered with one
+	alone bool    // nobody else knows the poll any more
+}
+
+// waitingPolls are the memory of polls that have been answered.
+var waitingPolls = sync.Pool{New: func() any { return new(waitingPoll) }}
+
+// free gives the memory of a poll that is over to the next one.
+func (p *waitingPoll) free() {
+	if p.alone && p.own.ending.Load() == nil { // whoever ended it may still look at it
+		*p = waitingPoll{}
+		waitingPolls.Put(p)
+	}
 }
 
 // admitPoll answers a registration or a refusal itself, and returns the poll that has to wait, or nil.
@@ -135,8 +148,8 @@ func (b *Broadcaster) openPoll(w http.ResponseWriter, r *http.Request, req *requ
 		k.over(http.NewResponseController(w).Flush() == nil)
 		return nil, nil
 	}
-	p := &waitingPoll{w: w, r: r, claim: k}
-	p.items = p.first[:0]
+	p := waitingPolls.Get().(*waitingPoll)
+	p.w, p.r, p.claim, p.items = w, r, k, p.first[:0]
 	later := (*deadlines)(nil)
 	if p.later.conn = b.deadlinesLater(w, r); p.later.conn != nil {
 		later = &p.later
@@ -235,7 +248,7 @@ func (p *waitingPoll) write() {
 
 // end is poll.end, and the connection is left to net/http.
 func (p *waitingPoll) end(written bool) {
-	p.later.end()
+	p.alone = p.later.end()
 	p.poll.end(written)
 }
 

@@ -57,6 +57,7 @@ func (b *Broadcaster) HandleRequests(w http.ResponseWriter, r *http.Request) {
 		}()
 		p.serve()
 		whole = true
+		p.free()
 	}
 }
 
