@@ -30,26 +30,30 @@ func TestAnswerNotTaken(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var mu sync.Mutex
-				closed := map[string]time.Time{}
+				var fresh net.Conn // the newest until the answer is written
+				closed := map[net.Conn]time.Time{}
 				s := start(t, setup{memory: true, buffer: 8 << 10, server: func(hs *http.Server) {
 					hs.ConnState = func(c net.Conn, state http.ConnState) {
-						if state == http.StateClosed {
-							mu.Lock()
-							defer mu.Unlock()
-							closed[c.RemoteAddr().String()] = time.Now()
+						mu.Lock()
+						defer mu.Unlock()
+						switch {
+						case state == http.StateNew:
+							fresh = c
+						case state == http.StateClosed:
+							closed[c] = time.Now()
 						}
 					}
 				}})
 				id, _ := s.register(t)
-				mu.Lock()
-				clear(closed)
-				mu.Unlock()
 				conn := s.raw(t)
 				fmt.Fprintf(conn, "GET /poll%s HTTP/1.1\r\nHost: gpoll.test\r\n\r\n", query("client-id", id))
 				advance(c.wait)
 				s.mustPublish(t, "", strings.Repeat("x", 20<<10))
 				written := time.Now()
 				synctest.Wait()
+				mu.Lock()
+				stuck := fresh
+				mu.Unlock()
 				var next <-chan answer
 				if c.end {
 					next = s.later(t, "/poll"+query("client-id", id))
@@ -57,9 +61,7 @@ func TestAnswerNotTaken(t *testing.T) {
 				ended := func() (at time.Time) {
 					mu.Lock()
 					defer mu.Unlock()
-					for _, at = range closed {
-					}
-					return at
+					return closed[stuck]
 				}
 				for ended().IsZero() && time.Since(written) < time.Minute {
 					advance(10 * time.Millisecond)
