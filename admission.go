@@ -24,7 +24,7 @@ func (b *Broadcaster) arrive(r *http.Request, req *request) (arr arrival, refuse
 		return arr, refused
 	}
 	if req.id != "" {
-		if arr.client, refused = b.resolve(req.id, arr.grantee.user()); refused != nil {
+		if arr.client, refused = b.resolve(req, arr.grantee.user()); refused != nil {
 			return arr, refused
 		}
 	}
@@ -52,10 +52,14 @@ func (arr *arrival) options(req *request, o *attachOptions) {
 	}
 }
 
-// resolve returns the client that an id names, if it belongs to that user. The routine in the id says only where this server
-// would have it.
-func (b *Broadcaster) resolve(id, user string) (*Client, *refusal) {
-	routine, uuid, ok := parseClientID(id)
+// resolve returns the client that a request's id names, if it belongs to that user. The routine in the id says only
+// where this server would have it. Whether the rest is spelled as a UUID is not looked at: no client has any other.
+func (b *Broadcaster) resolve(req *request, user string) (*Client, *refusal) {
+	dollar := "$"
+	if req.escaped {
+		dollar = escapedDollar
+	}
+	routine, uuid, ok := cutClientID(req.id, dollar)
 	if !ok {
 		return nil, b.refuseUnknown()
 	}

@@ -4,6 +4,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"time"
 	"unsafe"
 )
 
@@ -14,6 +15,7 @@ type answer struct {
 	fields []field // Content-Length is added
 	body   string
 	lines  string // those as they stand in a head; "": not made
+	length string // Content-Length; "": not made
 }
 
 // A field is a line of a response's head. The name is in its canonical form.
@@ -27,14 +29,15 @@ func (rec *record) answer() answer {
 		}
 	}
 	a := makePlain([]item{{rec: rec, pos: rec.pos}}, rec.pos)
-	a.lines = string(a.appendLines(nil))
+	a.lines, a.length = string(a.appendLines(nil)), strconv.Itoa(len(a.body))
 	rec.keepPlain(&a)
 	return a
 }
 
 // size is how much memory the kept answer to a plain poll takes beside the message.
 func (a *answer) size() int {
-	return int(unsafe.Sizeof(*a)) + cap(a.fields)*int(unsafe.Sizeof(field{})) + len(a.lines) + 48 // a Position
+	const position = 48
+	return int(unsafe.Sizeof(*a)) + cap(a.fields)*int(unsafe.Sizeof(field{})) + len(a.lines) + len(a.length) + position
 }
 
 // plainAnswer carries the message that items end with, which may have gaps before it; 204 when there is none. scanned is then the
@@ -112,30 +115,58 @@ func jsonAnswer(body []byte, at Position) answer {
 	}
 }
 
-// write writes a through w.
-func (a *answer) write(w http.ResponseWriter) error {
+// writeAnswer writes a through w: the answer to the poll r.
+func (b *Broadcaster) writeAnswer(w http.ResponseWriter, r *http.Request, a *answer) error {
 	h := w.Header()
-	values := make([]string, 0, len(a.fields)+1) // one piece of memory, as in writeHead
-	set := func(name, value string) {
-		n := len(values)
-		values = append(values, value)
-		h[name] = values[n : n+1 : n+1]
+	lines := headLines{h, new([8]string)[:0]}
+	b.addHead(&lines, r)
+	if _, there := h["Date"]; !there { // net/http would format it for every answer
+		lines.set("Date", b.dateNow().value)
 	}
+	return a.write(w, &lines)
+}
+
+// write writes a through w, with lines beside those that are there.
+func (a *answer) write(w http.ResponseWriter, lines *headLines) error {
 	for i, f := range a.fields {
 		if i > 0 && a.fields[i-1].name == f.name {
+			h := lines.h
 			h[f.name] = append(h[f.name], f.value)
 		} else {
-			set(f.name, f.value)
+			lines.set(f.name, f.value)
 		}
 	}
 	if a.status == http.StatusNoContent {
 		w.WriteHeader(a.status)
 		return nil
 	}
-	set("Content-Length", strconv.Itoa(len(a.body)))
-	w.WriteHeader(a.status) // also 200, as http.ServeContent does: some middleware removes Content-Length here, and only here
+	length := a.length
+	if length == "" {
+		length = strconv.Itoa(len(a.body))
+	}
+	lines.set("Content-Length", length)
+	w.WriteHeader(a.status) // also 200, as http.ServeContent does: some middleware removes Content-Length only here
 	_, err := io.WriteString(w, a.body)
 	return err
+}
+
+// dateNow is the date of an answer at this second.
+func (b *Broadcaster) dateNow() *date {
+	now := time.Now()
+	if d := b.date.Load(); d != nil && d.second == now.Unix() {
+		return d
+	}
+	value := now.UTC().Format(http.TimeFormat)
+	d := &date{now.Unix(), value, []byte("Date: " + value + "\r\n")}
+	b.date.Store(d)
+	return d
+}
+
+// A date is a second as the heads of answers have it.
+type date struct {
+	second int64
+	value  string
+	line   []byte
 }
 
 // append appends a as net/http would write it. fixed are the lines that every answer to this poll has, and date is the Date line.

@@ -51,6 +51,8 @@ type attach struct {
 
 	by carrier // brings the messages
 
+	later *deadlines // of a poll that may leave them alone; nil: it has lifted them
+
 	grantee *grantee // nil without Authorize; replaced when it is renewed
 }
 
@@ -79,6 +81,7 @@ type attachOptions struct {
 	arrived   uint64  // of Broadcaster.arrivals
 	gentle    bool    // ends no other attach
 	keeps     bool    // the client's topics: there is no request that could name any
+	later     *deadlines
 	memory    *attach // for the attach, if the one that was in it before has not been ended by others; nil: it gets its own
 }
 
@@ -118,7 +121,7 @@ func (c *Client) openLocked(o *attachOptions) (*attach, error) {
 	if a == nil || a.ending.Load() != nil { // whoever ended it may still look at it
 		a = new(attach)
 	}
-	*a = attach{client: c, transport: o.transport, cursor: o.cursor, grantee: o.grantee, by: o.by, due: due}
+	*a = attach{client: c, transport: o.transport, cursor: o.cursor, grantee: o.grantee, by: o.by, later: o.later, due: due}
 	if a.by == nil {
 		a.by = (*handler)(a)
 	}

@@ -49,7 +49,7 @@ type Broadcaster struct {
 
 	// WriteTimeout is how long one write to a client may take before its attach ends as slow, and how long an end may take to reach a
 	// client, after the frame that was begun, before its connection is given up. Default 10 s. It replaces the
-	// http.Server's for the answers that gpoll writes.
+	// http.Server's for the answers that gpoll writes. A poll may take it a second longer.
 	WriteTimeout time.Duration
 
 	// ClientTTL is how long a client may stay unattached. Default 60 s.
@@ -157,7 +157,7 @@ type Broadcaster struct {
 	goroutines  group
 	turns       chan *scratch // taken by the routines that hand out
 	conns       pollConns
-	date        atomic.Pointer[dateLine]
+	date        atomic.Pointer[date]
 	arrivals    atomic.Uint64 // counts what wants to attach, in the order of arrival
 	published   atomic.Uint64
 	delivered   atomic.Uint64

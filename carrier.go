@@ -63,12 +63,19 @@ func (q *handler) leave(_ *routine, c *Client) { c.lagLocked() }
 func (*handler) reached(_ *routine, c *Client) Position { return c.cursor }
 
 func (*handler) elapsed(_ *routine, a *attach) {
+	if a.later != nil && a.later.elapsed(a) {
+		return
+	}
 	a.due, a.isDue = 0, true
 	a.wake()
 }
 
 // ended leaves it to the goroutine: next reports the end.
-func (*handler) ended(*routine, *attach, mode, *ending) {}
+func (*handler) ended(_ *routine, a *attach, _ mode, _ *ending) {
+	if a.later != nil {
+		a.later.age(a)
+	}
+}
 
 // enqueue queues rec for the attach's goroutine, if there is room.
 func (a *attach) enqueue(rec *record) bool {

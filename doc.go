@@ -57,7 +57,8 @@
 // value panics in ListenAndBroadcast by its name, and is the error of Publish. All methods may be called concurrently.
 //
 // The http.Server, its TLS and its time-outs are the application's. Its WriteTimeout does not cut polls and streams, as long as
-// middleware that wraps the ResponseWriter has an Unwrap method. At the end call [Broadcaster.Shutdown] before the server's:
+// middleware that wraps the ResponseWriter has an Unwrap method. A deadline that middleware itself sets for a request does not
+// cut a poll if it is two seconds away or more. At the end call [Broadcaster.Shutdown] before the server's:
 // that tells every client to come back and when, which ends the requests the server would wait for.
 //
 // A [Broker] orders and carries the messages, as opaque records. The MemoryBroker, the default, does so within one process.

@@ -100,7 +100,7 @@ func (e *refusal) passes() bool {
 // write answers a request with e.
 func (e *refusal) write(w http.ResponseWriter) {
 	a := e.answer()
-	_ = a.write(w) // the peer may be gone; there is nothing left to tell it
+	_ = a.write(w, &headLines{h: w.Header()}) // the peer may be gone; there is nothing left to tell it
 }
 
 // Refusals without variable parts. What a client id looks like, whether it existed and why it is gone make no difference

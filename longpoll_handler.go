@@ -2,6 +2,7 @@ package gpoll
 
 import (
 	"net/http"
+	"sync"
 	"time"
 )
 
@@ -20,13 +21,18 @@ type poll struct {
 // refuseAttached is what a gentle beginPoll returns when there is another attach. Nobody hears it.
 var refuseAttached = &refusal{}
 
-// beginPoll attaches a client by a poll. by is nil where its handler waits and answers; gentle and memory are attachOptions'.
-func (b *Broadcaster) beginPoll(p *poll, req *request, arr *arrival, by carrier, gentle bool, memory *attach) *refusal {
+// beginPoll attaches a client by a poll. by is nil where its handler waits and answers; later is nil where deadlines are
+// not left alone; gentle and memory are attachOptions'.
+func (b *Broadcaster) beginPoll(p *poll, req *request, arr *arrival, by carrier, gentle bool, memory *attach,
+	later *deadlines) *refusal {
 	var o attachOptions
 	arr.options(req, &o)
 	o.transport, o.due, o.by, o.gentle, o.memory = longPoll, jitter(b.set.pollWait), by, gentle, memory
 	if g := arr.grantee; g != nil && !g.grant.Expires.IsZero() {
 		o.due = max(min(o.due, time.Until(g.grant.Expires)), time.Millisecond) // the next poll asks Authorize
+	}
+	if later != nil {
+		o.later, o.due = later, later.until(o.due, b.set.youth)
 	}
 	a, err := arr.client.open(&o)
 	switch err {
@@ -102,8 +108,21 @@ type waitingPoll struct {
 	w     http.ResponseWriter
 	r     *http.Request
 	claim *claim
+	later deadlines
 	own   attach  // poll.attach
 	first [1]item // where poll.items begins; most polls are answered with one
+	alone bool    // nobody else knows the poll any more
+}
+
+// waitingPolls are the memory of polls that have been answered.
+var waitingPolls = sync.Pool{New: func() any { return new(waitingPoll) }}
+
+// free gives the memory of a poll that is over to the next one.
+func (p *waitingPoll) free() {
+	if p.alone && p.own.ending.Load() == nil { // whoever ended it may still look at it
+		*p = waitingPoll{}
+		waitingPolls.Put(p)
+	}
 }
 
 // admitPoll answers a registration or a refusal itself, and returns the poll that has to wait, or nil.
@@ -128,24 +147,30 @@ func (b *Broadcaster) openPoll(w http.ResponseWriter, r *http.Request, req *requ
 		k.over(canStream(w) && http.NewResponseController(w).Flush() == nil)
 		return nil, nil
 	}
-	p := &waitingPoll{w: w, r: r, claim: k}
-	p.items = p.first[:0]
-	refused = b.beginPoll(&p.poll, req, &arr, nil, true, &p.own)
+	p := waitingPolls.Get().(*waitingPoll)
+	p.w, p.r, p.claim, p.items = w, r, k, p.first[:0]
+	later := (*deadlines)(nil)
+	if p.later.conn = b.deadlinesLater(w, r); p.later.conn != nil {
+		later = &p.later
+	}
+	refused = b.beginPoll(&p.poll, req, &arr, nil, true, &p.own, later)
 	if refused == refuseAttached {
 		if !arr.client.giveWay(r.Context().Done()) {
 			b.answerInPassing(w, r, req, &arr)
 			k.over(false)
 			return nil, nil
 		}
-		refused = b.beginPoll(&p.poll, req, &arr, nil, false, &p.own)
+		refused = b.beginPoll(&p.poll, req, &arr, nil, false, &p.own, later)
 	}
 	if refused != nil {
 		return nil, refused
 	}
-	// The server's own time-outs are for requests that do not wait. A wrapper without Unwrap leaves them in force.
-	rc := http.NewResponseController(w)
-	_ = rc.SetReadDeadline(time.Time{})
-	_ = rc.SetWriteDeadline(time.Time{})
+	if later == nil {
+		// The server's own time-outs are for requests that do not wait. A wrapper without Unwrap leaves them in force.
+		rc := http.NewResponseController(w)
+		_ = rc.SetReadDeadline(time.Time{})
+		_ = rc.SetWriteDeadline(time.Time{})
+	}
 	return p, nil
 }
 
@@ -155,16 +180,18 @@ func (b *Broadcaster) answerInPassing(w http.ResponseWriter, r *http.Request, re
 	p := poll{attach: &attach{client: arr.client}, json: req.json}
 	p.items, p.attach.cursor, p.more = b.readInPassing(arr, req.after, p.limit())
 	out := p.answer()
-	b.writeHead(w, r)
-	_ = out.write(w) // it may have gone
+	_ = b.writeAnswer(w, r, &out) // it may have gone
 	b.countItems(p.items)
 }
 
 // serve waits for what the client is owed, and answers. It waits here, on a small stack: what else it does is in functions of
 // their own.
 func (p *waitingPoll) serve() {
-	done := p.r.Context().Done()
+	var done <-chan struct{}
 	for !p.proceed() {
+		if done == nil {
+			done = p.r.Context().Done() // which is made for whoever waits
+		}
 		select {
 		case rec := <-p.attach.queue:
 			p.attach.head = rec
@@ -179,6 +206,7 @@ func (p *waitingPoll) serve() {
 func (p *waitingPoll) proceed() bool {
 	switch p.ready() {
 	case gotNothing:
+		p.later.lift()
 		return false
 	case gotEnd:
 		b := p.attach.client.routine.b
@@ -194,16 +222,17 @@ func (p *waitingPoll) proceed() bool {
 func (p *waitingPoll) write() {
 	b := p.attach.client.routine.b
 	rc := http.NewResponseController(p.w)
-	// A wrapper without Unwrap leaves the server's own time-out in force, and does not say whether the write went out.
-	_ = rc.SetWriteDeadline(time.Now().Add(b.set.writeTimeout))
+	if !p.later.write() {
+		// A wrapper without Unwrap leaves the server's own time-out in force, and does not say whether the write went out.
+		_ = rc.SetWriteDeadline(time.Now().Add(b.set.writeTimeout))
+	}
 	out := p.answer()
 	p.claim.watch(&out)
 	answering := &p.attach.client.answering
 	answering.Store(true)
-	b.writeHead(p.w, p.r)
 	// Before the answer goes: a client that closes its connection as soon as it has the answer, as curl and some proxies do, has it.
 	gone := p.r.Context().Err() != nil
-	err := out.write(p.w)
+	err := b.writeAnswer(p.w, p.r, &out)
 	if err == nil && canStream(p.w) {
 		err = rc.Flush()
 	}
@@ -212,6 +241,12 @@ func (p *waitingPoll) write() {
 	answering.Store(false)
 	b.countItems(p.items)
 	p.claim.settle(p, &out, written)
+}
+
+// end is poll.end, and the connection is left to net/http.
+func (p *waitingPoll) end(written bool) {
+	p.alone = p.later.end()
+	p.poll.end(written)
 }
 
 // answerRegistration tells a new client its id.
@@ -231,8 +266,7 @@ func (b *Broadcaster) answerRegistration(w http.ResponseWriter, r *http.Request,
 		out = batchAnswer(c, items, cursor, false)
 		b.countItems(items)
 	}
-	b.writeHead(w, r)
-	_ = out.write(w) // a client that does not hear its id expires
+	_ = b.writeAnswer(w, r, &out) // a client that does not hear its id expires
 }
 
 // registrationJSON is {"client-id":"…"}, the seed's answer.

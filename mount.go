@@ -75,6 +75,7 @@ func (b *Broadcaster) HandleRequests(w http.ResponseWriter, r *http.Request) {
 		}()
 		p.serve()
 		whole = true
+		p.free()
 	}
 }
 
@@ -143,20 +144,37 @@ func (b *Broadcaster) admit(w http.ResponseWriter, r *http.Request, req *request
 	return true
 }
 
-// writeHead writes the lines that every answer has, once, when there is one: a poll that waits does without their memory. The values are in one
-// piece of it, which is this answer's own: what is around the handler may change them.
+// writeHead writes the lines that every answer has, once, when there is one: a poll that waits does without their memory.
 func (b *Broadcaster) writeHead(w http.ResponseWriter, r *http.Request) {
-	h := w.Header()
-	values := &[...]string{"no-store", "nosniff", "no-referrer", "Origin, Gpoll-Client-Id"}
-	h["Cache-Control"] = values[0:1:1]
-	h["X-Content-Type-Options"] = values[1:2:2]
-	h["Referrer-Policy"] = values[2:3:3]
-	if vary := h["Vary"]; len(vary) == 0 {
-		h["Vary"] = values[3:4:4]
+	b.addHead(&headLines{w.Header(), new([4]string)[:0]}, r)
+}
+
+func (b *Broadcaster) addHead(lines *headLines, r *http.Request) {
+	lines.set("Cache-Control", "no-store")
+	lines.set("X-Content-Type-Options", "nosniff")
+	lines.set("Referrer-Policy", "no-referrer")
+	if vary := lines.h["Vary"]; len(vary) == 0 {
+		lines.set("Vary", varies)
 	} else {
-		h["Vary"] = append(vary, values[3])
+		lines.h["Vary"] = append(vary, varies)
 	}
-	b.writeCORS(h, r)
+	b.writeCORS(lines.h, r)
+}
+
+const varies = "Origin, Gpoll-Client-Id"
+
+// headLines are lines of one value each that are added to a head. The values are in one piece of memory, which is this
+// answer's own: what is around the handler may change them.
+type headLines struct {
+	h      http.Header
+	values []string
+}
+
+// set is h.Set for a name in its canonical form.
+func (l *headLines) set(name, value string) {
+	n := len(l.values)
+	l.values = append(l.values, value)
+	l.h[name] = l.values[n : n+1 : n+1]
 }
 
 // refuse counts and answers a request that cannot be served.

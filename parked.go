@@ -1,7 +1,6 @@
 package gpoll
 
 import (
-	"net/http"
 	"sync"
 	"time"
 	"unique"
@@ -49,7 +48,7 @@ func (c *pollConn) begin(rep *repeat, after Position) pollBegun {
 	arr := arrival{client: rep.client, grantee: g}
 	var refused *refusal
 	if arr.named, refused = b.topicsOf(&req, rep.client, g); refused == nil {
-		refused = b.beginPoll(p, &req, &arr, c, true, &rep.own)
+		refused = b.beginPoll(p, &req, &arr, c, true, &rep.own, nil)
 	}
 	if refused != nil {
 		c.idleAgain()
@@ -151,7 +150,7 @@ func (c *pollConn) idleAgain() {
 // answerLocked writes out as the answer of the parked poll.
 func (c *pollConn) answerLocked(out *answer) error {
 	buf := answerBuffers.Get().(*[]byte)
-	*buf = out.append((*buf)[:0], c.current.fixed.Value(), c.b.dateLine())
+	*buf = out.append((*buf)[:0], c.current.fixed.Value(), c.b.dateNow().line)
 	err := c.putLocked(*buf)
 	if cap(*buf) <= maxAnswerBuffer {
 		answerBuffers.Put(buf)
@@ -339,7 +338,7 @@ func (r *routine) putParked(p *poll, conn *pollConn) {
 	if same.rec == nil || same != r.plain {
 		start := len(r.arena)
 		out := p.answer()
-		r.arena = out.append(r.arena, same.fixed.Value(), r.b.dateLine())
+		r.arena = out.append(r.arena, same.fixed.Value(), r.b.dateNow().line)
 		r.plain, r.plainBytes = same, r.arena[start:len(r.arena):len(r.arena)]
 	}
 	messages := len(p.items)
@@ -413,22 +412,6 @@ func (r *routine) collectExpired(now moment) {
 			r.putParked(&conn.poll, conn)
 		}
 	}
-}
-
-// dateLine is the Date line of an answer at this second.
-func (b *Broadcaster) dateLine() []byte {
-	now := time.Now().UTC()
-	if d := b.date.Load(); d != nil && d.second == now.Unix() {
-		return d.line
-	}
-	line := append(now.AppendFormat([]byte("Date: "), http.TimeFormat), "\r\n"...)
-	b.date.Store(&dateLine{now.Unix(), line})
-	return line
-}
-
-type dateLine struct {
-	second int64
-	line   []byte
 }
 
 // A plainAnswerKey names an answer in the plain form that many polls get.

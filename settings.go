@@ -42,6 +42,7 @@ type settings struct {
 	allowedHeaders                                        string // of a preflight
 	origins                                               map[string]bool
 	tick                                                  time.Duration // between two sweeps of a routine
+	youth                                                 time.Duration // of a poll; see deadlines
 }
 
 // fill checks b's fields and fills s. The error names the field.
@@ -115,6 +116,7 @@ func (s *settings) fill(b *Broadcaster) error {
 	}
 	s.heavy = s.clientBytes / s.clientBuffer
 	shortest := min(s.pollWait, s.heartbeat, s.pongTimeout, s.clientTTL, s.attachTimeout)
+	s.youth = min(time.Second, s.writeTimeout/10)
 	s.tick = min(250*time.Millisecond, max(shortest/50, time.Millisecond))
 	return nil
 }

@@ -51,14 +51,19 @@ func formatClientID(routine int, uuid string) string {
 // parseClientID takes a client id apart. It accepts `<0 to 999999, no leading zero>$<uuid v4 in lower case>` and nothing else,
 // and does not allocate.
 func parseClientID(s string) (routine int, uuid string, ok bool) {
+	routine, uuid, ok = cutClientID(s, "$")
+	return routine, uuid, ok && validUUID(uuid)
+}
+
+// cutClientID is parseClientID for an id with that dollar. It takes any 36 bytes for a UUID.
+func cutClientID(s, dollar string) (routine int, uuid string, ok bool) {
 	const uuidLen = 36
-	digits := len(s) - uuidLen - 1
-	if digits < 1 || digits > 6 || s[digits] != '$' {
+	digits := len(s) - uuidLen - len(dollar)
+	if digits < 1 || digits > 6 || s[digits:digits+len(dollar)] != dollar {
 		return 0, "", false
 	}
 	n, ok := parseDecimal(s[:digits])
-	uuid = s[digits+1:]
-	return int(n), uuid, ok && validUUID(uuid)
+	return int(n), s[digits+len(dollar):], ok
 }
 
 // validUUID reports whether s is a version 4 UUID of variant 1 in lower case.

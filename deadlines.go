@@ -1,0 +1,129 @@
+package gpoll
+
+import (
+	"net/http"
+	"sync/atomic"
+	"time"
+)
+
+// The deadlines of a connection are set by its server, by middleware, and by gpoll: a poll may wait for longer than any of
+// them allows, and its answer has WriteTimeout. Setting one costs a microsecond; most servers and handlers set none, and
+// most answers fit the socket at once. So a poll on a server without time-outs leaves them alone while it is young: for a
+// second, and a deadline of middleware has to be longer than that. Its handler lifts them when it waits on. An answer that
+// is still being written by then, or when the attach is ended, gets its deadline from a guard.
+type deadlines struct {
+	conn  deadliner // nil: they have been lifted at once
+	rest  time.Duration
+	state atomic.Uint32
+	set   chan struct{} // closed by the guard when it has set the deadline; made when there is to be one
+}
+
+// What deadlines.state says. Whoever holds the routine's mu while the attach is open may change it: the poll is alive.
+const (
+	young    uint32 = iota // the poll waits
+	grown                  // the poll waits, and its handler is to lift them
+	lifted                 // the poll waits
+	writing                // its answer is being written
+	guarded                // so it is, and a guard is about to set the deadline
+	guarding               // the guard sets it
+	over                   // nobody touches them any more: the connection is another request's
+)
+
+// A deadliner is a ResponseWriter that can set deadlines.
+type deadliner interface {
+	SetReadDeadline(time.Time) error
+	SetWriteDeadline(time.Time) error
+}
+
+// deadlinesLater returns what sets the deadlines of a poll that may leave them alone for now, or nil. In HTTP/1 they are
+// the connection's: net/http lifts its own for reading while a handler runs, and all of them when it has returned. In
+// HTTP/2 they are the stream's, and end it when they pass. A WriteTimeout that is short beside a sweep's tick has to be
+// set at once, and so has what follows the deadline that the body of a POST had.
+func (b *Broadcaster) deadlinesLater(w http.ResponseWriter, r *http.Request) deadliner {
+	if b.set.youth < b.set.tick || r.ProtoMajor != 1 || r.Method != http.MethodGet {
+		return nil
+	}
+	s, ok := r.Context().Value(http.ServerContextKey).(*http.Server)
+	if !ok || s.ReadTimeout > 0 || s.WriteTimeout > 0 {
+		return nil
+	}
+	for {
+		switch t := w.(type) {
+		case deadliner:
+			return t
+		case interface{ SetReadDeadline(time.Time) error }, interface{ SetWriteDeadline(time.Time) error }:
+			return nil
+		case interface{ Unwrap() http.ResponseWriter }:
+			w = t.Unwrap()
+		default:
+			return nil
+		}
+	}
+}
+
+// until returns the first part of a wait, at most the youth, and notes the rest.
+func (d *deadlines) until(due, youth time.Duration) time.Duration {
+	d.rest = max(due-youth, 0)
+	return due - d.rest
+}
+
+// elapsed is called when a's time has come, and reports whether only its youth is over. The routine's mu is held.
+func (d *deadlines) elapsed(a *attach) bool {
+	if d.rest == 0 {
+		return false
+	}
+	a.due += moment(d.rest)
+	d.rest = 0
+	d.age(a)
+	return true
+}
+
+// age ends the youth of a poll. The routine's mu is held.
+func (d *deadlines) age(a *attach) {
+	switch {
+	case d.state.CompareAndSwap(young, grown):
+		a.wake()
+	case d.state.Load() == writing:
+		d.set = make(chan struct{})
+		if d.state.CompareAndSwap(writing, guarded) {
+			b := a.client.routine.b
+			b.spawn(func() { d.guard(b.set.writeTimeout) })
+		}
+	}
+}
+
+// guard gives an answer that is being written its deadline.
+func (d *deadlines) guard(timeout time.Duration) {
+	if d.state.CompareAndSwap(guarded, guarding) {
+		defer close(d.set)
+		_ = d.conn.SetWriteDeadline(time.Now().Add(timeout)) // as in waitingPoll.write
+	}
+}
+
+// lift lifts the deadlines when the poll is no longer young.
+func (d *deadlines) lift() {
+	if d.state.CompareAndSwap(grown, lifted) {
+		_ = d.conn.SetReadDeadline(time.Time{}) // a connection that is gone has none
+		_ = d.conn.SetWriteDeadline(time.Time{})
+	}
+}
+
+// write reports whether the answer may be written without a deadline: a guard will set one when it takes long.
+func (d *deadlines) write() bool { return d.conn != nil && d.state.CompareAndSwap(young, writing) }
+
+// end returns when nobody touches the deadlines any more. It reports whether nobody but the handler ever will look at
+// them.
+func (d *deadlines) end() (alone bool) {
+	for {
+		switch s := d.state.Load(); s {
+		case guarding:
+			<-d.set // that takes no time
+			d.state.Store(over)
+			return false
+		default:
+			if d.state.CompareAndSwap(s, over) {
+				return s != guarded
+			}
+		}
+	}
+}
