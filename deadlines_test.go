@@ -13,8 +13,8 @@ import (
 	"github.com/corvuscrypto/gpoll"
 )
 
-// An answer that its client does not take is given up after WriteTimeout, whether the poll was young when it was written or
-// not, and whoever ended its attach meanwhile. What a poll without cursor was owed is sent again.
+// An answer that its client does not take is given up after WriteTimeout, whether the poll was young when it was
+// written or not, and whoever ended its attach meanwhile. What a poll without cursor was owed is sent again.
 func TestAnswerNotTaken(t *testing.T) {
 	for name, c := range map[string]struct {
 		wait time.Duration // before there is something to answer with
@@ -94,7 +94,8 @@ func TestDeadlinesOfMiddleware(t *testing.T) {
 						next.ServeHTTP(wrap(w), r)
 					})
 				}
-				s := start(t, setup{memory: true, wrap: limits, broadcaster: func(b *gpoll.Broadcaster) { b.PollWait = 20 * time.Second }})
+				s := start(t, setup{memory: true, wrap: limits,
+					broadcaster: func(b *gpoll.Broadcaster) { b.PollWait = 20 * time.Second }})
 				id, after := s.register(t)
 				for _, wait := range []time.Duration{0, time.Second, 1500 * time.Millisecond, 10 * time.Second, time.Minute} {
 					began := time.Now()

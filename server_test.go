@@ -670,6 +670,9 @@ func retryOf(t testing.TB, body string) int64 {
 	var v struct {
 		Retry int64 `json:"retry_ms"`
 	}
+	if _, data, ok := strings.Cut(body, "event: end\ndata: "); ok { // an EventSource's
+		body = data
+	}
 	if err := json.Unmarshal([]byte(body), &v); err != nil {
 		t.Errorf("ending %s: %v", body, err)
 	}
