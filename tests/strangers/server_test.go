@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -146,6 +147,7 @@ func serve(raw string) error {
 		return gpoll.Limits{Count: ownWindow(topic)}
 	}
 	b.DisconnectSlow = cfg.DisconnectSlow
+	b.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 	b.Authorize = ru.authorize
 	mux := http.NewServeMux()
 	b.ListenAndBroadcast("/poll", mux)
