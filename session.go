@@ -386,9 +386,9 @@ func (why *ending) closeReason() string {
 	return why.refusal.code
 }
 
-// sendControl sends a control frame without waiting.
-func (s *session) sendControl(frame []byte) {
-	left, err := s.stream.queue(frame)
+// sendControl sends a ping or a pong without waiting.
+func (s *session) sendControl(kind controlKind, frame []byte) {
+	left, err := s.stream.queue(kind, frame)
 	switch {
 	case err != nil:
 		s.b.spawn(func() { _ = s.stream.Close() }) // the reader ends with it; a routine does not wait for that
@@ -434,7 +434,7 @@ func (s *session) beat(r *routine) {
 			return
 		}
 		s.awaiting.Store(true)
-		s.sendControl(frame.Append(nil, frame.Ping, ""))
+		s.sendControl(ping, frame.Append(nil, frame.Ping, ""))
 		next = set.pongTimeout
 	}
 	a.touch(next)

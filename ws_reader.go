@@ -25,7 +25,7 @@ func (s *session) handleFrame() error {
 	}
 	switch opcode {
 	case frame.Ping:
-		s.sendControl(frame.Append(nil, frame.Pong, payload))
+		s.sendControl(pong, frame.Append(nil, frame.Pong, payload))
 	case frame.Pong:
 		s.awaiting.Store(false)
 	default:
