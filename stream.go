@@ -99,11 +99,7 @@ func (s *stream) queue(kind controlKind, frame []byte) (left bool, err error) {
 	case s.raw == nil || len(s.rest) > 0:
 		return true, nil
 	}
-	if err = s.tryWriteLocked(s.takeControlLocked(nil)); err != nil {
-		s.broken = true
-		s.stalled.Store(true)
-	}
-	return len(s.rest) > 0, err
+	return s.writeNowLocked(s.takeControlLocked(nil))
 }
 
 // queueLastLocked queues the last frame. It reports false when there is one already. The caller holds mu, sets the deadline of writing
@@ -267,6 +263,19 @@ func (s *stream) readLast(by time.Time) {
 	defer s.mu.Unlock()
 	s.lastRead = true
 	_ = s.SetReadDeadline(by) // a connection that is gone has no deadline
+}
+
+// writeNowLocked is tryWriteLocked, after whose error the stream is broken, and after a panic. left says that something is left over.
+func (s *stream) writeNowLocked(p []byte) (left bool, err error) {
+	s.broken = true
+	defer func() {
+		if s.broken {
+			s.stalled.Store(true)
+		}
+	}()
+	err = s.tryWriteLocked(p)
+	s.broken = err != nil
+	return len(s.rest) > 0, err
 }
 
 // tryWriteLocked writes p as far as the socket takes it at once, and keeps the rest. The caller holds mu, and rest is empty.
