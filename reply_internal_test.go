@@ -150,6 +150,26 @@ func TestSubscribeThenLag(t *testing.T) {
 	}
 }
 
+// A callback that ends the goroutine on which it is asked leaves no lock held, and none unlocked twice.
+func TestAskedGoexit(t *testing.T) {
+	s, _ := commandSession(t)
+	a := s.attach
+	r := a.client.routine
+	quits := func(string) bool { runtime.Goexit(); return true }
+	r.mu.Lock()
+	a.grantee = &grantee{grant: Grant{Subscribe: quits}}
+	r.mu.Unlock()
+	over := make(chan struct{})
+	go func() { // ends in the callback
+		defer close(over)
+		a.post(operation{did: subscribed, topics: []string{"a"}})
+	}()
+	<-over
+	if held := s.b.LocksHeld(); held != nil {
+		t.Errorf("held: %q", held)
+	}
+}
+
 // A client whose commands wait is not ended for a pong that nobody reads, and has its time anew afterwards.
 func TestPongBehindCommands(t *testing.T) {
 	s, far := commandSession(t)
