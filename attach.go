@@ -31,7 +31,7 @@ type attach struct {
 	transport transport
 	implicit  bool // a poll without cursor: the server keeps the cursor
 
-	// Touched only by the goroutine that serves the attach.
+	// Touched only by the goroutine that serves the attach; want also by a command while the routine carries the client.
 	want     interest
 	cursor   Position // all owed up to here has been returned by next
 	verified bool     // all that want is owed up to cursor has been read from the log, or offered by the routine
@@ -46,8 +46,9 @@ type attach struct {
 	over    chan struct{} // closed when the attach has ended; nil while nobody waits for that
 	due     moment        // when the poll ends, or the next heartbeat is owed; 0: never
 	isDue   bool
-	ops     []operation
-	expires moment // when Authorize is asked again; 0: never
+	ops     []operation   // in their order
+	room    chan struct{} // closed when there may be room for another operation; nil while nobody waits for that
+	expires moment        // when Authorize is asked again; 0: never
 
 	by carrier // brings the messages
 
@@ -66,6 +67,18 @@ func (a *attach) wake() {
 	select {
 	case a.queue <- nil:
 	default:
+	}
+}
+
+// attendLocked has the attach's goroutine look around, also where the routine carries the client.
+func (a *attach) attendLocked() {
+	c := a.client
+	switch {
+	case c.attach != a:
+	case c.hot().mode.carried():
+		a.by.leave(c.routine, c)
+	default:
+		a.wake()
 	}
 }
 
@@ -377,91 +390,6 @@ func (a *attach) touch(d time.Duration) {
 	if a.client.attach == a {
 		a.client.scheduleLocked()
 	}
-}
-
-// An operation changes an attach's subscription at the cursor of the goroutine that serves it, and answers in the stream.
-type operation struct {
-	asked  []string                                         // topics that the Grant has to allow
-	change func(named []string) (now []string, no *refusal) // nil: nothing changes
-	answer func(at Position) []byte                         // JSON; nil: none
-}
-
-// post lets the goroutine that serves the attach do op. A client on the inline path gets a goroutine for it.
-func (a *attach) post(op operation) {
-	c := a.client
-	r := c.routine
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	a.ops = append(a.ops, op)
-	switch {
-	case c.attach != a:
-	case c.hot().mode.carried():
-		a.by.leave(r, c)
-	default:
-		a.wake()
-	}
-}
-
-// operate does what was posted, in its order, and appends the answers to buf. What an operation is allowed and what it does are one step: the Grant
-// that is asked is the one in force when the topics change. The application is asked without a lock. What is queued was chosen by the old
-// topics: the goroutine reads on from the log.
-func (a *attach) operate(buf []byte) []byte {
-	c := a.client
-	r := c.routine
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for len(a.ops) > 0 && c.attach == a {
-		op := &a.ops[0]
-		if len(op.asked) > 0 && a.grantee != nil {
-			g := a.grantee
-			r.mu.Unlock()
-			no := g.mayRead(r.b, op.asked)
-			r.mu.Lock()
-			switch {
-			case c.attach != a:
-				return buf
-			case a.grantee != g:
-				continue // it was renewed meanwhile: what the old one allows counts no more
-			case no == refuseInternal:
-				r.endLocked(a, endInternal)
-				return buf
-			case no != nil:
-				buf = a.complain(buf, no)
-				a.ops = a.ops[1:]
-				continue
-			}
-		}
-		named, no := c.named, (*refusal)(nil)
-		if op.change != nil {
-			named, no = op.change(named)
-		}
-		switch {
-		case no != nil:
-			buf = a.complain(buf, no)
-		default:
-			c.setTopicsLocked(named, a.grantee.given())
-			if op.answer != nil {
-				buf = a.appendAnswer(buf, op.answer(a.cursor))
-			}
-		}
-		a.ops = a.ops[1:]
-	}
-	a.ops = nil
-	if c.attach != a {
-		return buf
-	}
-	a.want, a.verified = c.interestLocked(), false
-	a.queue, c.queue = nil, nil
-	a.heavy.Store(0)
-	c.hot().mode = reading
-	return buf
-}
-
-// complain appends why an operation was not done.
-func (a *attach) complain(buf []byte, why *refusal) []byte {
-	a.client.routine.b.counts.refused.add(why.code)
-	a.client.routine.b.logRefusal(why, nil)
-	return a.appendAnswer(buf, errorJSON(why))
 }
 
 // without returns the strings of s that are not in minus.

@@ -2,8 +2,10 @@ package gpoll
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -76,51 +78,89 @@ func BenchmarkInbound(b *testing.B) {
 	})
 }
 
-// A command of gpoll.v1 and its answer, over loopback: a subscribe of a topic that is already there.
-func BenchmarkCommand(b *testing.B) {
+// A command of gpoll.v1 and its answer, over loopback, of a client that its routine carries: one that changes its
+// topics and one that is refused.
+func BenchmarkSubscribe(b *testing.B) {
+	benchmarkCommands(b, "subscribed", `{"subscribe":["news"]}`, "unsubscribed", `{"unsubscribe":["news"]}`)
+}
+
+func BenchmarkRefused(b *testing.B) { benchmarkCommands(b, "error", `{"what":1}`) }
+
+// benchmarkCommands has a client give commands in turn. Each stands behind what its answer says.
+func benchmarkCommands(b *testing.B, answers ...string) {
+	s, far := commandSession(b)
+	c := s.attach.client
+	carried := func() bool {
+		c.routine.mu.Lock()
+		defer c.routine.mu.Unlock()
+		return c.hot().mode.carried()
+	}
+	var said, sent [][]byte
+	for i := 0; i < len(answers); i += 2 {
+		said = append(said, fmt.Appendf(nil, "{%q:", answers[i]))
+		sent = append(sent, sentFrame(0x81, answers[i+1]))
+	}
+	b.ReportAllocs()
+	for n := 0; b.Loop(); n++ {
+		sends(b, far, sent[n%len(sent)])
+		if got := readText(b, far); !bytes.HasPrefix(got, said[n%len(said)]) {
+			b.Fatalf("%s", got)
+		}
+		for !carried() {
+			runtime.Gosched()
+		}
+	}
+}
+
+// commandSession returns a session of gpoll.v1 over loopback, and its peer, which has been welcomed. The routine
+// carries the session, and sweeps nothing.
+func commandSession(tb testing.TB) (*session, net.Conn) {
 	broadcaster := &Broadcaster{}
 	if err := broadcaster.start(); err != nil {
-		b.Fatal(err)
+		tb.Fatal(err)
 	}
+	broadcaster.set.tick = time.Hour
 	c, refused := broadcaster.register(registration{})
 	if refused != nil {
-		b.Fatal(refused.code)
+		tb.Fatal(refused.code)
 	}
-	near, far := loopback(b)
+	near, far := loopback(tb)
 	s := &session{b: broadcaster, form: formJSONFrame}
 	s.stream.init(near, nil, time.Second)
+	if s.stream.raw == nil {
+		tb.Skip("on this system every stream is written by a goroutine")
+	}
 	s.begin(c, attachOptions{}, nil)
 	broadcaster.spawn(s.run)
-	b.Cleanup(func() {
+	tb.Cleanup(func() {
 		far.Close()
 		broadcaster.Reset()
 	})
-	answer := func() []byte {
-		var head [2]byte
-		if _, err := io.ReadFull(far, head[:]); err != nil || head[1] > 125 {
-			b.Fatal(head, err)
+	if got := readText(tb, far); !bytes.HasPrefix(got, []byte(`{"welcome":`)) {
+		tb.Fatalf("%s", got)
+	}
+	return s, far
+}
+
+// readText reads a text frame of a server.
+func readText(tb testing.TB, conn net.Conn) []byte {
+	tb.Helper()
+	var head [4]byte
+	if _, err := io.ReadFull(conn, head[:2]); err != nil || head[0] != 0x81 || head[1] > 126 {
+		tb.Fatal(head, err)
+	}
+	size := int(head[1])
+	if size == 126 {
+		if _, err := io.ReadFull(conn, head[2:]); err != nil {
+			tb.Fatal(err)
 		}
-		text := make([]byte, head[1])
-		if _, err := io.ReadFull(far, text); err != nil {
-			b.Fatal(err)
-		}
-		return text
+		size = int(head[2])<<8 | int(head[3])
 	}
-	var head [4]byte // of the welcome, which is longer
-	if _, err := io.ReadFull(far, head[:]); err != nil {
-		b.Fatal(err)
+	text := make([]byte, size)
+	if _, err := io.ReadFull(conn, text); err != nil {
+		tb.Fatal(err)
 	}
-	if _, err := io.ReadFull(far, make([]byte, int(head[2])<<8|int(head[3]))); err != nil {
-		b.Fatal(err)
-	}
-	sent := sentFrame(0x81, `{"subscribe":["news"]}`)
-	b.ReportAllocs()
-	for b.Loop() {
-		sends(b, far, sent)
-		if got := answer(); !bytes.HasPrefix(got, []byte(`{"subscribed":`)) {
-			b.Fatalf("%s", got)
-		}
-	}
+	return text
 }
 
 // inboundSession returns a session without an attach and its peer.

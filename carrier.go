@@ -17,6 +17,10 @@ type carrier interface {
 	// leaves to a goroutine that reads on from the log.
 	offer(r *routine, c *Client, recs []*record)
 
+	// perform does op and answers it, if the routine carries the client and goes on to, and reports whether it did. Unlike the others it
+	// takes the routine's mu itself: the lock of a socket comes before that.
+	perform(op *operation) bool
+
 	// leave lets a goroutine read on from the log: there is a new epoch, or something else than messages has to be done.
 	leave(r *routine, c *Client)
 
@@ -57,6 +61,8 @@ func (q *handler) offer(r *routine, c *Client, recs []*record) {
 		}
 	}
 }
+
+func (*handler) perform(*operation) bool { return false }
 
 func (q *handler) leave(_ *routine, c *Client) { c.lagLocked() }
 

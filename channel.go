@@ -128,6 +128,8 @@ func (s *channelSink) offer(r *routine, c *Client, recs []*record) {
 	}
 }
 
+func (*channelSink) perform(*operation) bool { return false }
+
 func (s *channelSink) leave(r *routine, c *Client) { s.lagLocked(c, r.at) }
 
 // reached is everything that was offered: what a channel holds has been delivered.

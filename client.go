@@ -149,16 +149,17 @@ func (e *EndError) Error() string {
 }
 
 // setTopicsLocked makes the topics that the client named, and those that its Grant gives, its subscription, for all that is offered
-// from now on. named is a sorted set.
-func (c *Client) setTopicsLocked(named, given []string) {
+// from now on. named is a sorted set. It reports whether that is another subscription than before.
+func (c *Client) setTopicsLocked(named, given []string) (changed bool) {
 	c.named = named
 	topics := union(named, given)
 	if slices.Equal(c.topics, topics) {
-		return
+		return false
 	}
 	c.routine.unsubscribeLocked(c)
 	c.topics = topics
 	c.routine.subscribeLocked(c)
+	return true
 }
 
 // interestLocked is what the client is owed as things are now.

@@ -42,9 +42,9 @@ func (a *attach) obey(data []byte) {
 	case cmd.Leave:
 		b.remove(a.client, endLeft)
 	case cmd.Subscribe != nil:
-		a.subscribe(cmd.Subscribe)
+		a.change(subscribed, cmd.Subscribe)
 	case cmd.Unsubscribe != nil:
-		a.unsubscribe(cmd.Unsubscribe)
+		a.change(unsubscribed, cmd.Unsubscribe)
 	case cmd.Hello != nil:
 		a.refuse(refuseBad("bad-request", "the hello was sent already"))
 	default:
@@ -52,56 +52,38 @@ func (a *attach) obey(data []byte) {
 	}
 }
 
-func (a *attach) subscribe(named []string) {
-	b := a.client.routine.b
-	topics, no := b.checkTopics(named)
-	if no != nil {
-		a.refuse(no)
-		return
-	}
-	most := b.set.maxTopics
-	a.post(operation{
-		asked: topics,
-		change: func(had []string) ([]string, *refusal) {
-			now := union(had, topics)
-			if len(now) > most {
-				return had, refuseBad("too-many-topics",
-					fmt.Sprintf("that would be more than %d topics (Broadcaster.MaxTopics)", most))
-			}
-			return now, nil
-		},
-		answer: func(at Position) []byte { return subscriptionJSON("subscribed", topics, at) },
-	})
-}
-
-func (a *attach) unsubscribe(named []string) {
+func (a *attach) change(did string, named []string) {
 	topics, no := a.client.routine.b.checkTopics(named)
 	if no != nil {
 		a.refuse(no)
 		return
 	}
-	a.post(operation{
-		change: func(had []string) ([]string, *refusal) { return without(had, topics), nil },
-		answer: func(at Position) []byte { return subscriptionJSON("unsubscribed", topics, at) },
-	})
+	a.post(operation{did: did, topics: topics})
 }
 
 // refuse answers a command that cannot be obeyed. The session goes on.
-func (a *attach) refuse(why *refusal) {
-	a.post(operation{change: func(had []string) ([]string, *refusal) { return had, why }})
+func (a *attach) refuse(why *refusal) { a.post(a.refusal(why)) }
+
+func refuseTooManyTopics(most int) *refusal {
+	return refuseBad("too-many-topics", fmt.Sprintf("that would be more than %d topics (Broadcaster.MaxTopics)", most))
 }
 
 func errorJSON(why *refusal) []byte {
 	return fmt.Appendf(nil, `{"error":{"code":%q,"message":%s}}`, why.code, appendJSONString(nil, why.message))
 }
 
-func subscriptionJSON(what string, topics []string, at Position) []byte {
-	if topics == nil {
-		topics = []string{}
+// subscriptionJSON needs to escape nothing: see validTopic.
+func subscriptionJSON(did string, topics []string, at Position) []byte {
+	b := append([]byte(`{"`), did...)
+	b = append(b, `":{"topics":[`...)
+	for i, topic := range topics {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, '"')
+		b = append(b, topic...)
+		b = append(b, '"')
 	}
-	list, err := json.Marshal(topics)
-	if err != nil {
-		panic(err) // strings
-	}
-	return fmt.Appendf(nil, `{"%s":{"topics":%s,"position":"%s"}}`, what, list, at)
+	b = append(b, `],"position":"`...)
+	return append(at.append(b), `"}}`...)
 }

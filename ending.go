@@ -69,6 +69,7 @@ func (r *routine) detachLocked(a *attach, why *ending) {
 	h.by, h.direct, h.mode = nil, nil, away
 	c.attach, c.streamed = nil, a.transport != longPoll
 	a.overLocked()
+	a.roomLocked()
 	c.idleSince = r.b.now()
 	c.scheduleLocked()
 	r.b.attachCount[a.transport].Add(-1)

@@ -9,8 +9,8 @@ import (
 )
 
 // Writing from the routine: a WebSocket, or an SSE response on a connection of its own, that keeps up has no goroutine that writes and no queue. The routine collects what
-// each such client is owed under its mu (offerInline), and writes it afterwards without it (writeInline). A client
-// leaves this path by leave: when its socket is full, for a gap, or to change its subscription.
+// each such client is owed under its mu (offerInline), and writes it afterwards without it (writeInline). What is no message goes out
+// between two rounds (inPlace). A client leaves this path by leave: when its socket is full, or for a gap.
 
 // An inlineWrite is what one client gets in one round.
 type inlineWrite struct {
@@ -94,54 +94,26 @@ func (r *routine) writeInline() {
 	delivered := 0
 	for i := range r.writes {
 		w := &r.writes[i]
-		_, messages := r.writeOne(w, &r.pieces[w.piece])
-		delivered += messages
+		delivered += r.writeOne(w, &r.pieces[w.piece])
 	}
 	if delivered > 0 {
 		r.b.delivered.Add(uint64(delivered))
 	}
 }
 
-// beatInline sends the scanned Position of a client at rest, or has the goroutine send it that has taken the client over.
-func (s *session) beatInline(r *routine) {
-	a := s.attach
-	c := a.client
-	for {
-		r.mu.Lock()
-		switch {
-		case c.attach != a:
-			r.mu.Unlock()
-			return
-		case c.hot().mode != inline: // the pump sends it before it hands over
-			a.isDue = true
-			a.wake()
-			r.mu.Unlock()
-			return
-		}
-		w := inlineWrite{session: s, turn: s.stream.lease.number()}
-		// On the routine's goroutine this is exact, others end the lease.
-		beat := s.appendBeat(nil, r.cursorLocked(c, s.stream.lease.round()))
-		r.mu.Unlock()
-		if ok, _ := r.writeOne(&w, &piece{bytes: beat}); ok {
-			return
-		}
-		// Somebody has taken the client over since, or will have by the time that writeOne returned: look again.
-	}
-}
-
-// writeOne writes p to one client. It reports whether any of it went out, and how many of its messages count as delivered:
-// those that the socket took, the last of them perhaps in part.
-func (r *routine) writeOne(w *inlineWrite, p *piece) (ok bool, messages int) {
-	n, messages, err := r.writeLeased(w, p)
+// writeOne writes p to one client. It returns how many of its messages count as delivered: those that the socket took, the last of them
+// perhaps in part.
+func (r *routine) writeOne(w *inlineWrite, p *piece) (messages int) {
+	messages, err := r.writeLeased(w, p)
 	if err != nil {
 		w.session.attach.end(endGone) // its reader sees the same
-		return false, 0
+		return 0
 	}
-	return n > 0, messages
+	return messages
 }
 
 // writeLeased writes p to one client, if the routine still has the right to.
-func (r *routine) writeLeased(w *inlineWrite, p *piece) (n, messages int, err error) {
+func (r *routine) writeLeased(w *inlineWrite, p *piece) (messages int, err error) {
 	s := &w.session.stream
 	returned := false
 	s.mu.Lock()
@@ -155,14 +127,14 @@ func (r *routine) writeLeased(w *inlineWrite, p *piece) (n, messages int, err er
 	if s.stalled.Load() || s.closing.Load() {
 		r.leaveInline(w, nil, 0, 0)
 		returned = true
-		return 0, 0, nil
+		return 0, nil
 	}
 	last, ok := s.lease.claim(w.turn, r.round)
 	if !ok {
 		returned = true
-		return 0, 0, nil // whoever ended the lease has the cursor before p, and another goroutine or attach goes on from there
+		return 0, nil // whoever ended the lease has the cursor before p, and another goroutine or attach goes on from there
 	}
-	n, err = s.try(p.bytes)
+	n, err := s.try(p.bytes)
 	messages = p.messages
 	switch {
 	case err != nil:
@@ -171,7 +143,7 @@ func (r *routine) writeLeased(w *inlineWrite, p *piece) (n, messages int, err er
 		messages = r.leaveInline(w, p, n, last)
 	}
 	returned = true
-	return n, messages, err
+	return messages, err
 }
 
 // leaveInline takes a client off the inline path whose socket takes no more, or ends its attach where the settings say so for a client
@@ -256,6 +228,55 @@ func begunFrames(p []byte, n int, f form) (end, frames int) {
 	return end, frames
 }
 
+// perform is carrier's. What the application has to be asked about once more is the pump's.
+func (s *session) perform(op *operation) bool {
+	a := s.attach
+	return s.inPlace(func(at Position) (answer []byte, ok bool) {
+		if a.asksLocked(op) {
+			return nil, false
+		}
+		answer, changed := a.doLocked(nil, op, at)
+		if r := a.client.routine; changed && r.at != r.b.messages.end() {
+			r.notify() // it was perhaps not woken for what is of a new topic
+		}
+		return answer, true
+	})
+}
+
+// inPlace writes what tell returns, which is no message, in its place: the client has been written everything up to at, and nothing behind
+// it. It reports false, and has written nothing, where a goroutine has to do that: the routine does not carry the client,
+// something is left over, or a round is under way; or where tell does. tell is called with routine.mu.
+func (s *session) inPlace(tell func(at Position) (p []byte, ok bool)) bool {
+	ok, left, err := s.tryInPlace(tell)
+	s.follow(left, err)
+	return ok
+}
+
+func (s *session) tryInPlace(tell func(at Position) (p []byte, ok bool)) (ok, left bool, err error) {
+	st := &s.stream
+	st.mu.Lock() // until p is written: the routine writes no message before that
+	defer st.mu.Unlock()
+	if st.pending() || st.closing.Load() {
+		return false, false, nil
+	}
+	p, ok := s.tell(tell)
+	if len(p) > 0 {
+		left, err = st.writeNowLocked(p)
+	}
+	return ok, left, err
+}
+
+func (s *session) tell(tell func(at Position) (p []byte, ok bool)) (p []byte, ok bool) {
+	c := s.attach.client
+	r := c.routine
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if c.attach != s.attach || c.hot().mode != inline || r.unwrittenLocked(c, s.stream.lease.round()) {
+		return nil, false
+	}
+	return tell(maxPosition(r.at, c.hot().from))
+}
+
 // leave lets the pump carry the client on from where it has been written to, until it has caught up.
 func (s *session) leave(r *routine, c *Client) {
 	s.attach.cursor, s.attach.verified = s.reached(r, c), true
@@ -280,11 +301,15 @@ func (s *session) ended(r *routine, _ *attach, _ mode, _ *ending) { r.b.spawn(s.
 
 // cursorLocked is how far a client has been written to under whose lease the given round was the last one.
 func (r *routine) cursorLocked(c *Client, wrote uint64) Position {
-	h := c.hot()
-	if h.collected == r.round && wrote != r.round&leaseRound {
-		return maxPosition(r.before, h.from)
+	if r.unwrittenLocked(c, wrote) {
+		return maxPosition(r.before, c.hot().from)
 	}
-	return maxPosition(r.at, h.from)
+	return maxPosition(r.at, c.hot().from)
+}
+
+// unwrittenLocked reports whether something was collected for a client in this round that has not been written.
+func (r *routine) unwrittenLocked(c *Client, wrote uint64) bool {
+	return c.hot().collected == r.round && wrote != r.round&leaseRound
 }
 
 func maxPosition(p Position, seq uint64) Position {

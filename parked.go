@@ -91,6 +91,8 @@ func (c *pollConn) take(_ *Client, h *hotClient) { h.by, h.mode = c, parked }
 
 func (*pollConn) pending() bool { return false }
 
+func (*pollConn) perform(*operation) bool { return false }
+
 func (c *pollConn) leave(r *routine, of *Client) { c.resumeLocked(r, of, r.at) }
 
 // reached is nothing: the cursor moves when the answer has gone out.

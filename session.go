@@ -27,6 +27,7 @@ type session struct {
 	reader  *someReader   // made when it is first needed
 
 	awaiting atomic.Bool // a ping was not answered yet
+	held     atomic.Bool // the reader is at a command and reads no pong
 	checking bool        // touched only by the routine's goroutine
 
 	passes  *passedGap  // of closeForGap
@@ -387,9 +388,11 @@ func (why *ending) closeReason() string {
 	return why.refusal.code
 }
 
-// sendControl sends a control frame without waiting.
-func (s *session) sendControl(frame []byte) {
-	left, err := s.stream.queue(frame)
+// sendControl sends a ping or a pong without waiting.
+func (s *session) sendControl(kind controlKind, frame []byte) { s.follow(s.stream.queue(kind, frame)) }
+
+// follow sees to what is left of a write that did not wait, or to its failure.
+func (s *session) follow(left bool, err error) {
 	switch {
 	case err != nil:
 		s.b.spawn(func() { _ = s.stream.Close() }) // the reader ends with it; a routine does not wait for that
@@ -406,17 +409,11 @@ func (s *session) carry() {
 		_ = s.write(nil, late)                                                   // it sees a failure too
 		return
 	}
-	c := a.client
-	r := c.routine
+	r := a.client.routine
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	switch {
-	case c.attach != a: // finish writes it before it tells the end
-	case c.hot().mode.carried():
-		s.leave(r, c)
-	default:
-		a.wake() // the pump has not handed over yet, and does not before it has written it
-	}
+	// A pump does not hand over before it has written it. Where the attach has ended, finish writes it before it tells the end.
+	a.attendLocked()
 }
 
 // beat is called by the routine when a heartbeat is due. A WebSocket is pinged, and PongTimeout later it must have answered. SSE and
@@ -427,7 +424,7 @@ func (s *session) beat(r *routine) {
 	next := jitter(set.heartbeat)
 	if !s.form.events() {
 		if s.checking = !s.checking; !s.checking {
-			if s.awaiting.Load() {
+			if !s.held.Load() && s.awaiting.Load() { // in this order: see obey
 				a.end(endTimeout)
 				return
 			}
@@ -435,13 +432,17 @@ func (s *session) beat(r *routine) {
 			return
 		}
 		s.awaiting.Store(true)
-		s.sendControl(frame.Append(nil, frame.Ping, ""))
+		s.sendControl(ping, frame.Append(nil, frame.Ping, ""))
 		next = set.pongTimeout
 	}
 	a.touch(next)
-	if s.form != formFrame {
-		s.beatInline(r)
+	if s.form == formFrame || s.inPlace(func(at Position) ([]byte, bool) { return s.appendBeat(nil, at), true }) {
+		return
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	a.isDue = true // the pump sends it before it hands over
+	a.attendLocked()
 }
 
 // appendBeat appends what tells the client that it has everything up to at. The plain WebSocket form has nothing for that.

@@ -31,17 +31,32 @@ type stream struct {
 	timeout time.Duration // of one write that waits
 
 	// Guarded by mu, as are writes to the flags above.
-	rest     []byte   // what the socket refused
-	control  [][]byte // frames that wait to be written: one of each kind
-	busy     bool     // a goroutine writes: it sees to everything that is queued
-	ended    bool     // the last frame has gone out, or never will
-	broken   bool     // a write has failed
-	lastRead bool     // the deadline of reading is final
+	rest     []byte    // what the socket refused
+	control  []control // what waits to be written, one of each kind
+	busy     bool      // a goroutine writes: it sees to everything that is queued
+	ended    bool      // the last frame has gone out, or never will
+	broken   bool      // a write has failed
+	lastRead bool      // the deadline of reading is final
 
 	// Of the session, likewise.
 	unread    bool // nobody reads any more
 	attachEnd bool // the last frame says why the attach ended
 }
+
+// A control is a frame that belongs to no place among the messages. A ping or a pong takes the place of an older one that has not gone out
+// (RFC 6455, section 5.5.3, has the answer to the newest ping do for all). There is one last frame.
+type control struct {
+	kind  controlKind
+	frame []byte
+}
+
+type controlKind uint8
+
+const (
+	ping controlKind = iota
+	pong
+	last // a close frame, or the event that ends SSE
+)
 
 // init takes over a connection. prefix has been read from it already.
 func (s *stream) init(conn net.Conn, prefix []byte, timeout time.Duration) {
@@ -69,54 +84,50 @@ func (s *stream) precede(p []byte) {
 	s.stalled.Store(true)
 }
 
-// queue takes a control frame and never waits for the socket. A newer frame of a kind replaces an older one that has not gone out.
-// left says that the frame waits for a goroutine that calls writeWaiting, and that there is none.
-func (s *stream) queue(frame []byte) (left bool, err error) {
+// queue takes a control frame and never waits for the socket. left says that the frame waits for a goroutine that calls writeWaiting, and
+// that there is none.
+func (s *stream) queue(kind controlKind, frame []byte) (left bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closing.Load() || s.broken {
 		return false, nil
 	}
-	s.queueLocked(frame)
+	s.queueLocked(kind, frame)
 	switch {
 	case s.busy:
 		return false, nil
 	case s.raw == nil || len(s.rest) > 0:
 		return true, nil
 	}
-	if err = s.tryWriteLocked(s.takeControlLocked(nil)); err != nil {
-		s.broken = true
-		s.stalled.Store(true)
-	}
-	return len(s.rest) > 0, err
+	return s.writeNowLocked(s.takeControlLocked(nil))
 }
 
-// queueLastLocked queues the last frame, a close frame or the event that ends SSE. It reports false when there is one already. The caller
-// holds mu, sets the deadline of writing afterwards, and calls writeWaiting.
+// queueLastLocked queues the last frame. It reports false when there is one already. The caller holds mu, sets the deadline of writing
+// afterwards, and calls writeWaiting.
 func (s *stream) queueLastLocked(frame []byte) bool {
 	if s.closing.Load() {
 		return false
 	}
 	s.closing.Store(true)
-	s.queueLocked(frame)
+	s.queueLocked(last, frame)
 	return true
 }
 
-func (s *stream) queueLocked(frame []byte) {
+func (s *stream) queueLocked(kind controlKind, frame []byte) {
 	s.controls.Store(true)
 	for i := range s.control {
-		if s.control[i][0] == frame[0] {
-			s.control[i] = frame
+		if s.control[i].kind == kind {
+			s.control[i].frame = frame
 			return
 		}
 	}
-	s.control = append(s.control, frame)
+	s.control = append(s.control, control{kind, frame})
 }
 
 // takeControlLocked appends the control frames that wait to p.
 func (s *stream) takeControlLocked(p []byte) []byte {
-	for _, frame := range s.control {
-		p = append(p, frame...)
+	for _, c := range s.control {
+		p = append(p, c.frame...)
 	}
 	s.control = nil
 	s.controls.Store(false)
@@ -252,6 +263,19 @@ func (s *stream) readLast(by time.Time) {
 	defer s.mu.Unlock()
 	s.lastRead = true
 	_ = s.SetReadDeadline(by) // a connection that is gone has no deadline
+}
+
+// writeNowLocked is tryWriteLocked, after whose error the stream is broken, and after a panic. left says that something is left over.
+func (s *stream) writeNowLocked(p []byte) (left bool, err error) {
+	s.broken = true
+	defer func() {
+		if s.broken {
+			s.stalled.Store(true)
+		}
+	}()
+	err = s.tryWriteLocked(p)
+	s.broken = err != nil
+	return len(s.rest) > 0, err
 }
 
 // tryWriteLocked writes p as far as the socket takes it at once, and keeps the rest. The caller holds mu, and rest is empty.

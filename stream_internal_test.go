@@ -1,6 +1,7 @@
 package gpoll
 
 import (
+	"bytes"
 	"io"
 	"net"
 	"slices"
@@ -137,5 +138,33 @@ func TestPongInPieces(t *testing.T) {
 		if err != nil || s.awaiting.Load() || s.stream.prefix != nil || !lifted {
 			t.Errorf("split at %d: %v, left %q, deadlines %v", split, err, s.stream.prefix, spy.deadlines)
 		}
+	}
+}
+
+// Of the pings and pongs that wait for the socket the newest goes out, and the last frame behind them.
+func TestNewestPong(t *testing.T) {
+	near, far := loopback(t)
+	defer near.Close()
+	defer far.Close()
+	var st stream
+	st.init(near, nil, time.Second)
+	st.precede([]byte("rest"))
+	pong1, pong2 := frame.Append(nil, frame.Pong, "1"), frame.Append(nil, frame.Pong, "2")
+	pinged := frame.Append(nil, frame.Ping, "")
+	for _, c := range []control{{pong, pong1}, {ping, pinged}, {pong, pong2}} {
+		if left, err := st.queue(c.kind, c.frame); !left || err != nil {
+			t.Fatal(left, err)
+		}
+	}
+	if closing := pong1; !st.queueLastLocked(closing) || st.queueLastLocked(pong2) { // whatever it begins with
+		t.Fatal("there is one last frame")
+	}
+	if told, err := st.writeWaiting(nil); !told || err != nil {
+		t.Fatal(told, err)
+	}
+	near.Close()
+	want := slices.Concat([]byte("rest"), pong2, pinged, pong1)
+	if got, err := io.ReadAll(far); !bytes.Equal(got, want) || err != nil {
+		t.Errorf("%q %v, want %q", got, err, want)
 	}
 }

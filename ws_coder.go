@@ -158,14 +158,14 @@ func (r *readSide) Read(p []byte) (int, error) {
 // Close does nothing: the session closes the stream when reading ends.
 func (*readSide) Close() error { return nil }
 
-// A controlWriter takes coder/websocket's control frames.
+// A controlWriter takes coder/websocket's control frames: its close frame, and pongs.
 type controlWriter struct{ session *session }
 
 func (w controlWriter) Write(p []byte) (int, error) {
 	if kept := bytes.Clone(p); p[0] == 0x80|frame.Close {
 		w.session.sendLast(kept, false)
 	} else {
-		w.session.sendControl(kept)
+		w.session.sendControl(pong, kept)
 	}
 	return len(p), nil
 }

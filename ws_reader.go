@@ -25,7 +25,7 @@ func (s *session) handleFrame() error {
 	}
 	switch opcode {
 	case frame.Ping:
-		s.sendControl(frame.Append(nil, frame.Pong, payload))
+		s.sendControl(pong, frame.Append(nil, frame.Pong, payload))
 	case frame.Pong:
 		s.awaiting.Store(false)
 	default:
@@ -71,8 +71,22 @@ func (s *session) receive(opcode byte, data []byte) {
 	case s.attach == nil || s.form == formFrame: // without an attach the connection has been closed
 		s.reject(&ending{refuseBad("this address takes no messages", ""), websocket.StatusUnsupportedData})
 	default:
-		s.attach.obey(data)
+		s.obey(data)
 	}
+}
+
+// obey does what a command asks. While too many answers wait for the client it is not read any further: it has to read them first, and ends
+// as slow when it does not. Nor is it while the application is asked. Nobody reads its pongs then.
+func (s *session) obey(data []byte) {
+	s.held.Store(true)
+	defer func() {
+		s.awaiting.Store(false)
+		s.held.Store(false)
+	}()
+	for room := s.attach.full(); room != nil; room = s.attach.full() {
+		<-room
+	}
+	s.attach.obey(data)
 }
 
 // appendAnswer appends the answer to a command as the client gets it: only gpoll.v1 brings commands.
