@@ -4,8 +4,9 @@ import (
 	"bytes"
 	"io"
 	"os"
-	"sync"
 	"time"
+
+	"github.com/corvuscrypto/gpoll/internal/socket"
 )
 
 // What a kept connection's reader does. It answers what repeats a remembered poll. With the first other bytes the
@@ -18,16 +19,17 @@ import (
 // A keeping is what the reader of a kept connection has found.
 type keeping struct {
 	c         *pollConn
-	done      bool   // reading is over
-	early     bool   // unmatched and err came while an answer was under way: they are looked at when it has gone out
-	unmatched []byte // what the server has to see
+	some      *socket.Reader // of keep
+	done      bool           // reading is over
+	early     bool           // unmatched and err came while an answer was under way: they are looked at when it has gone out
+	unmatched []byte         // what the server has to see
 	err       error
 }
 
 // keep is the reader of a connection that has a goroutine of its own. It waits on a small stack: what else it does is
 // in functions of their own.
 func (c *pollConn) keep() {
-	k := keeping{c: c}
+	k := keeping{c: c, some: socket.NewReader(requestBuffer)}
 	defer k.rescue()
 	for k.read(); !k.done; {
 		c.drained() // here, and not while the socket is held for reading: to close it would wait
@@ -46,8 +48,8 @@ func (k *keeping) read() {
 		}
 		return
 	}
-	buf := takeRequestBuffer()
-	defer returnRequestBuffer(buf)
+	buf := socket.Take()
+	defer socket.Return(buf)
 	for {
 		if n, err := c.Conn.Read(buf); !k.next(buf[:n], err) {
 			return
@@ -57,11 +59,11 @@ func (k *keeping) read() {
 
 // readWaiting waits until something can be read, and reports whether to read on.
 func (k *keeping) readWaiting() (more bool) {
-	p, err := readSome(k.c.raw, takeRequestBuffer, returnRequestBuffer)
+	p, err := k.some.ReadSome(k.c.raw)
 	if err != nil {
 		return k.next(nil, err)
 	}
-	defer returnRequestBuffer(p)
+	defer socket.Return(p)
 	return k.next(p, nil)
 }
 
@@ -244,22 +246,22 @@ func (k *keeping) lookOn() {
 // is the reader from here on.
 func (k *keeping) readReady() (quiet bool) {
 	c := k.c
-	r := onceReaders.Get().(*onceReader)
-	defer onceReaders.Put(r)
+	buf := socket.Take()
+	defer socket.Return(buf)
 	for {
 		looks := c.looks.Load()
 		for c.isKept() {
-			p, err := r.read(c.raw)
-			if p == nil && err == nil {
+			n, err := socket.TryRead(c.raw, buf)
+			if n == 0 && err == nil {
 				if end := moment(c.idleEnd.Load()); end == 0 || c.b.now() < end {
 					break
 				}
 				err = os.ErrDeadlineExceeded
 			}
-			if !k.next(p, err) {
+			if !k.next(buf[:n], err) {
 				return false
 			}
-			if len(p) < requestBuffer && !c.hungUp.Load() {
+			if n < requestBuffer && !c.hungUp.Load() {
 				break // there was no more
 			}
 		}
@@ -276,9 +278,4 @@ func (c *pollConn) isKept() bool {
 }
 
 // requestBuffer is how much is read at a time: more than a remembered poll.
-const requestBuffer = 4096
-
-var requestBuffers = sync.Pool{New: func() any { return new([requestBuffer]byte) }}
-
-func takeRequestBuffer() []byte    { return requestBuffers.Get().(*[requestBuffer]byte)[:] }
-func returnRequestBuffer(p []byte) { requestBuffers.Put((*[requestBuffer]byte)(p[:requestBuffer])) }
+const requestBuffer = socket.BufferSize

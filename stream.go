@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/corvuscrypto/gpoll/internal/socket"
 )
 
 // A stream is the write side of a connection that was taken over. Frames never interleave: a partly written one is finished before
@@ -46,7 +48,7 @@ type stream struct {
 // init takes over a connection. prefix has been read from it already.
 func (s *stream) init(conn net.Conn, prefix []byte, timeout time.Duration) {
 	s.Conn, s.prefix, s.timeout = conn, prefix, timeout
-	s.raw = rawConn(conn)
+	s.raw = socket.Raw(conn)
 }
 
 // Read reads what has arrived already first.
@@ -203,14 +205,15 @@ const stillness = 3 * time.Second
 // as long as its buffer has room. A peer that sends no more, or has gone, is not waited for; nor is one, once down is
 // closed, whose system has received nothing for stillness.
 func (s *stream) awaitReceived(down <-chan struct{}) {
-	raw := rawBelow(s.Conn)
+	raw := socket.Below(s.Conn)
 	if raw == nil {
 		return
 	}
 	begun := time.Now()
 	moved, left := begun, math.MaxInt
-	for pause := 100 * time.Microsecond; discardRead(raw) && time.Since(begun) < s.timeout; pause = min(2*pause, 20*time.Millisecond) {
-		now := unsent(raw)
+	pause := 100 * time.Microsecond
+	for ; socket.Discard(raw) && time.Since(begun) < s.timeout; pause = min(2*pause, 20*time.Millisecond) {
+		now := socket.Unsent(raw)
 		if now == 0 {
 			return
 		}
@@ -226,14 +229,6 @@ func (s *stream) awaitReceived(down <-chan struct{}) {
 		}
 		time.Sleep(pause)
 	}
-}
-
-// rawBelow is rawConn of what carries conn, through TLS.
-func rawBelow(conn net.Conn) syscall.RawConn {
-	if over, ok := conn.(interface{ NetConn() net.Conn }); ok {
-		conn = over.NetConn()
-	}
-	return rawConn(conn)
 }
 
 // readBy sets the deadline of reading; the zero time is none. It does nothing once the deadline is final.
@@ -271,39 +266,11 @@ func (s *stream) try(p []byte) (int, error) {
 	if s.raw == nil {
 		return s.Conn.(tryWriter).TryWrite(p)
 	}
-	w := onceWriters.Get().(*onceWriter)
-	defer onceWriters.Put(w)
-	return w.write(s.raw, p)
+	return socket.TryWrite(s.raw, p)
 }
 
 // A tryWriter is a connection of Listener that is no socket: in memory, for tests. Its LocalAddr is a pointer of its own.
 type tryWriter interface {
 	// TryWrite writes what the connection takes without waiting.
 	TryWrite(p []byte) (int, error)
-}
-
-// A onceWriter writes to a socket without waiting. The socket's descriptor is held meanwhile: it is not given to another connection when
-// somebody closes this one.
-type onceWriter struct {
-	p   []byte
-	n   int
-	err error
-	try func(fd uintptr) // made once, since it would be allocated at every write
-}
-
-var onceWriters = sync.Pool{New: func() any {
-	w := &onceWriter{}
-	w.try = func(fd uintptr) { w.n, w.err = writeOnce(int(fd), w.p) }
-	return w
-}}
-
-// write tries write(2) once. It returns 0 bytes when the socket is full.
-func (w *onceWriter) write(raw syscall.RawConn, p []byte) (int, error) {
-	w.p = p
-	err := raw.Control(w.try)
-	w.p = nil
-	if err != nil {
-		return 0, err
-	}
-	return w.n, w.err
 }

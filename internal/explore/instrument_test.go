@@ -9,6 +9,7 @@ import (
 	"go/parser"
 	"go/token"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -16,28 +17,36 @@ import (
 	"github.com/corvuscrypto/gpoll/internal/overlay"
 )
 
-// instrumented writes instrumented copies of the package's files into dir, with what set has changed in them, and returns the list that the go
-// command takes with -overlay. root is the repository.
+// packages are the folders whose files are instrumented: the package itself, and the one that makes its system calls.
+var packages = []string{".", "internal/socket"}
+
+// instrumented writes instrumented copies of the packages' files into dir, with what set has changed in them, and
+// returns the list that the go command takes with -overlay. root is the repository.
 func instrumented(root, dir string, set *overlay.Set) (list string, err error) {
-	files, err := filepath.Glob(filepath.Join(root, "*.go"))
-	if err != nil {
-		return "", err
+	for _, folder := range packages {
+		paths, err := filepath.Glob(filepath.Join(root, filepath.FromSlash(folder), "*.go"))
+		if err != nil || len(paths) == 0 {
+			return "", fmt.Errorf("no files in %s: %w", folder, err)
+		}
+		for _, at := range paths {
+			file := path.Join(folder, filepath.Base(at))
+			if strings.HasSuffix(file, "_test.go") || file == "benchmark.go" {
+				continue
+			}
+			text, err := set.Source(file)
+			if err != nil {
+				return "", err
+			}
+			if text, err = instrument(file, text); err != nil {
+				return "", err
+			}
+			set.Put(file, text)
+		}
 	}
-	for _, path := range files {
-		file := filepath.Base(path)
-		if strings.HasSuffix(file, "_test.go") || file == "benchmark.go" {
-			continue
-		}
-		text, err := set.Source(file)
-		if err != nil {
-			return "", err
-		}
-		if text, err = instrument(file, text); err != nil {
-			return "", err
-		}
-		set.Put(file, text)
-	}
-	for file, from := range map[string]string{"once_linux.go": "once.go.txt", "gpolltest/conn_raw.go": "conn_raw.go.txt"} {
+	for file, from := range map[string]string{
+		"internal/socket/call_linux.go": "call.go.txt",
+		"gpolltest/conn_raw.go":         "conn_raw.go.txt",
+	} {
 		text, err := os.ReadFile(filepath.Join("testdata", from))
 		if err != nil {
 			return "", err
@@ -53,7 +62,7 @@ type edit struct {
 	text     string
 }
 
-// instrument returns a file of the package in which every lock and atomic value is one of internal/step, and a point stands in front of every
+// instrument returns a file of a package in which every lock and atomic value is one of internal/step, and a point stands in front of every
 // statement at which goroutines can meet. What Go leaves to chance is left to the schedule: which ready case a select
 // takes, and the order of the clients in their map. Lines keep their numbers.
 func instrument(name string, text []byte) ([]byte, error) {
@@ -72,7 +81,7 @@ func instrument(name string, text []byte) ([]byte, error) {
 		v.quiet = false
 		ast.Inspect(decl, v.visit)
 	}
-	if name == "stream_unix.go" {
+	if name == "internal/socket/socket_unix.go" {
 		const sockets = "case *net.TCPConn, *net.UnixConn:"
 		at := bytes.Index(text, []byte(sockets))
 		if at < 0 {
@@ -225,8 +234,9 @@ func (v *visitor) choose(s *ast.SelectStmt) {
 		strings.Join(names, ", "), len(from), strings.Join(channels, ", ")))
 }
 
-// calls are the methods that do something with a socket.
-var calls = []string{"Write", "Read", "Close", "CloseWrite", "SetReadDeadline", "SetWriteDeadline", "SetDeadline", "Control", "TryWrite", "Flush", "Hijack"}
+// calls are the methods that do something with a socket. Those of internal/socket have a point inside.
+var calls = []string{"Write", "Read", "Close", "CloseWrite", "SetReadDeadline", "SetWriteDeadline", "SetDeadline",
+	"Control", "TryWrite", "Flush", "Hijack"}
 
 // meets reports whether s, without the statements inside it, sends, receives, selects, closes a channel, starts a goroutine, uses a
 // socket, or says anew who takes a client on.
@@ -252,7 +262,8 @@ func meets(s ast.Stmt) (found bool) {
 			case *ast.Ident:
 				found = found || f.Name == "close"
 			case *ast.SelectorExpr:
-				found = found || slices.Contains(calls, f.Sel.Name)
+				pkg, ok := f.X.(*ast.Ident)
+				found = found || slices.Contains(calls, f.Sel.Name) && !(ok && pkg.Name == "socket")
 			}
 		}
 		return !found
