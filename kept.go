@@ -14,7 +14,7 @@ import (
 // server allows, the connection is closed.
 //
 // The reader is one at a time: keep, a goroutine that waits, or, where a watch waits for many connections (see
-// watch_linux.go), whoever has raised pollConn.looks from 0.
+// socket.Watch), whoever has raised pollConn.looks from 0.
 
 // A keeping is what the reader of a kept connection has found.
 type keeping struct {
@@ -191,26 +191,36 @@ func (c *pollConn) keepLocked() {
 		_ = c.Conn.SetReadDeadline(time.Time{}) // a reader sees a closed connection
 		c.idleAgain()
 	}
-	if !c.watch.add(c) {
-		if c.idleTimer != nil {
-			c.idleTimer.Stop()
-		}
-		c.watch = nil
-		c.idleAgain()
-		go c.keep() // ends when the client goes or sends something else, or when the listener is closed
+	var ok bool
+	if c.watched, ok = c.watch.Add(c, c.Conn, c.raw); ok {
+		return
 	}
+	if c.idleTimer != nil {
+		c.idleTimer.Stop()
+	}
+	c.watch = nil
+	c.idleAgain()
+	go c.keep() // ends when the client goes or sends something else, or when the listener is closed
 }
 
 // unwatch ends the watch over the connection, and reports whether there was one.
 func (c *pollConn) unwatch() bool {
 	c.mu.Lock()
-	w := c.watch
+	w, at := c.watch, c.watched
 	c.mu.Unlock()
 	if w == nil {
 		return false
 	}
-	w.remove(c)
+	w.Remove(c, c.raw, at)
 	return true
+}
+
+// Look is what the watch calls.
+func (c *pollConn) Look(hungUp bool) {
+	if hungUp {
+		c.hungUp.Store(true)
+	}
+	c.look()
 }
 
 // look has the reader look at what has happened to a connection that a watch waits for. It does not wait.

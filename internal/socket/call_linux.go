@@ -5,8 +5,8 @@ import (
 	"unsafe"
 )
 
-// The calls below are for sockets that do not block. The scheduler is not told of them: it would take the processor away
-// and give it back for each, at a third of what they cost.
+// The calls below are for sockets that do not block. The scheduler is not told of them: it would take the processor
+// away and give it back for each, at a third of what they cost.
 
 // writeOnce tries send(2): 0 bytes when the socket is full.
 func writeOnce(fd int, p []byte) (int, error) {
