@@ -84,7 +84,7 @@ func (k *keeping) next(p []byte, err error) (more bool) {
 		c.waits = false
 		if c.takeBack(err == io.EOF) {
 			if len(p) > 0 { // else the client has gone, or will send no more
-				k.unmatched = append(c.current.text(c.poll.after), p...)
+				k.unmatched = append(c.current.with(c.poll.after), p...)
 			}
 			k.err, k.done = err, true
 			return false

@@ -28,8 +28,8 @@ type place[C Watched] struct {
 	turn int32
 }
 
-// Add begins to tell c what happens on conn, whose socket is raw. Where that cannot be, ok is false. Otherwise the Watch
-// keeps c until Remove, which has to know the place. Look may be called before Add has returned.
+// Add begins to tell c what happens on conn, whose socket is raw. Where that cannot be, ok is false. Otherwise the
+// Watch keeps c until Remove, which has to know the place. Look may be called before Add has returned.
 func (w *Watch[C]) Add(c C, conn net.Conn, raw syscall.RawConn) (at int32, ok bool) {
 	switch conn.(type) {
 	case *net.TCPConn, *net.UnixConn:
