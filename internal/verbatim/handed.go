@@ -38,8 +38,8 @@ func (h *Handed) Reads() uint32 { return h.reads }
 // comes next begins a request.
 //
 // A server reads no further than it must: if the last piece that it got ends a head, that is the head of this request.
-// A piece that came since Reads is of the next one. Where the four bytes that end a head came in two pieces, nothing is
-// known.
+// A piece that came since Reads is of the next one. Where the four bytes that end a head came in two pieces, or alone,
+// nothing is known.
 func (h *Handed) Over(reads uint32, written bool) (request []byte) {
 	h.within = !(written && h.whole && h.reads == reads)
 	if !h.within && !h.lost {

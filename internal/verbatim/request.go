@@ -68,7 +68,9 @@ func (q *Request) With(digits []byte) []byte {
 }
 
 // endsHead reports whether p ends where a request's head does, and no other does in it. To net/http a line ends with LF.
+// Where an empty line follows the head it is the next request's.
 func endsHead(p []byte) bool {
 	p, ok := bytes.CutSuffix(p, []byte(endOfHead))
-	return ok && !bytes.Contains(p, []byte("\n\n")) && !bytes.Contains(p, []byte("\n\r\n"))
+	return ok && len(p) > 0 && p[len(p)-1] != '\n' && !bytes.Contains(p, []byte("\n\n")) &&
+		!bytes.Contains(p, []byte("\n\r\n"))
 }

@@ -2,6 +2,7 @@ package verbatim
 
 import (
 	"bufio"
+	"bytes"
 	"net/http"
 	"strings"
 	"testing"
@@ -84,6 +85,7 @@ func TestNewRequestRefuses(t *testing.T) {
 		with("Expect: 100-continue"),
 		with("Upgrade: h2c"),
 		poll + poll,
+		poll + "\r\n",
 	} {
 		r, err := parse(text)
 		if err != nil {
@@ -102,6 +104,59 @@ func TestNewRequestRefuses(t *testing.T) {
 			t.Errorf("%q is %q", text, poll)
 		}
 	}
+}
+
+// FuzzRequest: a request that is taken is found again, with any number, and net/http reads nothing else from it.
+func FuzzRequest(f *testing.F) {
+	for _, text := range []string{
+		poll, poll + poll, strings.Replace(poll, "&after", "&topic=after", 1), "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+		strings.Replace(poll, "Host", "A:\n\nHost", 1), strings.Replace(poll, "?", "?a?", 1),
+		strings.Replace(poll, "\r\n", "\r\nAfter: after=9f86d081884c7d65-41\r\n", 1),
+	} {
+		f.Add([]byte(text), uint64(42))
+	}
+	const after = "9f86d081884c7d65-41"
+	f.Fuzz(func(t *testing.T, text []byte, number uint64) {
+		src := bytes.NewReader(text)
+		buffered := bufio.NewReader(src)
+		r, err := http.ReadRequest(buffered)
+		if err != nil {
+			return
+		}
+		varying := ""
+		if values := r.URL.Query()["after"]; len(values) == 1 && values[0] == after {
+			varying = "after=" + after
+		}
+		before := bytes.Clone(text)
+		q, ok := NewRequest(text, r, varying, 2)
+		if !bytes.Equal(text, before) {
+			t.Fatal("the text was written to")
+		}
+		if !ok {
+			return
+		}
+		if left := src.Len() + buffered.Buffered(); left > 0 {
+			t.Fatalf("%q is a request and %d bytes more", text, left)
+		}
+		if digits, ok := q.Match(text); !ok || varying != "" && string(digits) != "41" {
+			t.Fatalf("%q is not itself, with %q", text, digits)
+		}
+		other := q.With([]byte("42"))
+		if digits, ok := q.Match(other); !ok || varying != "" && string(digits) != "42" {
+			t.Fatalf("%q is not %q, with %q", other, text, digits)
+		}
+		again, err := parse(string(other))
+		if err != nil {
+			t.Fatalf("%q cannot be read: %v", other, err)
+		}
+		want := r.URL.Query()
+		if varying != "" {
+			want.Set("after", after[:len(after)-1]+"2")
+		}
+		if got := again.URL.Query(); got.Encode() != want.Encode() || again.URL.Path != r.URL.Path || again.Host != r.Host {
+			t.Fatalf("%q asks for %v, want %v", other, again.URL, want)
+		}
+	})
 }
 
 // A Handed knows a request that was read by itself, in however many pieces.
@@ -148,6 +203,10 @@ func TestHanded(t *testing.T) {
 		t.Errorf("afterwards the request is %q", got)
 	}
 	unknown("the request does not end with its head", add(poll, "x"), true)
+	h.Over(add(poll), true)
+	unknown("an empty line follows it", add(poll+"\r\n"), true)
+	h.Over(add(poll), true)
+	unknown("an empty line may follow it", add(poll[:len(poll)-2], endOfHead), true)
 	h.Over(add(poll), true)
 	unknown("the request is too long", add(strings.Repeat("x", MaxHead), poll), true)
 }
