@@ -87,7 +87,6 @@ func (s *stream) queue(frame []byte) (left bool, err error) {
 		return true, nil
 	}
 	if err = s.tryWriteLocked(s.takeControlLocked(nil)); err != nil {
-		s.broken = true
 		s.stalled.Store(true)
 	}
 	return len(s.rest) > 0, err
@@ -143,9 +142,26 @@ func (s *stream) writeWaiting(p []byte) (told bool, err error) {
 	if s.busy {
 		return false, errEnding // only the end's goroutine meets another that writes: that one tells the end
 	}
+	dropped := s.writeOutLocked(p)
+	s.stalled.Store(s.broken)
+	if s.closing.Load() && !s.ended {
+		s.ended, told = true, true
+	}
+	switch {
+	case s.broken:
+		err = errBroken
+	case dropped:
+		err = errEnding
+	}
+	return told, err
+}
+
+// writeOutLocked writes what writeWaiting says, until nothing is left or a write has failed, which is the last one then.
+// dropped says that the last frame went in the place of p. The caller holds mu, which is free while the socket is waited
+// for, and sets stalled afterwards.
+func (s *stream) writeOutLocked(p []byte) (dropped bool) {
 	s.busy = true
 	s.stalled.Store(true)
-	dropped := false
 	for !s.broken {
 		if len(p) > 0 && s.closing.Load() {
 			p, dropped = nil, true
@@ -161,17 +177,7 @@ func (s *stream) writeWaiting(p []byte) (told bool, err error) {
 		s.broken = s.writeUnlocked(out) != nil
 	}
 	s.busy = false
-	s.stalled.Store(s.broken)
-	if s.closing.Load() && !s.ended {
-		s.ended, told = true, true
-	}
-	switch {
-	case s.broken:
-		err = errBroken
-	case dropped:
-		err = errEnding
-	}
-	return told, err
+	return dropped
 }
 
 // writeUnlocked writes p without mu, which the caller holds. After a panic of the connection's the stream is broken.
@@ -249,10 +255,15 @@ func (s *stream) readLast(by time.Time) {
 	_ = s.SetReadDeadline(by) // a connection that is gone has no deadline
 }
 
-// tryWriteLocked writes p as far as the socket takes it at once, and keeps the rest. The caller holds mu, and rest is empty.
+// tryWriteLocked writes p as far as the socket takes it at once, and keeps the rest. After an error the stream is broken. The caller holds
+// mu, and rest is empty.
 func (s *stream) tryWriteLocked(p []byte) error {
+	if s.broken {
+		return errBroken
+	}
 	n, err := s.try(p)
 	if err != nil {
+		s.broken = true
 		return err
 	}
 	if n < len(p) {

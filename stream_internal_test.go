@@ -1,6 +1,7 @@
 package gpoll
 
 import (
+	"io"
 	"net"
 	"slices"
 	"strings"
@@ -84,5 +85,35 @@ func TestPongInPieces(t *testing.T) {
 		if err != nil || s.awaiting.Load() || s.stream.prefix != nil || !lifted {
 			t.Errorf("split at %d: %v, left %q, deadlines %v", split, err, s.stream.prefix, spy.deadlines)
 		}
+	}
+}
+
+// A tornConn takes three bytes, and then no more.
+type tornConn struct {
+	net.Conn
+	taken []byte
+}
+
+func (c *tornConn) TryWrite(p []byte) (int, error) {
+	n := min(len(p), 3)
+	c.taken = append(c.taken, p[:n]...)
+	return n, nil
+}
+
+func (*tornConn) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
+
+// Nothing follows what went out in part, also not while the connection that it broke is being closed.
+func TestNothingFollowsATornWrite(t *testing.T) {
+	conn := &tornConn{}
+	var s stream
+	s.init(conn, nil, time.Second)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.tryWriteLocked([]byte("hello")); err != nil || string(s.rest) != "lo" {
+		t.Fatalf("%v, left %q", err, s.rest)
+	}
+	s.writeOutLocked(nil)
+	if err := s.tryWriteLocked([]byte("next")); err == nil || string(conn.taken) != "hel" {
+		t.Errorf("%v after a write that failed; the connection was given %q", err, conn.taken)
 	}
 }
