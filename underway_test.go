@@ -2,13 +2,13 @@ package gpoll_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"runtime"
 	"strings"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -364,7 +364,7 @@ func TestUnderWayHijacked(t *testing.T) {
 // A deafConn refuses what is written to it without waiting, and is open otherwise: a system short of memory does that.
 type deafConn struct{ *gpolltest.Conn }
 
-func (deafConn) TryWrite([]byte) (int, error) { return 0, syscall.ENOBUFS }
+func (deafConn) TryWrite([]byte) (int, error) { return 0, errors.New("no buffer space available") }
 
 type deafListener struct{ net.Listener }
 
