@@ -64,8 +64,8 @@ func TryWrite(raw syscall.RawConn, p []byte) (n int, err error) {
 	return a.end(err)
 }
 
-// TryRead reads what has arrived, at most len(p) bytes, and returns how many: 0 when nothing has. The error is io.EOF
-// when the peer sends no more.
+// TryRead reads what has arrived, at most len(p) bytes, which is not 0, and returns how many: 0 when nothing has. The
+// error is io.EOF when the peer sends no more.
 func TryRead(raw syscall.RawConn, p []byte) (n int, err error) {
 	a := attempts.Get().(*attempt)
 	a.p = p
