@@ -21,7 +21,7 @@ type keeping struct {
 	c         *pollConn
 	some      *socket.Reader // of keep
 	done      bool           // reading is over
-	early     bool           // unmatched and err came while an answer was under way: they are looked at when it has gone out
+	early     bool           // unmatched and err came while an answer was under way: they are looked at after it
 	unmatched []byte         // what the server has to see
 	err       error
 }

@@ -255,8 +255,8 @@ func (s *stream) readLast(by time.Time) {
 	_ = s.SetReadDeadline(by) // a connection that is gone has no deadline
 }
 
-// tryWriteLocked writes p as far as the socket takes it at once, and keeps the rest. After an error the stream is broken. The caller holds
-// mu, and rest is empty.
+// tryWriteLocked writes p as far as the socket takes it at once, and keeps the rest. After an error the stream is
+// broken. The caller holds mu, and rest is empty.
 func (s *stream) tryWriteLocked(p []byte) error {
 	if s.broken {
 		return errBroken

@@ -1,7 +1,7 @@
 package verbatim
 
-// Handed is what a server has been handed of a connection, piece by piece. It knows the bytes of a request if the server
-// has read them, and nothing else, since the answer to the one before. The zero Handed is a new connection's.
+// Handed is what a server has been handed of a connection, piece by piece. It knows the bytes of a request if the
+// server has read them, and nothing else, since the answer to the one before. The zero Handed is a new connection's.
 type Handed struct {
 	within bool   // it is not known that what comes next begins a request
 	whole  bool   // its end is the end of a request's head

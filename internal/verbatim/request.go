@@ -67,8 +67,8 @@ func (q *Request) With(digits []byte) []byte {
 	return append(text, q.tail...)
 }
 
-// endsHead reports whether p ends where a request's head does, and no other does in it. To net/http a line ends with LF.
-// Where an empty line follows the head it is the next request's.
+// endsHead reports whether p ends where a request's head does, and no other does in it. To net/http a line ends with
+// LF. An empty line that follows a head is the next request's.
 func endsHead(p []byte) bool {
 	p, ok := bytes.CutSuffix(p, []byte(endOfHead))
 	return ok && len(p) > 0 && p[len(p)-1] != '\n' && !bytes.Contains(p, []byte("\n\n")) &&
