@@ -1,5 +1,6 @@
 # make test    everything that has to pass, with what it needs installed where that can be done
 # make lint    gofmt, go vet, staticcheck, go fix
+# make cross   runs go vet on the root module for other systems
 # make bench   measures everything beside other libraries and writes docs/benchmarks.md; forty minutes on an idle machine
 # make bench-quick  measures a small part in two minutes; writes nothing
 # make fuzz    each fuzz target for FUZZTIME (default 30s)
@@ -13,7 +14,7 @@
 GO       ?= go
 FUZZTIME ?= 30s
 
-.PHONY: test setup lint bench bench-quick fuzz long explore mutants vuln
+.PHONY: test setup lint cross bench bench-quick fuzz long explore mutants vuln
 
 test: setup lint
 	$(GO) test -race -timeout 15m work
@@ -25,6 +26,9 @@ setup:
 
 lint:
 	sh tools/lint.sh
+
+cross:
+	sh tools/cross.sh
 
 # BENCH_ARGS are flags of peers/cmd/bench: BENCH_ARGS="-cells ws -systems gpoll,bare,batch", BENCH_ARGS="-cells none", …
 bench:

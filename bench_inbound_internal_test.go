@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/corvuscrypto/gpoll/internal/frame"
+	"github.com/corvuscrypto/gpoll/internal/socket"
 )
 
 // What a message from a client costs, between its arrival and the point where a handler has it. "read", "message" and
@@ -43,15 +44,15 @@ func BenchmarkInbound(b *testing.B) {
 	})
 	b.Run("read", func(b *testing.B) {
 		s, far := inboundSession(b)
-		s.reader = newSomeReader()
+		s.reader = socket.NewReader(quickSize)
 		b.ReportAllocs()
 		for b.Loop() {
 			sends(b, far, message)
-			p, err := s.reader.read(s.stream.raw)
+			p, err := s.reader.ReadSome(s.stream.raw)
 			if err != nil || len(p) != len(message) {
 				b.Fatal(len(p), err)
 			}
-			returnReadBuffer(p)
+			socket.Return(p)
 		}
 	})
 	b.Run("message", func(b *testing.B) {

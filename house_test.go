@@ -3,11 +3,15 @@ package gpoll_test
 import (
 	"bufio"
 	"encoding/json"
+	"go/parser"
+	"go/token"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -87,4 +91,72 @@ func TestLines(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// The packages under internal/ that the package is made of, its rooms, know nothing of it and nothing of one another:
+// they import the standard library only. docs/architecture.md names them. The packages that are there for tests import
+// the package in their own tests only.
+func TestRoomsImportNothing(t *testing.T) {
+	text, err := os.ReadFile("docs/architecture.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const module = "github.com/corvuscrypto/gpoll"
+	rooms := 0
+	ours := imports(t, ".")
+	folders, err := filepath.Glob("internal/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, folder := range folders {
+		if _, err := os.Stat(filepath.Join(folder, "go.mod")); err == nil {
+			continue // a module of its own
+		}
+		folder = filepath.ToSlash(folder)
+		theirs := imports(t, folder)
+		if !ours[module+"/"+folder] {
+			if theirs[module] {
+				t.Errorf("%s imports the package", folder)
+			}
+			continue
+		}
+		rooms++
+		for path := range theirs {
+			if first, _, _ := strings.Cut(path, "/"); strings.Contains(first, ".") {
+				t.Errorf("%s imports %s", folder, path)
+			}
+		}
+		if !strings.Contains(string(text), "| `"+folder+"` |") {
+			t.Errorf("%s is not among the rooms in docs/architecture.md", folder)
+		}
+	}
+	if rooms < 3 {
+		t.Errorf("the package imports %d rooms: %v", rooms, slices.Sorted(maps.Keys(ours)))
+	}
+}
+
+// imports returns what the files of a folder import on any system, but for tests.
+func imports(t *testing.T, folder string) map[string]bool {
+	files, err := filepath.Glob(filepath.Join(folder, "*.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	paths := map[string]bool{}
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, spec := range parsed.Imports {
+			path, err := strconv.Unquote(spec.Path.Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			paths[path] = true
+		}
+	}
+	return paths
 }

@@ -4,8 +4,9 @@ import (
 	"bytes"
 	"io"
 	"os"
-	"sync"
 	"time"
+
+	"github.com/corvuscrypto/gpoll/internal/socket"
 )
 
 // What a kept connection's reader does. It answers what repeats a remembered poll. With the first other bytes the
@@ -13,21 +14,22 @@ import (
 // server allows, the connection is closed.
 //
 // The reader is one at a time: keep, a goroutine that waits, or, where a watch waits for many connections (see
-// watch_linux.go), whoever has raised pollConn.looks from 0.
+// socket.Watch), whoever has raised pollConn.looks from 0.
 
 // A keeping is what the reader of a kept connection has found.
 type keeping struct {
 	c         *pollConn
-	done      bool   // reading is over
-	early     bool   // unmatched and err came while an answer was under way: they are looked at when it has gone out
-	unmatched []byte // what the server has to see
+	some      *socket.Reader // of keep
+	done      bool           // reading is over
+	early     bool           // unmatched and err came while an answer was under way: they are looked at after it
+	unmatched []byte         // what the server has to see
 	err       error
 }
 
 // keep is the reader of a connection that has a goroutine of its own. It waits on a small stack: what else it does is
 // in functions of their own.
 func (c *pollConn) keep() {
-	k := keeping{c: c}
+	k := keeping{c: c, some: socket.NewReader(requestBuffer)}
 	defer k.rescue()
 	for k.read(); !k.done; {
 		c.drained() // here, and not while the socket is held for reading: to close it would wait
@@ -46,8 +48,8 @@ func (k *keeping) read() {
 		}
 		return
 	}
-	buf := takeRequestBuffer()
-	defer returnRequestBuffer(buf)
+	buf := socket.Take()
+	defer socket.Return(buf)
 	for {
 		if n, err := c.Conn.Read(buf); !k.next(buf[:n], err) {
 			return
@@ -57,11 +59,11 @@ func (k *keeping) read() {
 
 // readWaiting waits until something can be read, and reports whether to read on.
 func (k *keeping) readWaiting() (more bool) {
-	p, err := readSome(k.c.raw, takeRequestBuffer, returnRequestBuffer)
+	p, err := k.some.ReadSome(k.c.raw)
 	if err != nil {
 		return k.next(nil, err)
 	}
-	defer returnRequestBuffer(p)
+	defer socket.Return(p)
 	return k.next(p, nil)
 }
 
@@ -82,7 +84,7 @@ func (k *keeping) next(p []byte, err error) (more bool) {
 		c.waits = false
 		if c.takeBack(err == io.EOF) {
 			if len(p) > 0 { // else the client has gone, or will send no more
-				k.unmatched = append(c.current.text(c.poll.after), p...)
+				k.unmatched = append(c.current.with(c.poll.after), p...)
 			}
 			k.err, k.done = err, true
 			return false
@@ -189,26 +191,36 @@ func (c *pollConn) keepLocked() {
 		_ = c.Conn.SetReadDeadline(time.Time{}) // a reader sees a closed connection
 		c.idleAgain()
 	}
-	if !c.watch.add(c) {
-		if c.idleTimer != nil {
-			c.idleTimer.Stop()
-		}
-		c.watch = nil
-		c.idleAgain()
-		go c.keep() // ends when the client goes or sends something else, or when the listener is closed
+	var ok bool
+	if c.watched, ok = c.watch.Add(c, c.Conn, c.raw); ok {
+		return
 	}
+	if c.idleTimer != nil {
+		c.idleTimer.Stop()
+	}
+	c.watch = nil
+	c.idleAgain()
+	go c.keep() // ends when the client goes or sends something else, or when the listener is closed
 }
 
 // unwatch ends the watch over the connection, and reports whether there was one.
 func (c *pollConn) unwatch() bool {
 	c.mu.Lock()
-	w := c.watch
+	w, at := c.watch, c.watched
 	c.mu.Unlock()
 	if w == nil {
 		return false
 	}
-	w.remove(c)
+	w.Remove(c, c.raw, at)
 	return true
+}
+
+// Look is what the watch calls.
+func (c *pollConn) Look(hungUp bool) {
+	if hungUp {
+		c.hungUp.Store(true)
+	}
+	c.look()
 }
 
 // look has the reader look at what has happened to a connection that a watch waits for. It does not wait.
@@ -244,22 +256,22 @@ func (k *keeping) lookOn() {
 // is the reader from here on.
 func (k *keeping) readReady() (quiet bool) {
 	c := k.c
-	r := onceReaders.Get().(*onceReader)
-	defer onceReaders.Put(r)
+	buf := socket.Take()
+	defer socket.Return(buf)
 	for {
 		looks := c.looks.Load()
 		for c.isKept() {
-			p, err := r.read(c.raw)
-			if p == nil && err == nil {
+			n, err := socket.TryRead(c.raw, buf)
+			if n == 0 && err == nil {
 				if end := moment(c.idleEnd.Load()); end == 0 || c.b.now() < end {
 					break
 				}
 				err = os.ErrDeadlineExceeded
 			}
-			if !k.next(p, err) {
+			if !k.next(buf[:n], err) {
 				return false
 			}
-			if len(p) < requestBuffer && !c.hungUp.Load() {
+			if n < requestBuffer && !c.hungUp.Load() {
 				break // there was no more
 			}
 		}
@@ -276,9 +288,4 @@ func (c *pollConn) isKept() bool {
 }
 
 // requestBuffer is how much is read at a time: more than a remembered poll.
-const requestBuffer = 4096
-
-var requestBuffers = sync.Pool{New: func() any { return new([requestBuffer]byte) }}
-
-func takeRequestBuffer() []byte    { return requestBuffers.Get().(*[requestBuffer]byte)[:] }
-func returnRequestBuffer(p []byte) { requestBuffers.Put((*[requestBuffer]byte)(p[:requestBuffer])) }
+const requestBuffer = socket.BufferSize

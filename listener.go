@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/corvuscrypto/gpoll/internal/socket"
 )
 
 // Listener wraps ln so that a poll which repeats the one before it on its connection is answered without net/http, at
@@ -60,7 +62,7 @@ func (b *Broadcaster) Listener(ln net.Listener) net.Listener {
 		accepted: make(chan accepted),
 		back:     make(chan net.Conn),
 		closed:   make(chan struct{}),
-		watches:  make([]watch, runtime.GOMAXPROCS(0)),
+		watches:  make([]socket.Watch[*pollConn], runtime.GOMAXPROCS(0)),
 	}
 }
 
@@ -76,7 +78,7 @@ type pollListener struct {
 	end      sync.Once
 	closed   chan struct{} // by Close
 
-	watches []watch // one for each processor
+	watches []socket.Watch[*pollConn] // one for each processor
 	turn    atomic.Uint32
 }
 
@@ -139,7 +141,7 @@ func (l *pollListener) Close() error {
 		}
 	}
 	for i := range l.watches {
-		l.watches[i].close()
+		l.watches[i].Close()
 	}
 	return err
 }
@@ -184,13 +186,13 @@ type pollConn struct {
 	idle     time.Duration // the server's time-out between two requests; 0: none
 
 	// Of a connection that is kept. See kept.go.
-	waits     bool         // the reader has seen nothing since the request of poll. Touched by the reader
-	watch     *watch       // nil: a goroutine waits for the connection
-	watched   int32        // the place that watch has for it
-	hungUp    atomic.Bool  // the watch has seen that the client sends no more
-	looks     atomic.Int32 // that were asked for since there was no reader
-	idleEnd   atomic.Int64 // a moment: when the connection is closed; 0: never
-	idleTimer *time.Timer  // that looks then; nil: none yet
+	waits     bool                     // the reader has seen nothing since the request of poll. Touched by the reader
+	watch     *socket.Watch[*pollConn] // nil: a goroutine waits instead. Set under stream.mu
+	watched   int32                    // the place that watch has for it. Guarded by stream.mu
+	hungUp    atomic.Bool              // the watch has seen that the client sends no more
+	looks     atomic.Int32             // that were asked for since there was no reader
+	idleEnd   atomic.Int64             // a moment: when the connection is closed; 0: never
+	idleTimer *time.Timer              // that looks then; nil: none yet
 }
 
 // dismiss answers the poll of a connection that is kept, and closes the connection: its listener goes down, and nobody

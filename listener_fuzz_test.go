@@ -46,6 +46,7 @@ var scripts = func() []string {
 		armed + poll + poll + publish + publish,
 		armed + poll + flush + "GET /echo HTTP/1.1\r\nHost: gpoll.test\r\n\r\n" + publish,
 		armed + poll + flush + "x" + publish,
+		armed + poll + "\r\n" + publish + poll + publish, // which begins the next request with an empty line
 		armed + poll + flush + remove + poll + flush,
 		armed + remove + poll + flush,
 		armed + get("/poll?client-id=OWN&after=NOW", "Cookie: a=b") + publish +

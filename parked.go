@@ -185,31 +185,30 @@ func (c *pollConn) putLocked(p []byte) error {
 // drain writes what the socket did not take at once. It ends with that, or closes the connection after WriteTimeout.
 func (c *pollConn) drain() {
 	defer c.rescueDrain()
-	_ = c.Conn.SetWriteDeadline(time.Now().Add(c.timeout)) // Write reports a closed connection
-	_, err := c.Conn.Write(c.rest)                         // which is touched by nobody else while stalled is set
-	_ = c.Conn.SetWriteDeadline(time.Time{})
-	if c.endDraining(err) {
+	_ = c.Conn.SetWriteDeadline(time.Now().Add(c.timeout)) // the write reports a closed connection
+	if c.writeRest() {
 		c.shut() // the reader ends with it
 	}
 }
 
-// endDraining lets go of what drain has written, and reports whether the connection has to be closed.
-func (c *pollConn) endDraining(err error) (last bool) {
+// writeRest writes what is left over, waits for that, and reports whether the connection has to be closed.
+func (c *pollConn) writeRest() (last bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err == nil {
+	c.writeOutLocked(nil)
+	_ = c.Conn.SetWriteDeadline(time.Time{}) // before the server may set its own
+	if !c.broken {
 		if !c.refused {
 			c.poll.arrived()
 		}
 		c.idleAgain()
 	}
 	c.drainedLocked()
-	return err != nil || c.closed
+	return c.broken || c.closed
 }
 
 // drainedLocked lets the reader go on.
 func (c *pollConn) drainedLocked() {
-	c.rest = nil
 	c.stalled.Store(false)
 	close(c.draining)
 }

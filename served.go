@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/corvuscrypto/gpoll/internal/verbatim"
 )
 
 // A servedConn is a connection of Listener as net/http has it: from Accept to Close, or until Read says that it has
@@ -19,18 +21,13 @@ type servedConn struct {
 	ended    atomic.Bool  // the connection is kept, or another servedConn's
 	deadline atomic.Int64 // of reading, as it was set last: a moment, or 0
 
-	// What was handed to net/http. Guarded by the pollConn's stream.mu.
-	fresh bool   // all of it belongs to requests that are over: what comes next begins a request
-	whole bool   // its end is the end of a request's head
-	lost  bool   // seen is not all of it
-	seen  []byte // since fresh
-	reads uint32 // counts
+	handed verbatim.Handed // to net/http. Guarded by the pollConn's stream.mu
 
 	watching atomic.Pointer[claim] // of the handler whose answer is being written; nil: none
 }
 
 func newServedConn(c *pollConn, prefix []byte) *servedConn {
-	return &servedConn{Conn: c.Conn, conn: c, prefix: prefix, fresh: true}
+	return &servedConn{Conn: c.Conn, conn: c, prefix: prefix}
 }
 
 // NetConn returns the connection that was accepted.
@@ -85,7 +82,7 @@ func (s *servedConn) end(room int) bool {
 	c := s.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !s.fresh || len(c.repeats) == 0 || room <= 1 || c.listener.isClosed() {
+	if !s.handed.Fresh() || len(c.repeats) == 0 || room <= 1 || c.listener.isClosed() {
 		return false
 	}
 	c.idle = 0
@@ -152,14 +149,5 @@ func (s *servedConn) handUp(p []byte) {
 	}
 	s.conn.mu.Lock()
 	defer s.conn.mu.Unlock()
-	s.fresh = false
-	s.reads++
-	switch {
-	case s.lost:
-	case s.whole || len(s.seen)+len(p) > maxRepeat: // the request before it was no poll, or this is too much for one
-		s.lost, s.seen = true, nil
-	default:
-		s.seen = append(s.seen, p...)
-	}
-	s.whole = endsHead(p)
+	s.handed.Add(p)
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/corvuscrypto/gpoll/internal/frame"
+	"github.com/corvuscrypto/gpoll/internal/socket"
 )
 
 // A session is an attach on a connection of its own: a WebSocket, or SSE over HTTP/1.1. It has a stream, which the routine writes
@@ -20,11 +21,11 @@ type session struct {
 	stream  stream
 	b       *Broadcaster
 	form    form
-	attach  *attach       // nil before begin
-	request *http.Request // of gpoll.v1, until the hello
-	helloBy moment        // when the hello has to be there; 0: it is, or none is to come
-	greeted bool          // the hello has just been answered
-	reader  *someReader   // made when it is first needed
+	attach  *attach        // nil before begin
+	request *http.Request  // of gpoll.v1, until the hello
+	helloBy moment         // when the hello has to be there; 0: it is, or none is to come
+	greeted bool           // the hello has just been answered
+	reader  *socket.Reader // made when it is first needed
 
 	awaiting atomic.Bool // a ping was not answered yet
 	held     atomic.Bool // the reader is at a command and reads no pong

@@ -4,8 +4,9 @@ import (
 	"bytes"
 	"io"
 	"net/http"
-	"sync"
 	"time"
+
+	"github.com/corvuscrypto/gpoll/internal/socket"
 )
 
 // What all connections that were taken over have in common when they are read: the taking over, and the wait for
@@ -56,19 +57,19 @@ func (s *session) readable() error {
 		return s.readUnwatched()
 	}
 	if s.reader == nil {
-		s.reader = newSomeReader()
+		s.reader = socket.NewReader(quickSize)
 	}
-	p, err := s.reader.read(s.stream.raw)
+	p, err := s.reader.ReadSome(s.stream.raw)
 	if err == nil {
 		s.arrived(p)
 	}
 	return err
 }
 
-// arrived keeps what has been read into one of readBuffers.
+// arrived keeps what ReadSome has returned.
 func (s *session) arrived(p []byte) {
 	s.stream.prefix = bytes.Clone(p)
-	returnReadBuffer(p)
+	socket.Return(p)
 }
 
 // readUnwatched is readable where the socket cannot be watched: it holds its memory while it waits.
@@ -91,9 +92,3 @@ func (s *session) handle() error {
 	}
 	return s.handleFrame()
 }
-
-// Buffers for what arrives on silent connections.
-var readBuffers = sync.Pool{New: func() any { return new([quickSize]byte) }}
-
-func takeReadBuffer() []byte    { return readBuffers.Get().(*[quickSize]byte)[:] }
-func returnReadBuffer(p []byte) { readBuffers.Put((*[quickSize]byte)(p[:quickSize])) }

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/corvuscrypto/gpoll/internal/socket"
 )
 
 // A stream is the write side of a connection that was taken over. Frames never interleave: a partly written one is finished before
@@ -61,7 +63,7 @@ const (
 // init takes over a connection. prefix has been read from it already.
 func (s *stream) init(conn net.Conn, prefix []byte, timeout time.Duration) {
 	s.Conn, s.prefix, s.timeout = conn, prefix, timeout
-	s.raw = rawConn(conn)
+	s.raw = socket.Raw(conn)
 }
 
 // Read reads what has arrived already first.
@@ -152,9 +154,26 @@ func (s *stream) writeWaiting(p []byte) (told bool, err error) {
 	if s.busy {
 		return false, errEnding // only the end's goroutine meets another that writes: that one tells the end
 	}
+	dropped := s.writeOutLocked(p)
+	s.stalled.Store(s.broken)
+	if s.closing.Load() && !s.ended {
+		s.ended, told = true, true
+	}
+	switch {
+	case s.broken:
+		err = errBroken
+	case dropped:
+		err = errEnding
+	}
+	return told, err
+}
+
+// writeOutLocked writes what writeWaiting says, until nothing is left or a write has failed, which is the last one then.
+// dropped says that the last frame went in the place of p. The caller holds mu, which is free while the socket is waited
+// for, and sets stalled afterwards.
+func (s *stream) writeOutLocked(p []byte) (dropped bool) {
 	s.busy = true
 	s.stalled.Store(true)
-	dropped := false
 	for !s.broken {
 		if len(p) > 0 && s.closing.Load() {
 			p, dropped = nil, true
@@ -170,17 +189,7 @@ func (s *stream) writeWaiting(p []byte) (told bool, err error) {
 		s.broken = s.writeUnlocked(out) != nil
 	}
 	s.busy = false
-	s.stalled.Store(s.broken)
-	if s.closing.Load() && !s.ended {
-		s.ended, told = true, true
-	}
-	switch {
-	case s.broken:
-		err = errBroken
-	case dropped:
-		err = errEnding
-	}
-	return told, err
+	return dropped
 }
 
 // writeUnlocked writes p without mu, which the caller holds. After a panic of the connection's the stream is broken.
@@ -214,14 +223,15 @@ const stillness = 3 * time.Second
 // as long as its buffer has room. A peer that sends no more, or has gone, is not waited for; nor is one, once down is
 // closed, whose system has received nothing for stillness.
 func (s *stream) awaitReceived(down <-chan struct{}) {
-	raw := rawBelow(s.Conn)
+	raw := socket.Below(s.Conn)
 	if raw == nil {
 		return
 	}
 	begun := time.Now()
 	moved, left := begun, math.MaxInt
-	for pause := 100 * time.Microsecond; discardRead(raw) && time.Since(begun) < s.timeout; pause = min(2*pause, 20*time.Millisecond) {
-		now := unsent(raw)
+	pause := 100 * time.Microsecond
+	for ; socket.Discard(raw) && time.Since(begun) < s.timeout; pause = min(2*pause, 20*time.Millisecond) {
+		now := socket.Unsent(raw)
 		if now == 0 {
 			return
 		}
@@ -237,14 +247,6 @@ func (s *stream) awaitReceived(down <-chan struct{}) {
 		}
 		time.Sleep(pause)
 	}
-}
-
-// rawBelow is rawConn of what carries conn, through TLS.
-func rawBelow(conn net.Conn) syscall.RawConn {
-	if over, ok := conn.(interface{ NetConn() net.Conn }); ok {
-		conn = over.NetConn()
-	}
-	return rawConn(conn)
 }
 
 // readBy sets the deadline of reading; the zero time is none. It does nothing once the deadline is final.
@@ -265,25 +267,29 @@ func (s *stream) readLast(by time.Time) {
 	_ = s.SetReadDeadline(by) // a connection that is gone has no deadline
 }
 
-// writeNowLocked is tryWriteLocked, after whose error the stream is broken, and after a panic. left says that something is left over.
+// writeNowLocked is tryWriteLocked. left says that something is left over.
 func (s *stream) writeNowLocked(p []byte) (left bool, err error) {
-	s.broken = true
 	defer func() {
 		if s.broken {
 			s.stalled.Store(true)
 		}
 	}()
 	err = s.tryWriteLocked(p)
-	s.broken = err != nil
 	return len(s.rest) > 0, err
 }
 
-// tryWriteLocked writes p as far as the socket takes it at once, and keeps the rest. The caller holds mu, and rest is empty.
+// tryWriteLocked writes p as far as the socket takes it at once, and keeps the rest. After an error, and after a panic,
+// the stream is broken. The caller holds mu, and rest is empty.
 func (s *stream) tryWriteLocked(p []byte) error {
+	if s.broken {
+		return errBroken
+	}
+	s.broken = true
 	n, err := s.try(p)
 	if err != nil {
 		return err
 	}
+	s.broken = false
 	if n < len(p) {
 		s.rest = bytes.Clone(p[n:])
 		s.stalled.Store(true)
@@ -295,39 +301,11 @@ func (s *stream) try(p []byte) (int, error) {
 	if s.raw == nil {
 		return s.Conn.(tryWriter).TryWrite(p)
 	}
-	w := onceWriters.Get().(*onceWriter)
-	defer onceWriters.Put(w)
-	return w.write(s.raw, p)
+	return socket.TryWrite(s.raw, p)
 }
 
 // A tryWriter is a connection of Listener that is no socket: in memory, for tests. Its LocalAddr is a pointer of its own.
 type tryWriter interface {
 	// TryWrite writes what the connection takes without waiting.
 	TryWrite(p []byte) (int, error)
-}
-
-// A onceWriter writes to a socket without waiting. The socket's descriptor is held meanwhile: it is not given to another connection when
-// somebody closes this one.
-type onceWriter struct {
-	p   []byte
-	n   int
-	err error
-	try func(fd uintptr) // made once, since it would be allocated at every write
-}
-
-var onceWriters = sync.Pool{New: func() any {
-	w := &onceWriter{}
-	w.try = func(fd uintptr) { w.n, w.err = writeOnce(int(fd), w.p) }
-	return w
-}}
-
-// write tries write(2) once. It returns 0 bytes when the socket is full.
-func (w *onceWriter) write(raw syscall.RawConn, p []byte) (int, error) {
-	w.p = p
-	err := raw.Control(w.try)
-	w.p = nil
-	if err != nil {
-		return 0, err
-	}
-	return w.n, w.err
 }

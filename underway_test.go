@@ -2,13 +2,13 @@ package gpoll_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"runtime"
 	"strings"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -364,7 +364,7 @@ func TestUnderWayHijacked(t *testing.T) {
 // A deafConn refuses every write without waiting, and is open otherwise, as when a system is short of memory.
 type deafConn struct{ *gpolltest.Conn }
 
-func (deafConn) TryWrite([]byte) (int, error) { return 0, syscall.ENOBUFS }
+func (deafConn) TryWrite([]byte) (int, error) { return 0, errors.New("no buffer space available") }
 
 type deafListener struct{ net.Listener }
 

@@ -5,7 +5,6 @@ import (
 	"net"
 	"os"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -65,22 +64,22 @@ func (c *Conn) TryWrite(p []byte) (int, error) {
 
 // CloseWrite ends the stream to the peer, which reads io.EOF after what was written; reading goes on.
 func (c *Conn) CloseWrite() error {
-	c.out.end(syscall.EPIPE)
+	c.out.end(errPipe)
 	return nil
 }
 
 // Close closes both directions. The peer can still read the bytes that were written; its own writes fail from now on.
 func (c *Conn) Close() error {
 	c.out.end(net.ErrClosed)
-	c.in.abandon(net.ErrClosed, syscall.EPIPE)
+	c.in.abandon(net.ErrClosed, errPipe)
 	c.forget()
 	return nil
 }
 
 // Cut breaks the connection as a reset does: buffered bytes are lost and both ends fail with ECONNRESET.
 func (c *Conn) Cut() {
-	c.in.abandon(syscall.ECONNRESET, syscall.ECONNRESET)
-	c.out.abandon(syscall.ECONNRESET, syscall.ECONNRESET)
+	c.in.abandon(errReset, errReset)
+	c.out.abandon(errReset, errReset)
 	c.forget()
 }
 

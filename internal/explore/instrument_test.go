@@ -9,6 +9,7 @@ import (
 	"go/parser"
 	"go/token"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -16,28 +17,36 @@ import (
 	"github.com/corvuscrypto/gpoll/internal/overlay"
 )
 
-// instrumented writes instrumented copies of the package's files into dir, with the changes of set, and returns the
+// packages are the folders whose files are instrumented: the package itself, and the one that makes its system calls.
+var packages = []string{".", "internal/socket"}
+
+// instrumented writes instrumented copies of the packages' files into dir, with the changes of set, and returns the
 // list that the go command takes with -overlay. root is the repository.
 func instrumented(root, dir string, set *overlay.Set) (list string, err error) {
-	files, err := filepath.Glob(filepath.Join(root, "*.go"))
-	if err != nil {
-		return "", err
+	for _, folder := range packages {
+		paths, err := filepath.Glob(filepath.Join(root, filepath.FromSlash(folder), "*.go"))
+		if err != nil || len(paths) == 0 {
+			return "", fmt.Errorf("no files in %s: %w", folder, err)
+		}
+		for _, at := range paths {
+			file := path.Join(folder, filepath.Base(at))
+			if strings.HasSuffix(file, "_test.go") || file == "benchmark.go" {
+				continue
+			}
+			text, err := set.Source(file)
+			if err != nil {
+				return "", err
+			}
+			if text, err = instrument(file, text); err != nil {
+				return "", err
+			}
+			set.Put(file, text)
+		}
 	}
-	for _, path := range files {
-		file := filepath.Base(path)
-		if strings.HasSuffix(file, "_test.go") || file == "benchmark.go" {
-			continue
-		}
-		text, err := set.Source(file)
-		if err != nil {
-			return "", err
-		}
-		if text, err = instrument(file, text); err != nil {
-			return "", err
-		}
-		set.Put(file, text)
-	}
-	for file, from := range map[string]string{"once_linux.go": "once.go.txt", "gpolltest/conn_raw.go": "conn_raw.go.txt"} {
+	for file, from := range map[string]string{
+		"internal/socket/call_linux.go": "call.go.txt",
+		"gpolltest/conn_raw.go":         "conn_raw.go.txt",
+	} {
 		text, err := os.ReadFile(filepath.Join("testdata", from))
 		if err != nil {
 			return "", err
@@ -72,7 +81,7 @@ func instrument(name string, text []byte) ([]byte, error) {
 		v.quiet = false
 		ast.Inspect(decl, v.visit)
 	}
-	if name == "stream_unix.go" {
+	if name == "internal/socket/socket_unix.go" {
 		const sockets = "case *net.TCPConn, *net.UnixConn:"
 		at := bytes.Index(text, []byte(sockets))
 		if at < 0 {
@@ -227,7 +236,7 @@ func (v *visitor) choose(s *ast.SelectStmt) {
 		strings.Join(names, ", "), len(from), strings.Join(channels, ", ")))
 }
 
-// calls are the methods that do something with a socket.
+// calls are the methods that do something with a socket. Those of internal/socket have a point inside.
 var calls = []string{"Write", "Read", "Close", "CloseWrite", "SetReadDeadline", "SetWriteDeadline", "SetDeadline",
 	"Control", "TryWrite", "Flush", "Hijack"}
 
@@ -256,7 +265,8 @@ func meets(s ast.Stmt) (found bool) {
 			case *ast.Ident:
 				found = found || f.Name == "close"
 			case *ast.SelectorExpr:
-				found = found || slices.Contains(calls, f.Sel.Name)
+				pkg, ok := f.X.(*ast.Ident)
+				found = found || slices.Contains(calls, f.Sel.Name) && !(ok && pkg.Name == "socket")
 			}
 		}
 		return !found

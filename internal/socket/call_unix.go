@@ -1,6 +1,6 @@
 //go:build unix && !linux
 
-package gpoll
+package socket
 
 import "syscall"
 

@@ -1,12 +1,13 @@
-package gpoll
+package socket
 
 import (
 	"syscall"
 	"unsafe"
 )
 
-// unsent returns how many bytes that were written to a socket its peer's system has not acknowledged (ioctl_tty(2) and tcp(7), SIOCOUTQ).
-func unsent(raw syscall.RawConn) int {
+// Unsent returns how many bytes that were written to a socket its peer's system has not acknowledged: ioctl_tty(2) and
+// tcp(7), SIOCOUTQ. It is 0 where the socket does not say.
+func Unsent(raw syscall.RawConn) int {
 	n := int32(0)
 	err := raw.Control(func(fd uintptr) {
 		const outQueue = syscall.TIOCOUTQ // SIOCOUTQ

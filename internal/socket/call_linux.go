@@ -1,12 +1,12 @@
-package gpoll
+package socket
 
 import (
 	"syscall"
 	"unsafe"
 )
 
-// The calls below are for sockets that do not block. The scheduler is not told of them: it would take the processor away and give it back for
-// each, at a third of what they cost.
+// The calls below are for sockets that do not block. The scheduler is not told of them: it would take the processor
+// away and give it back for each, at a third of what they cost.
 
 // writeOnce tries send(2): 0 bytes when the socket is full.
 func writeOnce(fd int, p []byte) (int, error) {
@@ -32,7 +32,8 @@ func readOnce(fd int, p []byte) (int, error) {
 // once makes a system call whose arguments beyond the third are 0 or not looked at.
 func once(call uintptr, fd int, p []byte) (int, syscall.Errno) {
 	for {
-		n, _, errno := syscall.RawSyscall6(call, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), 0, 0, 0)
+		at := unsafe.Pointer(unsafe.SliceData(p))
+		n, _, errno := syscall.RawSyscall6(call, uintptr(fd), uintptr(at), uintptr(len(p)), 0, 0, 0)
 		if errno != syscall.EINTR {
 			return int(n), errno
 		}
