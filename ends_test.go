@@ -392,6 +392,7 @@ func TestDisconnectSlowIsTold(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := start(t, setup{memory: true, buffer: 8 << 10, broadcaster: disconnecting})
 				c := s.stream(t, kind, "0", "")
+				synctest.Wait() // the routine carries it
 				for i := range 4 {
 					s.Send(big(i))
 					synctest.Wait()
@@ -798,6 +799,7 @@ func TestGapBehindUnwrittenMessages(t *testing.T) {
 					!strings.HasSuffix(said, ";broker") || err != nil {
 					t.Fatalf("%d messages, %q, %v", len(messages), said, err)
 				}
+				synctest.Wait() // the server has noted that the gap was told
 				c = s.stream(t, "websocket", id, "")
 				if m, said, err := c.next(); m != big(9) {
 					t.Errorf("%.20q, %q, %v behind the gap", m, said, err)
