@@ -326,7 +326,10 @@ func (tr *track) step(ev *logged) {
 		tr.missing(it)
 	case scanned:
 		if !tr.advance(it.pos, false, "position") && it.pos.epoch == tr.wire.epoch {
-			tr.violate("order", "position %v after %v", it.pos, tr.wire)
+			// A half-closed poll without a cursor may be answered before the server has noted that the last answer is out.
+			if !(tr.q.half && tr.q.transport == "plain" && tr.q.after.none()) {
+				tr.violate("order", "position %v after %v", it.pos, tr.wire)
+			}
 		}
 		tr.lastArrived(it.at)
 		if e := j.byName[it.pos.epoch]; e != nil && it.pos.seq > j.farthest(e) {
