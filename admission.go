@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// An arrival is a request that may attach: who makes it, for which client, and to read what. Every door goes through arrive:
-// polls, SSE, WebSockets, and the hello of gpoll.v1.
+// An arrival is a request that may attach: who makes it, for which client, and to read what. Every door goes through
+// arrive: polls, SSE, WebSockets, and the hello of gpoll.v1.
 type arrival struct {
 	client     *Client
 	registered bool     // by this request
@@ -14,8 +14,8 @@ type arrival struct {
 	grantee    *grantee
 }
 
-// arrive admits a request in four steps: Authorize is asked; the client is found, or there is to be one; its topics are allowed;
-// and a new client gets its place, within the limits.
+// arrive admits a request in four steps: Authorize is asked; the client is found, or there is to be one; its topics are
+// allowed; and a new client gets its place, within the limits.
 func (b *Broadcaster) arrive(r *http.Request, req *request) (arr arrival, refused *refusal) {
 	if b.state.Load() != stateOpen {
 		return arr, b.refuseShutdown()
@@ -43,8 +43,8 @@ func (arr *arrival) register(b *Broadcaster, req *request) (refused *refusal) {
 	return refused
 }
 
-// options says how to attach. It fills in o, which is not copied from function to function: a poll waits on the stack that
-// its beginning took.
+// options says how to attach. It fills in o, which is not copied from function to function: a poll waits on the stack
+// that its beginning took.
 func (arr *arrival) options(req *request, o *attachOptions) {
 	o.cursor, o.named, o.last, o.grantee, o.arrived = req.after, arr.named, req.last, arr.grantee, req.arrived
 	if arr.registered {
@@ -70,8 +70,8 @@ func (b *Broadcaster) resolve(req *request, user string) (*Client, *refusal) {
 	return c, nil
 }
 
-// refuseUnknown is the answer to an id that is not there. While the Broadcaster goes down none is: what Shutdown removed after admit
-// had let the request pass has not expired, and its client is not to register anew at once.
+// refuseUnknown is the answer to an id that is not there. While the Broadcaster goes down none is: what Shutdown
+// removed after admit had let the request pass has not expired, and its client is not to register anew at once.
 func (b *Broadcaster) refuseUnknown() *refusal {
 	if b.state.Load() != stateOpen {
 		return b.refuseShutdown()
@@ -87,8 +87,9 @@ func (b *Broadcaster) refusalOf(err error) *refusal {
 	return b.refuseUnknown()
 }
 
-// topicsOf returns the topics that a request means: those that it names, and without a cursor or a name those that its client named
-// before. c is nil for a registration. What was named before is asked for again: the right to it may be lost.
+// topicsOf returns the topics that a request means: those that it names, and without a cursor or a name those that its
+// client named before. c is nil for a registration. What was named before is asked for again: the right to it may be
+// lost.
 func (b *Broadcaster) topicsOf(req *request, c *Client, g *grantee) ([]string, *refusal) {
 	named := req.topics
 	if c != nil && !req.hasTopics && req.after.IsZero() {
@@ -103,13 +104,15 @@ const (
 	// How long a request whose sender gave it up may be under way after the one that followed it.
 	lateness = 20 * time.Millisecond
 
-	// How long an answer that is being written may be in the hands of its reader, who asks again, before the server has noted that.
+	// How long an answer that is being written may be in the hands of its reader, who asks again, before the server has
+	// noted that.
 	noting = time.Second
 )
 
-// giveWay delays a request that would supersede c's attach. A request that its sender has already cancelled may arrive after the
-// one that followed it; lateness is enough for its cancellation to be seen. giveWay returns as soon as there is nothing to
-// supersede, and reports false when gone was closed first: its sender has cancelled the request, or has stopped sending.
+// giveWay delays a request that would supersede c's attach. A request that its sender has already cancelled may arrive
+// after the one that followed it; lateness is enough for its cancellation to be seen. giveWay returns as soon as there
+// is nothing to supersede, and reports false when gone was closed first: its sender has cancelled the request, or has
+// stopped sending.
 func (c *Client) giveWay(gone <-chan struct{}) bool {
 	over := c.attachOver()
 	if over == nil {
@@ -153,8 +156,8 @@ func (a *attach) overLocked() {
 	}
 }
 
-// readInPassing reads what a client is owed after a cursor, at most limit. Without a cursor there is nothing: the server's is
-// the other attach's.
+// readInPassing reads what a client is owed after a cursor, at most limit. Without a cursor there is nothing: the
+// server's is the other attach's.
 func (b *Broadcaster) readInPassing(arr *arrival, after Position, limit replay) (items []item, at Position, more bool) {
 	c := arr.client
 	c.routine.mu.Lock()

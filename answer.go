@@ -8,8 +8,8 @@ import (
 	"unsafe"
 )
 
-// An answer is what a poll is answered with, before it is written: through a ResponseWriter, or by gpoll itself on a connection of
-// Broadcaster.Listener.
+// An answer is what a poll is answered with, before it is written: through a ResponseWriter, or by gpoll itself on a
+// connection of Broadcaster.Listener.
 type answer struct {
 	status int
 	fields []field // Content-Length is added
@@ -40,8 +40,8 @@ func (a *answer) size() int {
 	return int(unsafe.Sizeof(*a)) + cap(a.fields)*int(unsafe.Sizeof(field{})) + len(a.lines) + len(a.length) + position
 }
 
-// plainAnswer carries the message that items end with, which may have gaps before it; 204 when there is none. scanned is then the
-// Position.
+// plainAnswer carries the message that items end with, which may have gaps before it; 204 when there is none. scanned
+// is then the Position.
 func plainAnswer(items []item, scanned Position) answer {
 	if len(items) == 1 && items[0].rec != nil {
 		return items[0].rec.answer()
@@ -169,7 +169,8 @@ type date struct {
 	line   []byte
 }
 
-// append appends a as net/http would write it. fixed are the lines that every answer to this poll has, and date is the Date line.
+// append appends a as net/http would write it. fixed are the lines that every answer to this poll has, and date is the
+// Date line.
 func (a *answer) append(b []byte, fixed string, date []byte) []byte {
 	b = append(b, "HTTP/1.1 "...)
 	b = strconv.AppendInt(b, int64(a.status), 10)

@@ -24,8 +24,9 @@ func (t transport) String() string {
 
 // An attach is one poll, SSE response, WebSocket or GetChannel of a client. A client has one at most: the newest.
 //
-// Who carries the client on is hotClient.mode. A goroutine that serves the attach calls ready or next, which read the log until it has caught
-// up with the routine and from then on take what the routine queues; when the queue overflows they read the log again.
+// Who carries the client on is hotClient.mode. A goroutine that serves the attach calls ready or next, which read the
+// log until it has caught up with the routine and from then on take what the routine queues; when the queue overflows
+// they read the log again.
 type attach struct {
 	client    *Client
 	transport transport
@@ -95,7 +96,7 @@ type attachOptions struct {
 	gentle    bool    // ends no other attach
 	keeps     bool    // the client's topics: there is no request that could name any
 	later     *deadlines
-	memory    *attach // for the attach, if the one that was in it before has not been ended by others; nil: it gets its own
+	memory    *attach // for the attach, unless others ended the one that was in it before; nil: the attach gets its own
 }
 
 var (
@@ -106,8 +107,8 @@ var (
 	errOvertaken = errors.New("gpoll: a later attach has been there")
 )
 
-// open attaches to c. The older attach, if any, ends with superseded: of two the one that arrived later wins, whichever comes here first.
-// The error is ErrUnknownClient when c has been removed, errAttached or errOvertaken.
+// open attaches to c. The older attach, if any, ends with superseded: of two the one that arrived later wins, whichever
+// comes here first. The error is ErrUnknownClient when c has been removed, errAttached or errOvertaken.
 func (c *Client) open(o *attachOptions) (*attach, error) {
 	c.routine.mu.Lock()
 	defer c.routine.mu.Unlock()
@@ -134,7 +135,8 @@ func (c *Client) openLocked(o *attachOptions) (*attach, error) {
 	if a == nil || a.ending.Load() != nil { // whoever ended it may still look at it
 		a = new(attach)
 	}
-	*a = attach{client: c, transport: o.transport, cursor: o.cursor, grantee: o.grantee, by: o.by, later: o.later, due: due}
+	*a = attach{client: c, transport: o.transport, cursor: o.cursor, grantee: o.grantee, by: o.by, later: o.later,
+		due: due}
 	if a.by == nil {
 		a.by = (*handler)(a)
 	}
@@ -195,8 +197,8 @@ func (a *attach) queueSize() int {
 	return a.client.routine.b.set.clientBuffer
 }
 
-// backfillLocked returns the newest messages of topics that the client's cursor has passed; the others come by themselves, and so does
-// all of an epoch that is not the cursor's.
+// backfillLocked returns the newest messages of topics that the client's cursor has passed; the others come by
+// themselves, and so does all of an epoch that is not the cursor's.
 func (b *Broadcaster) backfillLocked(c *Client, topics []string, last int) []item {
 	want := c.interestLocked()
 	items, end := b.messages.newest(topics, last, &want, b.limitReplay(), nil)
@@ -217,8 +219,9 @@ func (a *attach) close(cursor, sent Position, backSent int) bool {
 	return a.closeLocked(cursor, sent, backSent)
 }
 
-// closeLocked ends the attach from its own side. cursor is how far its reader certainly got, and sent how far the response went that
-// the next poll without cursor acknowledges (zero: none did). When the attach has ended already it does nothing and reports false.
+// closeLocked ends the attach from its own side. cursor is how far its reader certainly got, and sent how far the
+// response went that the next poll without cursor acknowledges (zero: none did). When the attach has ended already it
+// does nothing and reports false.
 func (a *attach) closeLocked(cursor, sent Position, backSent int) bool {
 	c := a.client
 	r := c.routine
@@ -250,8 +253,8 @@ const (
 	gotNothing          // wait for the queue
 )
 
-// next is ready for a goroutine that has nothing else to do: it waits until there is something, or until the attach is due, has
-// something to do or has ended.
+// next is ready for a goroutine that has nothing else to do: it waits until there is something, or until the attach is
+// due, has something to do or has ended.
 func (a *attach) next(max replay, dst []item) (items []item, ev event) {
 	for {
 		if items, _, ev = a.ready(max, dst); ev != gotNothing {
@@ -261,9 +264,9 @@ func (a *attach) next(max replay, dst []item) (items []item, ev event) {
 	}
 }
 
-// ready returns what is owed after the attach's cursor: gaps and messages in order, appended to dst, at most max. more says that
-// there is more at once. Afterwards a.cursor is the scanned Position. When there is nothing the caller waits for the queue, puts what
-// it received into a.head and calls again. Only the goroutine that serves the attach calls it.
+// ready returns what is owed after the attach's cursor: gaps and messages in order, appended to dst, at most max. more
+// says that there is more at once. Afterwards a.cursor is the scanned Position. When there is nothing the caller waits
+// for the queue, puts what it received into a.head and calls again. Only the goroutine that serves the attach calls it.
 func (a *attach) ready(max replay, dst []item) (items []item, more bool, ev event) {
 	for {
 		if a.ending.Load() != nil {
@@ -326,9 +329,9 @@ func (a *attach) step() (ev event, read bool) {
 	return gotNothing, false
 }
 
-// caughtUpLocked reports whether the routine can take over at the attach's cursor: everything up to r.at has been read, and everything behind it
-// will be offered. That the routine stands at the cursor too is not enough: of a topic that was named just now, there may be messages in
-// the log that the routine was not woken for.
+// caughtUpLocked reports whether the routine can take over at the attach's cursor: everything up to r.at has been read,
+// and everything behind it will be offered. That the routine stands at the cursor too is not enough: of a topic that
+// was named just now, there may be messages in the log that the routine was not woken for.
 func (a *attach) caughtUpLocked() bool {
 	r := a.client.routine
 	if len(a.backfill) > 0 || a.cursor.Epoch != r.at.Epoch || a.cursor.Seq < r.at.Seq {

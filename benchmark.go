@@ -42,12 +42,12 @@ func (b *Broadcaster) Benchmark(msgSize int, clients int, numMsgs int) error {
 	return nil
 }
 
-// MeasureFanOut measures broadcasts to virtual clients: each has the channel of GetChannel, and a broadcast is over when the
-// last of them has the message. It does so on a Broadcaster of its own with b's sizes, so that no real client is disturbed and nothing
-// is left behind. It takes about clients × numMsgs × 0.1 µs.
+// MeasureFanOut measures broadcasts to virtual clients: each has the channel of GetChannel, and a broadcast is over
+// when the last of them has the message. It does so on a Broadcaster of its own with b's sizes, so that no real client
+// is disturbed and nothing is left behind. It takes about clients × numMsgs × 0.1 µs.
 //
-// The error says which value is bad: each must be above 0, numMsgs at most ClientBufferSize, as in the seed, and msgSize
-// at most MaxMessage.
+// The error says which value is bad: each must be above 0, numMsgs at most ClientBufferSize, as in the seed, and
+// msgSize at most MaxMessage.
 func (b *Broadcaster) MeasureFanOut(msgSize, clients, numMsgs int) (BenchmarkResult, error) {
 	var none BenchmarkResult
 	if err := b.start(); err != nil {
@@ -55,13 +55,15 @@ func (b *Broadcaster) MeasureFanOut(msgSize, clients, numMsgs int) (BenchmarkRes
 	}
 	switch {
 	case msgSize <= 0 || msgSize > b.set.maxMessage:
-		return none, fmt.Errorf("gpoll: benchmark: a message size of %d bytes; it must be 1 to %d (MaxMessage)", msgSize, b.set.maxMessage)
+		return none, fmt.Errorf("gpoll: benchmark: a message size of %d bytes; it must be 1 to %d (MaxMessage)",
+			msgSize, b.set.maxMessage)
 	case clients <= 0:
 		return none, fmt.Errorf("gpoll: benchmark: %d clients; there must be at least one", clients)
 	case numMsgs <= 0:
 		return none, fmt.Errorf("gpoll: benchmark: %d messages; there must be at least one", numMsgs)
 	case numMsgs > b.set.clientBuffer:
-		return none, fmt.Errorf("gpoll: benchmark: %d messages; the limit is ClientBufferSize, %d: raise it or send fewer", numMsgs, b.set.clientBuffer)
+		return none, fmt.Errorf("gpoll: benchmark: %d messages; the limit is ClientBufferSize, %d: raise it or send fewer",
+			numMsgs, b.set.clientBuffer)
 	}
 	twin := &Broadcaster{
 		RoutineMaxClients: b.RoutineMaxClients,
@@ -113,7 +115,8 @@ func heapInUse() int {
 }
 
 func (res *BenchmarkResult) summarize() {
-	sorted := slices.SortedFunc(slices.Values(res.Broadcasts), func(a, b TestStruct) int { return cmp.Compare(a.Ns, b.Ns) })
+	sorted := slices.SortedFunc(slices.Values(res.Broadcasts),
+		func(a, b TestStruct) int { return cmp.Compare(a.Ns, b.Ns) })
 	n := len(sorted)
 	at := func(percent int) time.Duration { // the smallest value that so many percent do not exceed
 		return time.Duration(sorted[max((n*percent+99)/100-1, 0)].Ns)

@@ -14,20 +14,22 @@ import (
 	"time"
 )
 
-// A Broadcaster owns one log of messages and the clients that read it. Set its fields before its first use; from then on they are
-// read only. The zero value of each field means its default, and the zero Broadcaster is ready for use.
+// A Broadcaster owns one log of messages and the clients that read it. Set its fields before its first use; from then
+// on they are read only. The zero value of each field means its default, and the zero Broadcaster is ready for use.
 //
-// A bad setting panics when the Broadcaster is mounted, by the field's name, and is the error of Publish. A Broker that cannot be
-// followed yet is the error of Publish and a 500, and is tried again at the next use. A Broadcaster has
-// goroutines only while it has clients; Shutdown ends them (those of a Listener end with its Close). All methods may be called concurrently.
+// A bad setting panics when the Broadcaster is mounted, by the field's name, and is the error of Publish. A Broker that
+// cannot be followed yet is the error of Publish and a 500, and is tried again at the next use. A Broadcaster has
+// goroutines only while it has clients; Shutdown ends them (those of a Listener end with its Close). All methods may be
+// called concurrently.
 type Broadcaster struct {
 	// RoutineMaxClients is how many clients one routine serves. Default 1000. A routine is one goroutine: many small ones
 	// spread the work over the processors, few large ones cost less for each message.
 	RoutineMaxClients int
 
-	// ClientBufferSize is how many messages wait for one client whose transport a goroutine serves: beyond that, or beyond 256 KiB,
-	// an attached client lags (it reads on from the log), and a client that polls without a cursor and stays away is removed.
-	// It is also the length of GetChannel's channels. Default 100. The memory is taken when it is first needed.
+	// ClientBufferSize is how many messages wait for one client whose transport a goroutine serves: beyond that, or beyond
+	// 256 KiB, an attached client lags (it reads on from the log), and a client that polls without a cursor and stays away
+	// is removed. It is also the length of GetChannel's channels. Default 100. The memory is taken when it is first
+	// needed.
 	ClientBufferSize int
 
 	// RoutineBufferSize is how many messages a routine may be behind before Send and Publish, and what the Broker
@@ -47,8 +49,8 @@ type Broadcaster struct {
 	// PongTimeout is how long a WebSocket may take to answer a ping. Default 10 s.
 	PongTimeout time.Duration
 
-	// WriteTimeout is how long one write to a client may take before its attach ends as slow, and how long an end may take to reach a
-	// client, after the frame that was begun, before its connection is given up. Default 10 s. It replaces the
+	// WriteTimeout is how long one write to a client may take before its attach ends as slow, and how long an end may take
+	// to reach a client, after the frame that was begun, before its connection is given up. Default 10 s. It replaces the
 	// http.Server's for the answers that gpoll writes. A poll may take it a second longer.
 	WriteTimeout time.Duration
 
@@ -70,47 +72,49 @@ type Broadcaster struct {
 	// MaxClients is how many clients may be registered. Default 100,000. Further ones are told to come back later.
 	MaxClients int
 
-	// MaxClientsPerUser is how many clients one Grant.User may have. Default 16. A further one takes the place of the one that
-	// has been away for longest; when all are attached it is refused.
+	// MaxClientsPerUser is how many clients one Grant.User may have. Default 16. A further one takes the place of the one
+	// that has been away for longest; when all are attached it is refused.
 	MaxClientsPerUser int
 
 	// RegisterRate is how many clients may register by HTTP in a second, all together, and RegisterBurst how many at once.
 	// Default 1,000 and 2,000. A negative RegisterRate is no limit.
 	RegisterRate, RegisterBurst int
 
-	// ClientIP tells from whose address a request comes, so that a flood of registrations from one address costs that address
-	// (an IPv6 one: its /64) and no other: each may register RegisterRatePerIP clients in a second and RegisterBurstPerIP at
-	// once, within RegisterRate. The zero Addr counts against RegisterRate only, and so do all where ClientIP is nil: behind a
-	// proxy a whole site shares one address. TrustedProxies makes such a function. It is called for each registration by HTTP,
-	// may be called concurrently, and a panic in it is a 500.
+	// ClientIP tells from whose address a request comes, so that a flood of registrations from one address costs that
+	// address (an IPv6 one: its /64) and no other: each may register RegisterRatePerIP clients in a second and
+	// RegisterBurstPerIP at once, within RegisterRate. The zero Addr counts against RegisterRate only, and so do all where
+	// ClientIP is nil: behind a proxy a whole site shares one address. TrustedProxies makes such a function. It is called
+	// for each registration by HTTP, may be called concurrently, and a panic in it is a 500.
 	ClientIP func(*http.Request) netip.Addr
 
-	// RegisterRatePerIP and RegisterBurstPerIP are the limits of one address, where ClientIP is set. Default 10 and 50. A negative
-	// RegisterRatePerIP is no limit.
+	// RegisterRatePerIP and RegisterBurstPerIP are the limits of one address, where ClientIP is set. Default 10 and 50. A
+	// negative RegisterRatePerIP is no limit.
 	RegisterRatePerIP, RegisterBurstPerIP int
 
-	// History bounds the window of the log that can be replayed. Default 10,000 messages, 16 MiB, no age. Bytes is the memory that the
-	// window takes: three quarters are for the messages, and one for their wire forms, which are made again when they are missing.
+	// History bounds the window of the log that can be replayed. Default 10,000 messages, 16 MiB, no age. Bytes is the
+	// memory that the window takes: three quarters are for the messages, and one for their wire forms, which are made
+	// again when they are missing.
 	History Limits
 
-	// TopicLimits gives a topic a window of its own, so that a busy topic does not push out the quiet ones. The zero Limits is the
-	// shared window; a zero Count or Bytes is that of History. Limits that cannot be (a negative one, or more than 2^31−1) are logged
-	// as an error and count as zero. All windows of topics together hold at most 16 times History.Count messages and History.Bytes:
-	// beyond that the oldest message of all leaves first.
+	// TopicLimits gives a topic a window of its own, so that a busy topic does not push out the quiet ones. The zero
+	// Limits is the shared window; a zero Count or Bytes is that of History. Limits that cannot be (a negative one, or
+	// more than 2^31−1) are logged as an error and count as zero. All windows of topics together hold at most 16 times
+	// History.Count messages and History.Bytes: beyond that the oldest message of all leaves first.
 	//
-	// It is asked when a topic's first message is published, and again after the topic was forgotten. Only who publishes that message
-	// waits for it; the messages that come from another server meanwhile are in the shared window until it has answered. It may be
-	// called concurrently.
+	// It is asked when a topic's first message is published, and again after the topic was forgotten. Only who publishes
+	// that message waits for it; the messages that come from another server meanwhile are in the shared window until it
+	// has answered. It may be called concurrently.
 	TopicLimits func(topic string) Limits
 
 	// DisconnectSlow closes an SSE response or WebSocket that cannot keep up with "slow", instead of letting it lag.
 	DisconnectSlow bool
 
-	// Authorize says who makes a request and what they may read. It is called for every request of every transport, and again for
-	// an attach whose Grant.Expires has come, then with a request that has the first one's method, URL, Host, RemoteAddr and
-	// AuthHeaders. Its error is the client's 401; 403 where it wraps ErrForbidden; and 503, with a time to come back, where it wraps
-	// ErrTryLater, a net.Error or context.DeadlineExceeded: an attach that is there goes on then, and is asked about for 30 s more. A
-	// panic in it is a 500. It may be called concurrently. nil lets everybody in, as nobody.
+	// Authorize says who makes a request and what they may read. It is called for every request of every transport, and
+	// again for an attach whose Grant.Expires has come, then with a request that has the first one's method, URL, Host,
+	// RemoteAddr and AuthHeaders. Its error is the client's 401; 403 where it wraps ErrForbidden; and 503, with a time to
+	// come back, where it wraps ErrTryLater, a net.Error or context.DeadlineExceeded: an attach that is there goes on
+	// then, and is asked about for 30 s more. A panic in it is a 500. It may be called concurrently. nil lets everybody
+	// in, as nobody.
 	Authorize func(*http.Request) (Grant, error)
 
 	// AuthHeaders are the headers that Authorize sees when it is called again. Default Cookie and Authorization.
@@ -120,20 +124,21 @@ type Broadcaster struct {
 	// "https://app.example". The same origin always may. There is no wildcard.
 	AllowedOrigins []string
 
-	// AllowedHeaders are request headers of the application's own, as traceparent, that pages of AllowedOrigins may send beside
-	// those of gpoll, of EventSource polyfills and of AuthHeaders. A preflight lists them.
+	// AllowedHeaders are request headers of the application's own, as traceparent, that pages of AllowedOrigins may send
+	// beside those of gpoll, of EventSource polyfills and of AuthHeaders. A preflight lists them.
 	AllowedHeaders []string
 
-	// PublicOrigin is this server's own origin as browsers see it, where a proxy in front makes it differ from the request's Host.
-	// Empty means http and https of Host.
+	// PublicOrigin is this server's own origin as browsers see it, where a proxy in front makes it differ from the
+	// request's Host. Empty means http and https of Host.
 	PublicOrigin string
 
 	// RefuseQueryID refuses a client id in the query, which proxies and browsers write to logs and histories. The header
 	// Gpoll-Client-Id and the first frame of gpoll.v1 carry it as well.
 	RefuseQueryID bool
 
-	// Broker orders and carries the messages. nil is a new MemoryBroker, which Shutdown closes. One that is set here may serve
-	// other Broadcasters too: Shutdown ends what this one has of it, and whoever made it closes it when none is left.
+	// Broker orders and carries the messages. nil is a new MemoryBroker, which Shutdown closes. One that is set here may
+	// serve other Broadcasters too: Shutdown ends what this one has of it, and whoever made it closes it when none is
+	// left.
 	Broker Broker
 
 	// Logger gets what an operator should know, never a client id or a payload: errors, and why requests are refused, each
@@ -195,20 +200,20 @@ func ListenAndBroadcast(path string, mux ...*http.ServeMux) {
 	DefaultBroadcaster.ListenAndBroadcast(path, mux...)
 }
 
-// Send broadcasts msg to every client, whatever its transport and topics. It waits for no client, only for room where a routine is
-// RoutineBufferSize messages behind. A failure is logged and counted; use Publish to see it.
+// Send broadcasts msg to every client, whatever its transport and topics. It waits for no client, only for room where a
+// routine is RoutineBufferSize messages behind. A failure is logged and counted; use Publish to see it.
 func (b *Broadcaster) Send(msg string) {
 	if _, err := b.publish(context.Background(), &Message{Data: []byte(msg)}, true); err != nil {
 		b.logger().Error("gpoll: Send failed", "err", err)
 	}
 }
 
-// Publish appends m to the log and returns the Position it was given. It returns once the broker has accepted the message and
-// never waits for a client. m.Data and m.Except are copied.
+// Publish appends m to the log and returns the Position it was given. It returns once the broker has accepted the
+// message and never waits for a client. m.Data and m.Except are copied.
 //
-// The error is ErrClosed after Shutdown, ErrTooLarge, ErrBadMessage, the cause of ctx, or the broker's own, wrapped, as ErrUnavailable;
-// errors.Is(err, ErrUnknown) means that the message may have been accepted. Any other error means that it was not.
-// Publish keeps the order of one goroutine's calls.
+// The error is ErrClosed after Shutdown, ErrTooLarge, ErrBadMessage, the cause of ctx, or the broker's own, wrapped, as
+// ErrUnavailable; errors.Is(err, ErrUnknown) means that the message may have been accepted. Any other error means that
+// it was not. Publish keeps the order of one goroutine's calls.
 func (b *Broadcaster) Publish(ctx context.Context, m Message) (Position, error) {
 	return b.publish(ctx, &m, false)
 }
@@ -253,8 +258,8 @@ func (b *Broadcaster) tryPublish(ctx context.Context, m *Message, keeps bool) (P
 	return pos, nil
 }
 
-// give gives m to the broker. The MemoryBroker loses nothing and gives no place twice: for it nothing is encoded, and there is no
-// nonce.
+// give gives m to the broker. The MemoryBroker loses nothing and gives no place twice: for it nothing is encoded, and
+// there is no nonce.
 func (b *Broadcaster) give(ctx context.Context, m *Message, keeps bool) (Position, error) {
 	if b.memory == nil {
 		return b.Broker.Publish(ctx, b.follower.seal(m))
@@ -299,8 +304,8 @@ func (b *Broadcaster) topicLimits() func(string) Limits {
 	}
 }
 
-// call runs one of the application's functions and reports whether it returned. A panic in it costs whoever asked for it, not the
-// process.
+// call runs one of the application's functions and reports whether it returned. A panic in it costs whoever asked for
+// it, not the process.
 func (b *Broadcaster) call(name string, f func()) (ok bool) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -311,8 +316,8 @@ func (b *Broadcaster) call(name string, f func()) (ok bool) {
 	return true
 }
 
-// spawn runs f in a goroutine that Shutdown waits for. f ends by itself: with its attach, or after a bounded wait. A panic in f is
-// logged; f sees to what it served, see rescue.go.
+// spawn runs f in a goroutine that Shutdown waits for. f ends by itself: with its attach, or after a bounded wait. A
+// panic in f is logged; f sees to what it served, see rescue.go.
 func (b *Broadcaster) spawn(f func()) {
 	b.goroutines.start(f)
 }

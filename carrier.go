@@ -1,31 +1,32 @@
 package gpoll
 
-// A carrier brings what the routine offers to one attach. There is one for each way: a goroutine that takes from the attach's
-// queue (handler), the routine itself into a channel (channelSink), into a socket (session), or as the answer of a poll on a
-// connection of Listener (pollConn). A transport is a new carrier; the routine and the attach know no other name.
+// A carrier brings what the routine offers to one attach. There is one for each way: a goroutine that takes from the
+// attach's queue (handler), the routine itself into a channel (channelSink), into a socket (session), or as the answer
+// of a poll on a connection of Listener (pollConn). A transport is a new carrier; the routine and the attach know no
+// other name.
 //
 // The routine's mu is held in every call, and none waits. c is the client that the attach belongs to.
 type carrier interface {
-	// take lets the routine carry the client on from its attach's cursor, behind which everything will be offered. It fills in
-	// h.by, h.mode and what else h says of the carrier. mode queued means that the goroutine stays.
+	// take lets the routine carry the client on from its attach's cursor, behind which everything will be offered. It
+	// fills in h.by, h.mode and what else h says of the carrier. mode queued means that the goroutine stays.
 	take(c *Client, h *hotClient)
 
 	// pending reports whether something that is no message has to be written before the routine may carry the client.
 	pending() bool
 
-	// offer brings messages and holes, in their order, of which those up to h.from are not owed. What the carrier cannot take it
-	// leaves to a goroutine that reads on from the log.
+	// offer brings messages and holes, in their order, of which those up to h.from are not owed. What the carrier cannot
+	// take it leaves to a goroutine that reads on from the log.
 	offer(r *routine, c *Client, recs []*record)
 
-	// perform does op and answers it, if the routine carries the client and goes on to, and reports whether it did. Unlike the others it
-	// takes the routine's mu itself: the lock of a socket comes before that.
+	// perform does op and answers it, if the routine carries the client and goes on to, and reports whether it did. Unlike
+	// the others it takes the routine's mu itself: the lock of a socket comes before that.
 	perform(op *operation) bool
 
 	// leave lets a goroutine read on from the log: there is a new epoch, or something else than messages has to be done.
 	leave(r *routine, c *Client)
 
-	// reached takes the client from the routine, which carries it, and returns the cursor that it leaves for an attach that
-	// brings none.
+	// reached takes the client from the routine, which carries it, and returns the cursor that it leaves for an attach
+	// that brings none.
 	reached(r *routine, c *Client) Position
 
 	// elapsed is called when the attach's time has come: a poll is over, or a sign of life is owed.

@@ -1,7 +1,7 @@
 package gpoll
 
-// A channelSink carries an attach of GetChannel. While the consumer keeps up the routine sends; else a goroutine reads the log
-// and waits for room.
+// A channelSink carries an attach of GetChannel. While the consumer keeps up the routine sends; else a goroutine reads
+// the log and waits for room.
 type channelSink struct {
 	ch   chan string
 	stop chan struct{} // closed at the end, for the goroutine that waits for room
@@ -46,8 +46,8 @@ func (a *attach) pumpChannel() {
 	a.client.routine.b.spawn(a.fillChannel)
 }
 
-// fillChannel sends what the client is owed, waiting for room, until the routine takes over or the attach ends. It closes the
-// channel at the end.
+// fillChannel sends what the client is owed, waiting for room, until the routine takes over or the attach ends. It
+// closes the channel at the end.
 func (a *attach) fillChannel() {
 	sink := a.by.(*channelSink)
 	defer sink.rescue(a)

@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// The deadlines of a connection are set by its server, by middleware, and by gpoll: a poll may wait for longer than any of
-// them allows, and its answer has WriteTimeout. Setting one costs a microsecond; most servers and handlers set none, and
-// most answers fit the socket at once. So a poll on a server without time-outs leaves them alone while it is young: for a
-// second, and a deadline of middleware has to be longer than that. Its handler lifts them when it waits on. An answer that
-// is still being written by then, or when the attach is ended, gets its deadline from a guard.
+// The deadlines of a connection are set by its server, by middleware, and by gpoll: a poll may wait for longer than any
+// of them allows, and its answer has WriteTimeout. Setting one costs a microsecond; most servers and handlers set none,
+// and most answers fit the socket at once. So a poll on a server without time-outs leaves them alone while it is young:
+// for a second, and a deadline of middleware has to be longer than that. Its handler lifts them when it waits on. An
+// answer that is still being written by then, or when the attach is ended, gets its deadline from a guard.
 type deadlines struct {
 	conn  deadliner // nil: they have been lifted at once
 	rest  time.Duration
@@ -35,10 +35,10 @@ type deadliner interface {
 	SetWriteDeadline(time.Time) error
 }
 
-// deadlinesLater returns what sets the deadlines of a poll that may leave them alone for now, or nil. In HTTP/1 they are
-// the connection's: net/http lifts its own for reading while a handler runs, and all of them when it has returned. In
-// HTTP/2 they are the stream's, and end it when they pass. A WriteTimeout that is short beside a sweep's tick has to be
-// set at once, and so has what follows the deadline that the body of a POST had.
+// deadlinesLater returns what sets the deadlines of a poll that may leave them alone for now, or nil. In HTTP/1 they
+// are the connection's: net/http lifts its own for reading while a handler runs, and all of them when it has returned.
+// In HTTP/2 they are the stream's, and end it when they pass. A WriteTimeout that is short beside a sweep's tick has to
+// be set at once, and so has what follows the deadline that the body of a POST had.
 func (b *Broadcaster) deadlinesLater(w http.ResponseWriter, r *http.Request) deadliner {
 	if b.set.youth < b.set.tick || r.ProtoMajor != 1 || r.Method != http.MethodGet {
 		return nil

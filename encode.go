@@ -9,8 +9,8 @@ import (
 	"github.com/corvuscrypto/gpoll/internal/frame"
 )
 
-// A form is how a message stands on a wire. Each is made when it is first asked for, and its bytes are shared by every client; see
-// formCache for how long.
+// A form is how a message stands on a wire. Each is made when it is first asked for, and its bytes are shared by every
+// client; see formCache for how long.
 type form uint8
 
 const (
@@ -69,7 +69,8 @@ func (rec *record) element() []byte {
 	return append(b, '}')
 }
 
-// appendJSONString appends s, which is UTF-8, as a JSON string. Line ends are escaped, so that it is one line of an SSE event.
+// appendJSONString appends s, which is UTF-8, as a JSON string. Line ends are escaped, so that it is one line of an SSE
+// event.
 func appendJSONString(b []byte, s string) []byte {
 	if strings.IndexFunc(s, func(r rune) bool { return r < 0x20 || r == '"' || r == '\\' || r >= 0x7f }) < 0 {
 		b = append(b, '"')
@@ -117,7 +118,8 @@ func (rec *record) event() []byte {
 	return append(b, '\n')
 }
 
-// appendEvent appends an SSE event whose data is one line. An empty type is "message", a zero Position leaves the id alone.
+// appendEvent appends an SSE event whose data is one line. An empty type is "message", a zero Position leaves the id
+// alone.
 func appendEvent(b []byte, typ string, pos Position, data []byte) []byte {
 	if typ != "" {
 		b = append(b, "event: "...)
@@ -138,7 +140,8 @@ func appendEventID(b []byte, pos Position) []byte {
 	return append(b, '\n')
 }
 
-// appendItem appends an item in a form of SSE or WebSocket. A gap has no plain WebSocket frame: the caller closes instead.
+// appendItem appends an item in a form of SSE or WebSocket. A gap has no plain WebSocket frame: the caller closes
+// instead.
 func appendItem(b []byte, it *item, f form) []byte {
 	switch {
 	case it.rec != nil:

@@ -34,8 +34,10 @@ var (
 	// to an attach that is there when it happens.
 	endRemoved = &ending{&refusal{status: http.StatusNotFound, code: "removed",
 		message: "the application removed this client; stop"}, closeRemoved}
-	endExpired    = &ending{&refusal{status: http.StatusNotFound, code: "expired", message: refuseUnknownClient.message}, closeUnknown}
-	endBufferFull = &ending{&refusal{status: http.StatusNotFound, code: "buffer-full", message: refuseUnknownClient.message}, closeUnknown}
+	endExpired = &ending{&refusal{status: http.StatusNotFound, code: "expired",
+		message: refuseUnknownClient.message}, closeUnknown}
+	endBufferFull = &ending{&refusal{status: http.StatusNotFound, code: "buffer-full",
+		message: refuseUnknownClient.message}, closeUnknown}
 
 	endSlow = &ending{&refusal{status: http.StatusServiceUnavailable, code: "slow",
 		message: "the connection did not keep up; come back with the cursor"}, closeSlow}
@@ -48,7 +50,8 @@ var (
 		message: "no answer to the server's ping; come back with the cursor"}, closeSlow}
 )
 
-// endLocked ends a client's attach from outside: the goroutine that serves it is told why, or what carries it without one is.
+// endLocked ends a client's attach from outside: the goroutine that serves it is told why, or what carries it without
+// one is.
 func (r *routine) endLocked(a *attach, why *ending) {
 	c := a.client
 	was := c.hot().mode
@@ -62,7 +65,8 @@ func (r *routine) endLocked(a *attach, why *ending) {
 	a.by.ended(r, a, was, why)
 }
 
-// detachLocked is the one way out of an attach: a's client has none from here on. why is nil when the attach ends by itself.
+// detachLocked is the one way out of an attach: a's client has none from here on. why is nil when the attach ends by
+// itself.
 func (r *routine) detachLocked(a *attach, why *ending) {
 	c := a.client
 	h := c.hot()
@@ -78,7 +82,8 @@ func (r *routine) detachLocked(a *attach, why *ending) {
 	}
 }
 
-// spread returns a random duration from least to most, so that those who are told to come back do not come back together.
+// spread returns a random duration from least to most, so that those who are told to come back do not come back
+// together.
 func spread(least, most time.Duration) time.Duration {
 	if most <= least {
 		return least

@@ -6,8 +6,8 @@ import (
 	"unsafe"
 )
 
-// What a message costs beside its data, its topic and its Except: the record, its places in the lane, in the window and in what the routines
-// have not taken. A test measures it.
+// What a message costs beside its data, its topic and its Except: the record, its places in the lane, in the window and
+// in what the routines have not taken. A test measures it.
 const recordBytes = int(unsafe.Sizeof(record{})) + 56
 
 // What a lane with messages costs beside them: itself, its first places, and what the map of lanes has for it.
@@ -28,9 +28,9 @@ type formSet struct {
 	freed        bool
 }
 
-// A formCache bounds the memory of the forms of a log's records. The set to which a form was added the longest ago goes first; whoever
-// wants one of its forms again makes it again. So what a client asks for never costs another a message. The forms of a record that has
-// left its window live as long as somebody uses it, and do not count.
+// A formCache bounds the memory of the forms of a log's records. The set to which a form was added the longest ago goes
+// first; whoever wants one of its forms again makes it again. So what a client asks for never costs another a message.
+// The forms of a record that has left its window live as long as somebody uses it, and do not count.
 type formCache struct {
 	mu             sync.Mutex // guards the fields below
 	limit          int
@@ -75,8 +75,8 @@ func (rec *record) formSet() *formSet {
 	}
 }
 
-// count counts n bytes more, and frees the oldest sets where there are too many. What is added to a set that has just been freed goes
-// with it.
+// count counts n bytes more, and frees the oldest sets where there are too many. What is added to a set that has just
+// been freed goes with it.
 func (set *formSet) count(n int) {
 	c := set.rec.cache
 	if c == nil {
@@ -125,8 +125,8 @@ func (c *formCache) takeOutLocked(set *formSet) {
 	set.older, set.newer = nil, nil
 }
 
-// leave is called when rec leaves its window. Whoever adds a form at the same time sees either that it is gone, or is seen here: gone is
-// set before forms is looked at, and count looks at gone after the set is in forms.
+// leave is called when rec leaves its window. Whoever adds a form at the same time sees either that it is gone, or is
+// seen here: gone is set before forms is looked at, and count looks at gone after the set is in forms.
 func (c *formCache) leave(rec *record) {
 	rec.gone.Store(true)
 	if set := rec.forms.Load(); set != nil {

@@ -139,8 +139,8 @@ const (
 	reauthorizePause = time.Second
 )
 
-// reauthorize asks Authorize again for an attach whose Grant has expired. An error ends the attach. One that may pass keeps it, and
-// Authorize is tried again for 30 s.
+// reauthorize asks Authorize again for an attach whose Grant has expired. An error ends the attach. One that may pass
+// keeps it, and Authorize is tried again for 30 s.
 func (a *attach) reauthorize() {
 	defer a.rescue()
 	b := a.client.routine.b
@@ -175,7 +175,8 @@ func (a *attach) reauthorize() {
 	}
 }
 
-// renew puts a new Grant in the place of the attach's. It returns why the attach ends when that no longer allows what the client reads.
+// renew puts a new Grant in the place of the attach's. It returns why the attach ends when that no longer allows what
+// the client reads.
 func (a *attach) renew(grant Grant) *ending {
 	b := a.client.routine.b
 	again := *a.grantee
@@ -244,8 +245,8 @@ func (a *attach) end(why *ending) {
 	}
 }
 
-// Revoke ends every attach of a user with "unauthorized" and forgets the user's clients. It returns how many there were. What the
-// user may do from then on is Authorize's to say.
+// Revoke ends every attach of a user with "unauthorized" and forgets the user's clients. It returns how many there
+// were. What the user may do from then on is Authorize's to say.
 func (b *Broadcaster) Revoke(user string) int {
 	if b.start() != nil || user == "" {
 		return 0

@@ -8,9 +8,10 @@ import (
 	"sync/atomic"
 )
 
-// Writing from the routine: a WebSocket, or an SSE response on a connection of its own, that keeps up has no goroutine that writes and no queue. The routine collects what
-// each such client is owed under its mu (offerInline), and writes it afterwards without it (writeInline). What is no message goes out
-// between two rounds (inPlace). A client leaves this path by leave: when its socket is full, or for a gap.
+// Writing from the routine: a WebSocket, or an SSE response on a connection of its own, that keeps up has no goroutine
+// that writes and no queue. The routine collects what each such client is owed under its mu (offerInline), and writes
+// it afterwards without it (writeInline). What is no message goes out between two rounds (inPlace). A client leaves
+// this path by leave: when its socket is full, or for a gap.
 
 // An inlineWrite is what one client gets in one round.
 type inlineWrite struct {
@@ -101,8 +102,8 @@ func (r *routine) writeInline() {
 	}
 }
 
-// writeOne writes p to one client. It returns how many of its messages count as delivered: those that the socket took, the last of them
-// perhaps in part.
+// writeOne writes p to one client. It returns how many of its messages count as delivered: those that the socket took,
+// the last of them perhaps in part.
 func (r *routine) writeOne(w *inlineWrite, p *piece) (messages int) {
 	messages, err := r.writeLeased(w, p)
 	if err != nil {
@@ -146,10 +147,10 @@ func (r *routine) writeLeased(w *inlineWrite, p *piece) (messages int, err error
 	return messages, err
 }
 
-// leaveInline takes a client off the inline path whose socket takes no more, or ends its attach where the settings say so for a client
-// that is slow. The socket took n bytes of p; nil: nothing was tried. leaveInline returns how many of p's messages were begun. Of these
-// the stream keeps what is left; the others are read from the log when their time comes: so an end that comes before waits for one
-// frame. stream.mu is held.
+// leaveInline takes a client off the inline path whose socket takes no more, or ends its attach where the settings say
+// so for a client that is slow. The socket took n bytes of p; nil: nothing was tried. leaveInline returns how many of
+// p's messages were begun. Of these the stream keeps what is left; the others are read from the log when their time
+// comes: so an end that comes before waits for one frame. stream.mu is held.
 func (r *routine) leaveInline(w *inlineWrite, p *piece, n int, last uint64) (begun int) {
 	a := w.session.attach
 	c := a.client
@@ -243,9 +244,10 @@ func (s *session) perform(op *operation) bool {
 	})
 }
 
-// inPlace writes what tell returns, which is no message, in its place: the client has been written everything up to at, and nothing behind
-// it. It reports false, and has written nothing, where a goroutine has to do that: the routine does not carry the client,
-// something is left over, or a round is under way; or where tell does. tell is called with routine.mu.
+// inPlace writes what tell returns, which is no message, in its place: the client has been written everything up to at,
+// and nothing behind it. It reports false, and has written nothing, where a goroutine has to do that: the routine does
+// not carry the client, something is left over, or a round is under way; or where tell does. tell is called with
+// routine.mu.
 func (s *session) inPlace(tell func(at Position) (p []byte, ok bool)) bool {
 	ok, left, err := s.tryInPlace(tell)
 	s.follow(left, err)
@@ -284,8 +286,8 @@ func (s *session) leave(r *routine, c *Client) {
 	r.b.spawn(s.pump)
 }
 
-// reached takes the right to write to the socket from the routine, and returns how far the client has been written to. The
-// routine may be in the midst of a round: what it has not begun to write it writes no more.
+// reached takes the right to write to the socket from the routine, and returns how far the client has been written to.
+// The routine may be in the midst of a round: what it has not begun to write it writes no more.
 func (s *session) reached(r *routine, c *Client) Position {
 	return r.cursorLocked(c, s.stream.lease.end())
 }
@@ -317,10 +319,10 @@ func maxPosition(p Position, seq uint64) Position {
 	return p
 }
 
-// A lease is the right of a routine to write to a socket. Its upper bits are a number that changes when the lease ends, the lower ones
-// the last round that was claimed under it. The routine claims a round before it writes. Whoever ends the lease, holding routine.mu,
-// learns by the same operation whether the round was claimed: so every message goes out under the lease or is read from the log by
-// whoever comes next, and no lock of the stream is needed.
+// A lease is the right of a routine to write to a socket. Its upper bits are a number that changes when the lease ends,
+// the lower ones the last round that was claimed under it. The routine claims a round before it writes. Whoever ends
+// the lease, holding routine.mu, learns by the same operation whether the round was claimed: so every message goes out
+// under the lease or is read from the log by whoever comes next, and no lock of the stream is needed.
 type lease struct{ v atomic.Uint64 }
 
 const (
@@ -334,7 +336,8 @@ func (l *lease) number() uint32 { return uint32(l.v.Load() >> leaseBits) }
 // round is the last one that was claimed.
 func (l *lease) round() uint64 { return l.v.Load() & leaseRound }
 
-// claim reports whether that lease is still in force, and if so notes the round. last is the one that was claimed before.
+// claim reports whether that lease is still in force, and if so notes the round. last is the one that was claimed
+// before.
 func (l *lease) claim(number uint32, round uint64) (last uint64, ok bool) {
 	old := l.v.Load()
 	ok = uint32(old>>leaseBits) == number && l.v.CompareAndSwap(old, uint64(number)<<leaseBits|round&leaseRound)

@@ -9,15 +9,18 @@ import (
 // A replay bounds what one read of the log returns.
 type replay struct{ count, bytes int }
 
-// read appends to dst what a cursor at after is owed by want: gaps and messages in order, at most what max allows, and at least one item
-// if there is one. A gap belongs to the message that it stands before: they come together, as if they were one, and nothing follows the
-// item that max has ended with. scanned is the Position up to which all that is owed is in items; more says that the bounds ended the
-// read. The cost is that of the items and the addresses of want, whatever else the log holds.
+// read appends to dst what a cursor at after is owed by want: gaps and messages in order, at most what max allows, and
+// at least one item if there is one. A gap belongs to the message that it stands before: they come together, as if they
+// were one, and nothing follows the item that max has ended with. scanned is the Position up to which all that is owed
+// is in items; more says that the bounds ended the read. The cost is that of the items and the addresses of want,
+// whatever else the log holds.
 //
 // Contract A3 is kept here: a gap stands before the next message and covers no message that is delivered (C3, C4),
-// another epoch is announced by one gap, behind which the present one is read from its first seq on (C8), and a cursor beyond the end
-// goes on from the end.
-func (l *messageLog) read(after Position, want *interest, max replay, dst []item) (items []item, scanned Position, more bool) {
+// another epoch is announced by one gap, behind which the present one is read from its first seq on (C8), and a cursor
+// beyond the end goes on from the end.
+func (l *messageLog) read(after Position, want *interest, max replay, dst []item) (
+	items []item, scanned Position, more bool) {
+
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	items = dst
@@ -88,7 +91,9 @@ func (l *messageLog) read(after Position, want *interest, max replay, dst []item
 
 // newest appends to dst the n newest messages of each topic, in order, bounded by max from the newest on.
 // It also returns the end of the log, from which their reader goes on.
-func (l *messageLog) newest(topics []string, n int, want *interest, max replay, dst []item) (items []item, end Position) {
+func (l *messageLog) newest(topics []string, n int, want *interest, max replay, dst []item) (
+	items []item, end Position) {
+
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now()
@@ -125,8 +130,8 @@ func (l *messageLog) liveLaneLocked(to address, now time.Time) *lane {
 	return s
 }
 
-// sourcesLocked returns the lanes of want that hold messages after cursor, and the highest seq after cursor that
-// may have been owed and has left, with the reason. The lanes are in memory of the log: they are valid until the next call.
+// sourcesLocked returns the lanes of want that hold messages after cursor, and the highest seq after cursor that may
+// have been owed and has left, with the reason. The lanes are in memory of the log: they are valid until the next call.
 func (l *messageLog) sourcesLocked(cursor uint64, want *interest) (sources sources, lost uint64, why string) {
 	sources = l.sources[:0]
 	now := l.now()

@@ -21,8 +21,8 @@ type poll struct {
 // refuseAttached is what a gentle beginPoll returns when there is another attach. Nobody hears it.
 var refuseAttached = &refusal{}
 
-// beginPoll attaches a client by a poll. by is nil where its handler waits and answers; later is nil where deadlines are
-// not left alone; gentle and memory are attachOptions'.
+// beginPoll attaches a client by a poll. by is nil where its handler waits and answers; later is nil where deadlines
+// are not left alone; gentle and memory are attachOptions'.
 func (b *Broadcaster) beginPoll(p *poll, req *request, arr *arrival, by carrier, gentle bool, memory *attach,
 	later *deadlines) *refusal {
 	var o attachOptions
@@ -58,7 +58,8 @@ func (p *poll) limit() replay {
 	return limit
 }
 
-// ready reports gotItems when there is something to answer with, gotDue for an empty answer, and else what attach.ready does.
+// ready reports gotItems when there is something to answer with, gotDue for an empty answer, and else what attach.ready
+// does.
 func (p *poll) ready() event {
 	limit := p.limit()
 	for {
@@ -174,8 +175,9 @@ func (b *Broadcaster) openPoll(w http.ResponseWriter, r *http.Request, req *requ
 	return p, nil
 }
 
-// answerInPassing answers a poll whose sender has stopped sending while another attach has the client: with what is there, as any poll of such a
-// sender, and without an attach. If the sender has gone altogether nobody hears it, and the other attach, which may be its own, goes on.
+// answerInPassing answers a poll whose sender has stopped sending while another attach has the client: with what is
+// there, as any poll of such a sender, and without an attach. If the sender has gone altogether nobody hears it, and
+// the other attach, which may be its own, goes on.
 func (b *Broadcaster) answerInPassing(w http.ResponseWriter, r *http.Request, req *request, arr *arrival) {
 	p := poll{attach: &attach{client: arr.client}, json: req.json}
 	p.items, p.attach.cursor, p.more = b.readInPassing(arr, req.after, p.limit())
@@ -184,8 +186,8 @@ func (b *Broadcaster) answerInPassing(w http.ResponseWriter, r *http.Request, re
 	b.countItems(p.items)
 }
 
-// serve waits for what the client is owed, and answers. It waits here, on a small stack: what else it does is in functions of
-// their own.
+// serve waits for what the client is owed, and answers. It waits here, on a small stack: what else it does is in
+// functions of their own.
 func (p *waitingPoll) serve() {
 	var done <-chan struct{}
 	for !p.proceed() {
@@ -230,7 +232,8 @@ func (p *waitingPoll) write() {
 	p.claim.watch(&out)
 	answering := &p.attach.client.answering
 	answering.Store(true)
-	// Before the answer goes: a client that closes its connection as soon as it has the answer, as curl and some proxies do, has it.
+	// Before the answer goes: a client that closes its connection as soon as it has the answer, as curl and some proxies
+	// do, has it.
 	gone := p.r.Context().Err() != nil
 	err := b.writeAnswer(p.w, p.r, &out)
 	if err == nil && canStream(p.w) {

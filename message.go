@@ -20,8 +20,8 @@ type Message struct {
 	// UTF-8 to arrive as text; other bytes arrive as a binary frame, as application/octet-stream or in base64.
 	Data []byte
 
-	// Except lists the public ids of clients that do not get the message, for example its sender: at most 1,000, each exactly
-	// as PublicID returns it; anything else is ErrBadMessage. A repeated id counts once.
+	// Except lists the public ids of clients that do not get the message, for example its sender: at most 1,000, each
+	// exactly as PublicID returns it; anything else is ErrBadMessage. A repeated id counts once.
 	Except []string
 
 	// ID makes a repeated Publish harmless: a second Message with the same ID within 2 minutes and 100,000 ids is
@@ -36,7 +36,8 @@ type Message struct {
 // A Recipient is one client or one user. The zero Recipient is nobody in particular.
 type Recipient struct{ to address }
 
-// ToClient addresses the client with that public id, exactly as PublicID returns it: a Message to anything else is ErrBadMessage.
+// ToClient addresses the client with that public id, exactly as PublicID returns it: a Message to anything else is
+// ErrBadMessage.
 func ToClient(publicID string) Recipient { return Recipient{address{kindClient, publicID}} }
 
 // ToUser addresses every client whose Grant named that user.
@@ -112,8 +113,8 @@ func (m *Message) check(maxData int) error {
 	return nil
 }
 
-// exceptSet is what a record keeps of Message.Except: the public ids in it, sorted, each once. What else a broker may deliver there
-// names nobody.
+// exceptSet is what a record keeps of Message.Except: the public ids in it, sorted, each once. What else a broker may
+// deliver there names nobody.
 func exceptSet(ids []string) []string {
 	if len(ids) == 0 {
 		return nil

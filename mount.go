@@ -6,13 +6,14 @@ import (
 	"strings"
 )
 
-// ListenAndBroadcast mounts the Broadcaster on mux, or on http.DefaultServeMux: path, which chooses the transport by the request's
-// headers (Upgrade: WebSocket; Accept: text/event-stream: SSE; else long-poll), path/ws and path/events. Middleware may wrap the
-// ResponseWriter as long as it has an Unwrap method (see http.ResponseController).
+// ListenAndBroadcast mounts the Broadcaster on mux, or on http.DefaultServeMux: path, which chooses the transport by
+// the request's headers (Upgrade: WebSocket; Accept: text/event-stream: SSE; else long-poll), path/ws and path/events.
+// Middleware may wrap the ResponseWriter as long as it has an Unwrap method (see http.ResponseController).
 //
 // Each is mounted method by method, so that patterns like "GET /" and "GET /{page}" may stand beside it.
 //
-// It panics when the path is not a plain one or is taken, when the mux is nil or there are several, and when a setting is bad.
+// It panics when the path is not a plain one or is taken, when the mux is nil or there are several, and when a setting
+// is bad.
 func (b *Broadcaster) ListenAndBroadcast(path string, mux ...*http.ServeMux) {
 	on := http.DefaultServeMux
 	switch {
@@ -24,8 +25,8 @@ func (b *Broadcaster) ListenAndBroadcast(path string, mux ...*http.ServeMux) {
 		on = mux[0]
 	}
 	if !plainPath(path) {
-		panic(fmt.Sprintf("gpoll: ListenAndBroadcast takes a path like /poll, which begins with / and has no query, space, brace, "+
-			"dot segment or double slash, not %q", path))
+		panic(fmt.Sprintf("gpoll: ListenAndBroadcast takes a path like /poll, which begins with / and has no query, "+
+			"space, brace, dot segment or double slash, not %q", path))
 	}
 	if err := b.prepare(); err != nil {
 		panic(err)
@@ -64,7 +65,8 @@ func (b *Broadcaster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// HandleRequests is the long-poll handler, for people who mount it themselves. See docs/protocol.md for what it answers.
+// HandleRequests is the long-poll handler, for people who mount it themselves. See docs/protocol.md for what it
+// answers.
 func (b *Broadcaster) HandleRequests(w http.ResponseWriter, r *http.Request) {
 	if p := b.admitPoll(w, r); p != nil {
 		whole := false
@@ -79,8 +81,8 @@ func (b *Broadcaster) HandleRequests(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// HandleEvents is the Server-Sent Events handler, for people who mount it themselves. Over HTTP/1.1 without TLS it takes the
-// connection over (http.Hijacker), as a WebSocket does, where the ResponseWriter allows it.
+// HandleEvents is the Server-Sent Events handler, for people who mount it themselves. Over HTTP/1.1 without TLS it
+// takes the connection over (http.Hijacker), as a WebSocket does, where the ResponseWriter allows it.
 func (b *Broadcaster) HandleEvents(w http.ResponseWriter, r *http.Request) {
 	if e := b.admitEvents(w, r); e != nil {
 		whole := false
@@ -102,8 +104,9 @@ func (b *Broadcaster) HandleWebSocket(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// admit is what every transport goes through: origin, method, whether the Broadcaster is going down, parsing. It reports whether req says what is asked; else it has
-// answered. A request that waits does so after admit has returned: its parked goroutine keeps a small stack.
+// admit is what every transport goes through: origin, method, whether the Broadcaster is going down, parsing. It
+// reports whether req says what is asked; else it has answered. A request that waits does so after admit has returned:
+// its parked goroutine keeps a small stack.
 func (b *Broadcaster) admit(w http.ResponseWriter, r *http.Request, req *request) bool {
 	if err := b.start(); err == ErrClosed { // before it ever served
 		b.refuse(w, r, b.refuseShutdown())
@@ -144,7 +147,8 @@ func (b *Broadcaster) admit(w http.ResponseWriter, r *http.Request, req *request
 	return true
 }
 
-// writeHead writes the lines that every answer has, once, when there is one: a poll that waits does without their memory.
+// writeHead writes the lines that every answer has, once, when there is one: a poll that waits does without their
+// memory.
 func (b *Broadcaster) writeHead(w http.ResponseWriter, r *http.Request) {
 	b.addHead(&headLines{w.Header(), new([4]string)[:0]}, r)
 }

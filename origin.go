@@ -22,8 +22,8 @@ func (b *Broadcaster) originAllowed(r *http.Request) bool {
 	return false
 }
 
-// sameOrigin reports whether origin is this server's own: PublicOrigin, or what r's Host and scheme say. A proxy in front
-// may have ended TLS, so that a plain request counts for both schemes.
+// sameOrigin reports whether origin is this server's own: PublicOrigin, or what r's Host and scheme say. A proxy in
+// front may have ended TLS, so that a plain request counts for both schemes.
 func (b *Broadcaster) sameOrigin(origin string, r *http.Request) bool {
 	if b.PublicOrigin != "" {
 		return origin == b.PublicOrigin

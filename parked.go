@@ -6,14 +6,14 @@ import (
 	"unique"
 )
 
-// A poll on a connection that is kept is parked: it has no goroutine that waits for messages. The routine answers it, and
-// the connection's reader, which waits for the next request, takes it back when the client sends more or goes away.
+// A poll on a connection that is kept is parked: it has no goroutine that waits for messages. The routine answers it,
+// and the connection's reader, which waits for the next request, takes it back when the client sends more or goes away.
 //
 // hotClient.mode, which routine.mu guards, says whose the poll is:
 //
 //   - parked: the routine's. A round that has something for the poll answers it, if stream.mu is free.
-//   - resuming: resume's, a goroutine of its own, which waits for stream.mu and reads the log on. A round gives the poll to
-//     it when stream.mu is held, or when a gap of the broker or a new epoch has to be read from the log.
+//   - resuming: resume's, a goroutine of its own, which waits for stream.mu and reads the log on. A round gives the
+//     poll to it when stream.mu is held, or when a gap of the broker or a new epoch has to be read from the log.
 //   - reading: that of the goroutine that runs ready, in begin or in resume. It answers the poll or parks it again.
 
 // What begin did with a poll.
@@ -110,8 +110,8 @@ func (c *pollConn) ended(r *routine, a *attach, _ mode, _ *ending) {
 	r.b.spawn(func() { c.finish(a) })
 }
 
-// resumeLocked gives c's parked poll, which the round cannot answer, to a goroutine of its own. Everything up to at has been
-// offered to the poll. routine.mu is held.
+// resumeLocked gives c's parked poll, which the round cannot answer, to a goroutine of its own. Everything up to at has
+// been offered to the poll. routine.mu is held.
 func (c *pollConn) resumeLocked(r *routine, of *Client, at Position) {
 	a := of.attach
 	a.cursor, a.verified = maxPosition(at, of.hot().from), true
@@ -165,8 +165,8 @@ var answerBuffers = sync.Pool{New: func() any { return new([]byte) }}
 
 const maxAnswerBuffer = 64 << 10
 
-// putLocked writes the answer of the parked poll, without waiting, and does not keep p. What the socket refuses goes out by
-// drain. The reader begins no other poll meanwhile, so that one answer at most is under way.
+// putLocked writes the answer of the parked poll, without waiting, and does not keep p. What the socket refuses goes
+// out by drain. The reader begins no other poll meanwhile, so that one answer at most is under way.
 func (c *pollConn) putLocked(p []byte) error {
 	c.parked = nil
 	err := c.tryWriteLocked(p)
@@ -247,9 +247,9 @@ func (c *pollConn) refuseLocked(why *refusal, more ...field) {
 	_ = c.answerLocked(&out) // the reader sees a failure too
 }
 
-// takeBack is called by the reader when something has arrived while a poll was parked, or when the client sends no more.
-// It waits for a write that is under way, and reports whether the poll is still without an answer: then it has no attach
-// any more.
+// takeBack is called by the reader when something has arrived while a poll was parked, or when the client sends no
+// more. It waits for a write that is under way, and reports whether the poll is still without an answer: then it has no
+// attach any more.
 func (c *pollConn) takeBack(ended bool) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -405,7 +405,8 @@ func (r *routine) collectExpired(now moment) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, a := range r.expired {
-		// It may be another poll by now, or resume's. If its connection is in use, it stays due and the next sweep answers it.
+		// It may be another poll by now, or resume's. If its connection is in use, it stays due and the next sweep answers
+		// it.
 		conn := a.by.(*pollConn)
 		if a.client.attach == a && a.client.hot().mode == parked && now >= a.due && conn.mu.TryLock() {
 			r.holding = conn

@@ -20,7 +20,8 @@ type Position struct {
 const maxSeq = 1<<53 - 1
 
 // errPosition is the cause of every refused Position.
-var errPosition = errors.New("a position is sixteen lower-case hexadecimal digits, a hyphen and a decimal number below 2^53, " +
+var errPosition = errors.New("a position is sixteen lower-case hexadecimal digits, a hyphen " +
+	"and a decimal number below 2^53, " +
 	"as in 9f86d081884c7d65-41")
 
 // IsZero reports whether p is the zero Position.

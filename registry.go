@@ -11,8 +11,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// A registry finds clients and gives each a routine. A client is in it only while it is whole: it has its slot, its topics
-// and its cursor in its routine before anybody finds it by its key or its user.
+// A registry finds clients and gives each a routine. A client is in it only while it is whole: it has its slot, its
+// topics and its cursor in its routine before anybody finds it by its key or its user.
 type registry struct {
 	mu       sync.RWMutex // guards the fields below and routine.count
 	byKey    map[clientKey]*Client
@@ -127,8 +127,8 @@ func (b *Broadcaster) register(reg registration) (*Client, *refusal) {
 // betweenPolls is how long a client that polls may be without an attach and still be there.
 const betweenPolls = 2 * time.Second
 
-// makeRoom removes, where a user has as many clients as MaxClientsPerUser, the one that has been away for longest: a page
-// that is loaded again leaves its client behind. Clients that are attached, or between two polls, stay.
+// makeRoom removes, where a user has as many clients as MaxClientsPerUser, the one that has been away for longest: a
+// page that is loaded again leaves its client behind. Clients that are attached, or between two polls, stay.
 func (b *Broadcaster) makeRoom(user string) {
 	if user == "" {
 		return
@@ -165,13 +165,17 @@ func (b *Broadcaster) place(c *Client, reg registration) *refusal {
 		return b.refuseShutdown()
 	}
 	if len(g.byKey)+g.arriving >= b.set.maxClients {
-		return &refusal{status: http.StatusServiceUnavailable, code: "too-many-clients", retry: spread(time.Second, 5*time.Second),
-			message: fmt.Sprintf("the server holds its limit of %d clients (Broadcaster.MaxClients); come back later", b.set.maxClients)}
+		return &refusal{status: http.StatusServiceUnavailable, code: "too-many-clients",
+			retry: spread(time.Second, 5*time.Second),
+			message: fmt.Sprintf("the server holds its limit of %d clients (Broadcaster.MaxClients); come back later",
+				b.set.maxClients)}
 	}
 	of := g.byUser[c.user]
 	if c.user != "" && of.count >= b.set.maxPerUser {
-		return &refusal{status: http.StatusTooManyRequests, code: "too-many-clients", retry: spread(time.Second, 5*time.Second),
-			message: fmt.Sprintf("this user holds the limit of %d clients (Broadcaster.MaxClientsPerUser); close another one", b.set.maxPerUser)}
+		return &refusal{status: http.StatusTooManyRequests, code: "too-many-clients",
+			retry: spread(time.Second, 5*time.Second),
+			message: fmt.Sprintf("this user holds the limit of %d clients (Broadcaster.MaxClientsPerUser); close another one",
+				b.set.maxPerUser)}
 	}
 	if reg.remote {
 		if refused := b.rateLocked(reg.from, time.Now()); refused != nil {
@@ -245,8 +249,8 @@ func (g *registry) leaveLocked(c *Client) {
 	}
 }
 
-// rateLocked takes a token for a registration from the bucket of its address and from that of all, or from neither: what
-// an address sends beyond its own rate is no burden to the others. A negative rate is no limit.
+// rateLocked takes a token for a registration from the bucket of its address and from that of all, or from neither:
+// what an address sends beyond its own rate is no burden to the others. A negative rate is no limit.
 func (b *Broadcaster) rateLocked(from netip.Addr, now time.Time) *refusal {
 	g := &b.clients
 	set := &b.set
@@ -300,8 +304,8 @@ func (b *Broadcaster) roomyRoutineLocked() *routine {
 	return r
 }
 
-// remove forgets a client and ends its attach, in one step for its routine: who is not in the registry any more gets no message that left it out
-// by its name. It reports whether the client was there.
+// remove forgets a client and ends its attach, in one step for its routine: who is not in the registry any more gets no
+// message that left it out by its name. It reports whether the client was there.
 func (b *Broadcaster) remove(c *Client, why *ending) bool {
 	r := c.routine
 	r.mu.Lock()
@@ -349,7 +353,8 @@ func (b *Broadcaster) expire(c *Client, now moment) {
 	}
 }
 
-// CleanUp ends the routines with those ids: their clients are removed, and waiting ones are told so. Unknown ids are passed over.
+// CleanUp ends the routines with those ids: their clients are removed, and waiting ones are told so. Unknown ids are
+// passed over.
 func (b *Broadcaster) CleanUp(routines []int) {
 	if b.start() != nil {
 		return

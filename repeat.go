@@ -16,8 +16,8 @@ const (
 	repeatFor  = 30 * time.Second // a remembered poll counts
 )
 
-// A repeat is a poll that has passed through net/http, the middleware and Authorize. The same bytes again, with another seq in the
-// cursor, are the same poll again.
+// A repeat is a poll that has passed through net/http, the middleware and Authorize. The same bytes again, with another
+// seq in the cursor, are the same poll again.
 type repeat struct {
 	text   verbatim.Request // the digits of its cursor may vary
 	req    request
@@ -53,8 +53,8 @@ func (c *pollConn) match(p []byte) (*repeat, Position) {
 	return nil, Position{}
 }
 
-// A claim is what the handler of a poll knows of its connection. It is nil, and its methods do nothing, where the connection is none of
-// Listener's or answers nothing by itself.
+// A claim is what the handler of a poll knows of its connection. It is nil, and its methods do nothing, where the
+// connection is none of Listener's or answers nothing by itself.
 type claim struct {
 	conn  *servedConn
 	req   request
@@ -106,8 +106,8 @@ func (k *claim) see(p []byte) {
 	k.written.Add(p)
 }
 
-// unwatch returns the head of what was written since watch, without the empty line. It reports whether the expected body
-// followed it, and nothing else did.
+// unwatch returns the head of what was written since watch, without the empty line. It reports whether the expected
+// body followed it, and nothing else did.
 func (k *claim) unwatch() (head string, ok bool) {
 	k.conn.watching.CompareAndSwap(k, nil)
 	k.conn.conn.mu.Lock()
@@ -115,8 +115,8 @@ func (k *claim) unwatch() (head string, ok bool) {
 	return k.written.Head()
 }
 
-// over is called when the answer has been written and flushed, or could not be. It returns the bytes of the request, if they are known: then the
-// next bytes begin a request.
+// over is called when the answer has been written and flushed, or could not be. It returns the bytes of the request, if
+// they are known: then the next bytes begin a request.
 func (k *claim) over(written bool) (seen []byte) {
 	if k == nil {
 		return nil
@@ -127,7 +127,8 @@ func (k *claim) over(written bool) (seen []byte) {
 	return s.handed.Over(k.reads, written)
 }
 
-// settle is over for a poll. It remembers the poll, if the bytes that came and those that went are a poll and its answer and nothing else.
+// settle is over for a poll. It remembers the poll, if the bytes that came and those that went are a poll and its
+// answer and nothing else.
 func (k *claim) settle(p *waitingPoll, out *answer, written bool) {
 	if k == nil {
 		return
@@ -179,8 +180,8 @@ func newRepeat(seen []byte, r *http.Request, req *request) (*repeat, bool) {
 	return &repeat{text: text, req: *req}, ok
 }
 
-// rest compares a with the head that net/http wrote for it, and returns the lines that are not a's own, without cookies.
-// It reports whether another answer may be written with the same lines.
+// rest compares a with the head that net/http wrote for it, and returns the lines that are not a's own, without
+// cookies. It reports whether another answer may be written with the same lines.
 func (a *answer) rest(head string) (fixed string, ok bool) {
 	own := a.lines
 	if own == "" {

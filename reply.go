@@ -1,11 +1,13 @@
 package gpoll
 
-// The reply lane: what the client of a stream has asked for and what it is told, in the order in which it asked, and in its place among the
-// messages. Where the routine carries the client an operation is done and answered at once, and the routine goes on (session.inPlace).
-// Else it waits in attach.ops for the goroutine that serves the attach. What waits is bounded: whoever brings a client's commands asks
-// full first, and takes no more of a client whose answers have no room.
+// The reply lane: what the client of a stream has asked for and what it is told, in the order in which it asked, and in
+// its place among the messages. Where the routine carries the client an operation is done and answered at once, and the
+// routine goes on (session.inPlace). Else it waits in attach.ops for the goroutine that serves the attach. What waits
+// is bounded: whoever brings a client's commands asks full first, and takes no more of a client whose answers have no
+// room.
 
-// An operation is done at a cursor, and answered there. The zero operation brings the topics of a Grant that has been renewed.
+// An operation is done at a cursor, and answered there. The zero operation brings the topics of a Grant that has been
+// renewed.
 type operation struct {
 	did    string   // what the answer says of the topics that the client names: subscribed or unsubscribed; "": they stay
 	topics []string // a sorted set
@@ -45,7 +47,8 @@ func (a *attach) allow(op *operation) bool {
 	return a.allowLocked(op)
 }
 
-// full returns a channel that is closed when there may be room for another operation, or the attach has ended; nil while there is room.
+// full returns a channel that is closed when there may be room for another operation, or the attach has ended; nil
+// while there is room.
 func (a *attach) full() <-chan struct{} {
 	r := a.client.routine
 	r.mu.Lock()
@@ -80,8 +83,9 @@ func (a *attach) roomLocked() {
 	}
 }
 
-// operate does what was posted, in its order, at the cursor of the goroutine that serves the attach, and appends the answers to buf. When the
-// topics have changed, what is queued was chosen by the old ones: the goroutine reads on from the log.
+// operate does what was posted, in its order, at the cursor of the goroutine that serves the attach, and appends the
+// answers to buf. When the topics have changed, what is queued was chosen by the old ones: the goroutine reads on from
+// the log.
 func (a *attach) operate(buf []byte) []byte {
 	c := a.client
 	r := c.routine
@@ -106,9 +110,9 @@ func (a *attach) operate(buf []byte) []byte {
 	return buf
 }
 
-// allowLocked asks the application whether op may be done, without the lock; op becomes a refusal where it may not. What an operation is
-// allowed and what it does are one step: the Grant that was asked is the one in force when the topics change. allowLocked
-// reports false when the attach has ended.
+// allowLocked asks the application whether op may be done, without the lock; op becomes a refusal where it may not.
+// What an operation is allowed and what it does are one step: the Grant that was asked is the one in force when the
+// topics change. allowLocked reports false when the attach has ended.
 func (a *attach) allowLocked(op *operation) bool {
 	c := a.client
 	r := c.routine
@@ -139,8 +143,8 @@ func (a *attach) asksLocked(op *operation) bool {
 	return op.did == subscribed && op.under != a.grantee && a.grantee.grant.Subscribe != nil
 }
 
-// doLocked does op at a Position up to which the client has everything, and appends its answer. What is offered from now on is chosen
-// by the topics that it leaves; changed says that these are others than before.
+// doLocked does op at a Position up to which the client has everything, and appends its answer. What is offered from
+// now on is chosen by the topics that it leaves; changed says that these are others than before.
 func (a *attach) doLocked(buf []byte, op *operation, at Position) (answered []byte, changed bool) {
 	c := a.client
 	named := c.named

@@ -53,7 +53,8 @@ func (b *Broadcaster) parseRequest(w http.ResponseWriter, r *http.Request, req *
 		return refuseBad(code, "the query has "+name+" more than once; send it once")
 	}
 	if q.plural { // to ignore it would make a broadcast of it
-		return refuseBad("bad-request", "the query has topics; name each topic by a parameter topic of its own, as in topic=a&topic=b")
+		return refuseBad("bad-request", "the query has topics; "+
+			"name each topic by a parameter topic of its own, as in topic=a&topic=b")
 	}
 	for _, name := range [...]string{"Gpoll-Client-Id", "Last-Event-Id"} {
 		if len(r.Header[name]) > 1 {
@@ -72,7 +73,8 @@ func (b *Broadcaster) parseRequest(w http.ResponseWriter, r *http.Request, req *
 	var refused *refusal
 	if r.Method == http.MethodPost {
 		if q.after.count > 0 || q.topics != nil || q.last.count > 0 || q.format.count > 0 {
-			return refuseBad("bad-request", "a POST carries after, topics, last and format in its body; leave them out of the query")
+			return refuseBad("bad-request", "a POST carries after, topics, last and format in its body; "+
+				"leave them out of the query")
 		}
 		if in, refused = readBody(w, r); refused != nil {
 			return refused
@@ -81,7 +83,7 @@ func (b *Broadcaster) parseRequest(w http.ResponseWriter, r *http.Request, req *
 		if in.Last < 0 || in.Last > replayCount {
 			return refuseLast
 		}
-	} else if r.ContentLength > 0 || len(r.TransferEncoding) > 0 { // over HTTP/2 a length that is not known is often no body
+	} else if r.ContentLength > 0 || len(r.TransferEncoding) > 0 { // over HTTP/2 an unknown length often means no body
 		return refuseBodyOnGet
 	}
 
@@ -184,7 +186,8 @@ func parseQuery(raw string) (q query, ok bool) {
 // escapedDollar is how most polls bring the dollar of their client id.
 const escapedDollar = "%24"
 
-// oneEscape reports whether the one escape in s is escapedDollar. Such an id is left as it is and takes no memory of its own.
+// oneEscape reports whether the one escape in s is escapedDollar. Such an id is left as it is and takes no memory of
+// its own.
 func oneEscape(s string) bool {
 	at := strings.IndexByte(s, '%')
 	return at >= 0 && strings.HasPrefix(s[at:], escapedDollar) && strings.IndexByte(s[at+1:], '%') < 0 &&
@@ -218,8 +221,8 @@ func (q *query) repeated() string {
 
 var refuseLast = refuseBad("bad-request", fmt.Sprintf("last is a number from 1 to %d", replayCount))
 
-// readBody reads the JSON of a POST, whole, before anything waits: while a body is unread net/http does not see the peer go
-// (golang/go#23262).
+// readBody reads the JSON of a POST, whole, before anything waits: while a body is unread net/http does not see the
+// peer go (golang/go#23262).
 func readBody(w http.ResponseWriter, r *http.Request) (in body, refused *refusal) {
 	mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || mediaType != "application/json" || r.Header.Get("Gpoll-Client-Id") == "" {
@@ -238,7 +241,8 @@ func readBody(w http.ResponseWriter, r *http.Request) (in body, refused *refusal
 		return in, refuseBad("bad-request", "the body ended early")
 	}
 	if err := decodeStrict(data, &in); err != nil {
-		return in, refuseBad("bad-request", `the body is not what a POST carries: {"after":"…","topics":["…"],"last":5,"format":"json"}`)
+		return in, refuseBad("bad-request",
+			`the body is not what a POST carries: {"after":"…","topics":["…"],"last":5,"format":"json"}`)
 	}
 	return in, nil
 }
@@ -259,7 +263,8 @@ func decodeStrict(data []byte, into any) error {
 // clientID returns the id that a request brings in its query and in its header, "" when it registers.
 func (b *Broadcaster) clientID(inQuery, inHeader string) (string, *refusal) {
 	if b.RefuseQueryID && inQuery != "" && inQuery != "0" {
-		return "", refuseBad("bad-client-id", "this server takes a client id in the header Gpoll-Client-Id only, not in the query")
+		return "", refuseBad("bad-client-id",
+			"this server takes a client id in the header Gpoll-Client-Id only, not in the query")
 	}
 	if inQuery != "" && inHeader != "" && inQuery != inHeader {
 		return "", refuseBad("bad-client-id", "the query and the header Gpoll-Client-Id name two clients; send one id")
@@ -289,7 +294,8 @@ func parseCursor(s string) (Position, *refusal) {
 // checkTopics returns the topics sorted and without repetition.
 func (b *Broadcaster) checkTopics(topics []string) ([]string, *refusal) {
 	if len(topics) > b.set.maxTopics {
-		return nil, refuseBad("too-many-topics", fmt.Sprintf("%d topics; the limit (Broadcaster.MaxTopics) is %d", len(topics), b.set.maxTopics))
+		return nil, refuseBad("too-many-topics",
+			fmt.Sprintf("%d topics; the limit (Broadcaster.MaxTopics) is %d", len(topics), b.set.maxTopics))
 	}
 	for _, topic := range topics {
 		if !validTopic(topic) {

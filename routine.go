@@ -7,11 +7,11 @@ import (
 	"time"
 )
 
-// A routine is a shard: one goroutine that walks the log and hands each message to its clients, at most RoutineMaxClients. It
-// takes all that is new as one batch and never waits for a client.
+// A routine is a shard: one goroutine that walks the log and hands each message to its clients, at most
+// RoutineMaxClients. It takes all that is new as one batch and never waits for a client.
 //
-// Lock order: stream.mu, routine.mu, registry.mu, then one of topicIndex.mu, messageLog.mu, group.mu and the counters'. Nothing
-// waits while one of them but the first is held.
+// Lock order: stream.mu, routine.mu, registry.mu, then one of topicIndex.mu, messageLog.mu, group.mu and the counters'.
+// Nothing waits while one of them but the first is held.
 type routine struct {
 	b  *Broadcaster
 	id int
@@ -64,7 +64,8 @@ type scratch struct {
 	plainBytes []byte
 }
 
-// reset forgets the round, for a quiet broadcaster holds on to no message beyond the log's window, and keeps the memory.
+// reset forgets the round, for a quiet broadcaster holds on to no message beyond the log's window, and keeps the
+// memory.
 func (t *scratch) reset() {
 	*t = scratch{
 		batch:    emptied(t.batch),
@@ -171,8 +172,8 @@ func (r *routine) gather(d time.Duration) bool {
 // fanOut hands everything new to the clients: one round.
 func (r *routine) fanOut() {
 	defer r.rescue(r.at)
-	// As many routines hand out at a time as there are processors. Between two of them whoever publishes gets the processor:
-	// what comes meanwhile goes out with this batch.
+	// As many routines hand out at a time as there are processors. Between two of them whoever publishes gets the
+	// processor: what comes meanwhile goes out with this batch.
 	r.scratch = <-r.b.turns
 	runtime.Gosched()
 	r.batch, r.reached = r.b.messages.take(&r.logReader, r.batch)

@@ -11,12 +11,13 @@ import (
 	"github.com/corvuscrypto/gpoll/internal/socket"
 )
 
-// A session is an attach on a connection of its own: a WebSocket, or SSE over HTTP/1.1. It has a stream, which the routine writes
-// to, and a goroutine that reads.
+// A session is an attach on a connection of its own: a WebSocket, or SSE over HTTP/1.1. It has a stream, which the
+// routine writes to, and a goroutine that reads.
 //
-// Who writes and waits for the socket, when there is something that the routine or the reader could not write at once: before the attach
-// its reader, during it the pump, after it finish. Each writes all that is queued before it goes, and so tells the end that comes
-// meanwhile. The connection is closed when both are over: reading (over), and the end's way to the peer (told).
+// Who writes and waits for the socket, when there is something that the routine or the reader could not write at once:
+// before the attach its reader, during it the pump, after it finish. Each writes all that is queued before it goes, and
+// so tells the end that comes meanwhile. The connection is closed when both are over: reading (over), and the end's way
+// to the peer (told).
 type session struct {
 	stream  stream
 	b       *Broadcaster
@@ -35,7 +36,8 @@ type session struct {
 	unwatch func() bool // see watch; nil: nobody is watching. Guarded by stream.mu
 }
 
-// begin attaches the session to its client and sends head and the registration. From then on the routine, or a goroutine, writes.
+// begin attaches the session to its client and sends head and the registration. From then on the routine, or a
+// goroutine, writes.
 func (s *session) begin(c *Client, o attachOptions, head []byte) {
 	s.watchNoMore()
 	a := new(attach)
@@ -69,8 +71,8 @@ func (s *session) begin(c *Client, o attachOptions, head []byte) {
 	s.startPump() // only now, so that the registration comes first
 }
 
-// run is the goroutine that reads, until the connection ends. It waits here, on a stack of the smallest size: what follows is in
-// functions of their own.
+// run is the goroutine that reads, until the connection ends. It waits here, on a stack of the smallest size: what
+// follows is in functions of their own.
 func (s *session) run() {
 	defer s.rescueReader()
 	err := s.readable()
@@ -126,9 +128,9 @@ func (s *session) lateness() *time.Timer {
 	return s.b.after(s.b.set.writeTimeout, func() { a.end(endSlow) })
 }
 
-// write writes p after what is left over, and the control frames that wait, and waits for the socket. When that takes longer than
-// WriteTimeout, late ends what has to end: the write itself goes on, so that the peer hears of it after a whole frame, until the end's
-// own time is over. An end that comes meanwhile is told.
+// write writes p after what is left over, and the control frames that wait, and waits for the socket. When that takes
+// longer than WriteTimeout, late ends what has to end: the write itself goes on, so that the peer hears of it after a
+// whole frame, until the end's own time is over. An end that comes meanwhile is told.
 func (s *session) write(p []byte, late *time.Timer) error {
 	late.Reset(s.b.set.writeTimeout)
 	told, err := s.stream.writeWaiting(p)
@@ -139,7 +141,8 @@ func (s *session) write(p []byte, late *time.Timer) error {
 	return err
 }
 
-// A pump writes about so much at once: an end that comes meanwhile waits for no more, and a cursor is never behind by more.
+// A pump writes about so much at once: an end that comes meanwhile waits for no more, and a cursor is never behind by
+// more.
 const pieceSize = 64 << 10
 
 // pump writes what the client is owed until the routine takes over or the attach ends.
@@ -206,8 +209,9 @@ func (s *session) writeItems(items []item, buf []byte, late *time.Timer) ([]byte
 	return buf, nil
 }
 
-// claim is called before messages up to at are written: an attach that comes from here on without a cursor goes on after them. It
-// returns the cursor that the client had, and false when the attach has ended: then they are the next one's.
+// claim is called before messages up to at are written: an attach that comes from here on without a cursor goes on
+// after them. It returns the cursor that the client had, and false when the attach has ended: then they are the next
+// one's.
 func (a *attach) claim(at Position) (before Position, ok bool) {
 	c := a.client
 	c.routine.mu.Lock()
@@ -232,11 +236,12 @@ func (a *attach) disclaim(before, at Position) {
 	}
 }
 
-// A passedGap is a gap that a close frame announces. A client without a cursor goes on after it if that frame went out, and before it
-// if not.
+// A passedGap is a gap that a close frame announces. A client without a cursor goes on after it if that frame went out,
+// and before it if not.
 type passedGap struct{ before, after Position }
 
-// closeForGap closes for a gap that the plain form cannot carry. What comes before it was written. A new connect goes on after it.
+// closeForGap closes for a gap that the plain form cannot carry. What comes before it was written. A new connect goes
+// on after it.
 func (s *session) closeForGap(it item) {
 	a := s.attach
 	c := a.client
@@ -262,14 +267,14 @@ func (s *session) refuse(why *ending) {
 	s.sendClose(why)
 }
 
-// finish tells the peer why its attach has ended. It waits for the socket, but for nobody who writes to it: that one goes on and tells
-// the end.
+// finish tells the peer why its attach has ended. It waits for the socket, but for nobody who writes to it: that one
+// goes on and tells the end.
 func (s *session) finish() {
 	defer s.rescue()
 	switch why := s.attach.ending.Load(); {
 	case why != endGone:
 		s.sendEnd(why, true)
-	case s.stream.closing.Load(): // the frame that ended the connection is on its way, or waits for its answer: see told and over
+	case s.stream.closing.Load(): // the last frame is on its way, or waits for its answer: see told and over
 	default:
 		_ = s.stream.Close()
 	}
@@ -290,7 +295,8 @@ func (s *session) sendEnd(why *ending, ofAttach bool) {
 	s.sendLast(frame.Append(nil, frame.Close, payload), ofAttach)
 }
 
-// sendLast sends the last frame, after what was partly written, within WriteTimeout. When there was one before, that one is told.
+// sendLast sends the last frame, after what was partly written, within WriteTimeout. When there was one before, that
+// one is told.
 func (s *session) sendLast(frame []byte, ofAttach bool) {
 	st := &s.stream
 	st.mu.Lock()
@@ -340,8 +346,8 @@ func (g *passedGap) pass(c *Client) {
 	}
 }
 
-// watch is for a peer that the session waits for and nobody else does: for the hello, or for the answer to a close. Shutdown does not
-// wait for that.
+// watch is for a peer that the session waits for and nobody else does: for the hello, or for the answer to a close.
+// Shutdown does not wait for that.
 func (s *session) watch() {
 	st := &s.stream
 	unwatch := context.AfterFunc(s.b.ctx, func() { st.readLast(time.Unix(1, 0)) }) // the reader ends
@@ -413,12 +419,13 @@ func (s *session) carry() {
 	r := a.client.routine
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	// A pump does not hand over before it has written it. Where the attach has ended, finish writes it before it tells the end.
+	// A pump does not hand over before it has written it. Where the attach has ended, finish writes it before it tells the
+	// end.
 	a.attendLocked()
 }
 
-// beat is called by the routine when a heartbeat is due. A WebSocket is pinged, and PongTimeout later it must have answered. SSE and
-// gpoll.v1, whose scripts see no ping, get the scanned Position.
+// beat is called by the routine when a heartbeat is due. A WebSocket is pinged, and PongTimeout later it must have
+// answered. SSE and gpoll.v1, whose scripts see no ping, get the scanned Position.
 func (s *session) beat(r *routine) {
 	a := s.attach
 	set := &s.b.set
@@ -446,7 +453,8 @@ func (s *session) beat(r *routine) {
 	a.attendLocked()
 }
 
-// appendBeat appends what tells the client that it has everything up to at. The plain WebSocket form has nothing for that.
+// appendBeat appends what tells the client that it has everything up to at. The plain WebSocket form has nothing for
+// that.
 func (s *session) appendBeat(b []byte, at Position) []byte {
 	switch {
 	case s.form.events():

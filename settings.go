@@ -104,7 +104,8 @@ func (s *settings) fill(b *Broadcaster) error {
 	}
 	for _, origin := range b.AllowedOrigins {
 		if !validOrigin(origin) {
-			return fmt.Errorf("gpoll: Broadcaster.AllowedOrigins has %q; an origin is scheme://host[:port] in lower case, as in https://app.example", origin)
+			return fmt.Errorf("gpoll: Broadcaster.AllowedOrigins has %q; an origin is scheme://host[:port] in lower case, "+
+				"as in https://app.example", origin)
 		}
 		s.origins[origin] = true
 	}
@@ -112,7 +113,8 @@ func (s *settings) fill(b *Broadcaster) error {
 		return bad
 	}
 	if b.PublicOrigin != "" && !validOrigin(b.PublicOrigin) {
-		return fmt.Errorf("gpoll: Broadcaster.PublicOrigin is %q; it must be scheme://host[:port] in lower case, as in https://app.example", b.PublicOrigin)
+		return fmt.Errorf("gpoll: Broadcaster.PublicOrigin is %q; it must be scheme://host[:port] in lower case, "+
+			"as in https://app.example", b.PublicOrigin)
 	}
 	s.heavy = s.clientBytes / s.clientBuffer
 	shortest := min(s.pollWait, s.heartbeat, s.pongTimeout, s.clientTTL, s.attachTimeout)
@@ -126,7 +128,8 @@ func allowedHeaders(auth, own []string) (string, error) {
 	list := []string{"Authorization", "Cache-Control", "Content-Type", "Gpoll-Client-Id", "Last-Event-ID"}
 	for _, name := range slices.Concat(auth, own) {
 		if !validToken(name) {
-			return "", fmt.Errorf("gpoll: Broadcaster.AllowedHeaders or AuthHeaders has %q, which cannot be the name of a header", name)
+			return "", fmt.Errorf("gpoll: Broadcaster.AllowedHeaders or AuthHeaders has %q, "+
+				"which cannot be the name of a header", name)
 		}
 		known := slices.ContainsFunc(list, func(s string) bool { return strings.EqualFold(s, name) })
 		if !known && !strings.EqualFold(name, "Cookie") { // which no page sets
@@ -139,7 +142,8 @@ func allowedHeaders(auth, own []string) (string, error) {
 // validToken reports whether s is a token (RFC 9110, section 5.6.2).
 func validToken(s string) bool {
 	for _, c := range []byte(s) {
-		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0) {
+		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' ||
+			strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0) {
 			return false
 		}
 	}
@@ -149,7 +153,8 @@ func validToken(s string) bool {
 // validOrigin reports whether s is an origin exactly as a browser serialises it (RFC 6454, section 6.2).
 func validOrigin(s string) bool {
 	u, err := url.Parse(s)
-	return err == nil && u.Host != "" && u.Scheme+"://"+u.Host == s && s == strings.ToLower(s) && u.Port() != defaultPort(u.Scheme)
+	return err == nil && u.Host != "" && u.Scheme+"://"+u.Host == s &&
+		s == strings.ToLower(s) && u.Port() != defaultPort(u.Scheme)
 }
 
 // defaultPort is the port that an origin of that scheme leaves out.
@@ -183,5 +188,6 @@ var routes = []route{
 
 // plainPath reports whether a pattern of that path is found under just that path.
 func plainPath(p string) bool {
-	return strings.HasPrefix(p, "/") && !strings.ContainsAny(p, " {}?#%") && path.Clean(p) == cmp.Or(strings.TrimSuffix(p, "/"), "/")
+	return strings.HasPrefix(p, "/") && !strings.ContainsAny(p, " {}?#%") &&
+		path.Clean(p) == cmp.Or(strings.TrimSuffix(p, "/"), "/")
 }

@@ -16,14 +16,14 @@ const (
 	stateClosed
 )
 
-// Shutdown ends the Broadcaster in order: registrations and new attaches are refused; every poll that waits is answered,
-// and SSE and WebSockets are closed, with "shutdown" and each with its own moment at which to come back, within
-// ShutdownSpread; then publishes are refused, the Broker is let go of (closed, where Broadcaster.Broker was nil), and
-// Shutdown waits until all goroutines have ended.
+// Shutdown ends the Broadcaster in order: registrations and new attaches are refused; every poll that waits is
+// answered, and SSE and WebSockets are closed, with "shutdown" and each with its own moment at which to come back,
+// within ShutdownSpread; then publishes are refused, the Broker is let go of (closed, where Broadcaster.Broker was
+// nil), and Shutdown waits until all goroutines have ended.
 //
-// Call it before the http.Server's Shutdown, which does not end what waits here. The error is the cause of ctx when that
-// came first, or the Broker's; what was told to end then ends all the same. A second call waits likewise, and returns the
-// same.
+// Call it before the http.Server's Shutdown, which does not end what waits here. The error is the cause of ctx when
+// that came first, or the Broker's; what was told to end then ends all the same. A second call waits likewise, and
+// returns the same.
 func (b *Broadcaster) Shutdown(ctx context.Context) error {
 	if err := b.prepare(); err != nil {
 		return err
@@ -75,7 +75,8 @@ func (b *Broadcaster) shutDown(ctx context.Context) error {
 }
 
 func (b *Broadcaster) refuseShutdown() *refusal {
-	return &refusal{status: http.StatusServiceUnavailable, code: "shutdown", retry: spread(time.Second, b.set.shutdownSpread),
+	return &refusal{status: http.StatusServiceUnavailable, code: "shutdown",
+		retry:   spread(time.Second, b.set.shutdownSpread),
 		message: "the server is going down; come back after retry_ms with your last position"}
 }
 

@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// admitEvents answers a refusal itself, and returns the response that has to be written here; nil when the connection was taken over.
+// admitEvents answers a refusal itself, and returns the response that has to be written here; nil when the connection
+// was taken over.
 func (b *Broadcaster) admitEvents(w http.ResponseWriter, r *http.Request) *eventWriter {
 	var req request
 	if !b.admit(w, r, &req) {
@@ -22,7 +23,8 @@ func (b *Broadcaster) admitEvents(w http.ResponseWriter, r *http.Request) *event
 
 func (b *Broadcaster) openEvents(w http.ResponseWriter, r *http.Request, req *request) (*eventWriter, *refusal) {
 	if !canStream(w) {
-		b.log.Error("gpoll: SSE through a ResponseWriter without Flush: the middleware around the mount needs a Flush or an Unwrap method")
+		b.log.Error("gpoll: SSE through a ResponseWriter without Flush: " +
+			"the middleware around the mount needs a Flush or an Unwrap method")
 		return nil, refuseNoStream
 	}
 	arr, refused := b.arrive(r, req)
@@ -58,9 +60,9 @@ func (b *Broadcaster) openEvents(w http.ResponseWriter, r *http.Request, req *re
 		padded: r.Header["Accept-Encoding"] != nil && isWrapped(w)}, nil
 }
 
-// isEventSource reports whether a request is one that a browser's EventSource makes. That one takes any answer but 200 for
-// the end of all, and any other end of a stream for a reason to come back. So what time cures is an answer of 200 that
-// says when to come back, and an id that is gone is replaced by a new one; what time does not cure stays an error.
+// isEventSource reports whether a request is one that a browser's EventSource makes. That one takes any answer but 200
+// for the end of all, and any other end of a stream for a reason to come back. So what time cures is an answer of 200
+// that says when to come back, and an id that is gone is replaced by a new one; what time does not cure stays an error.
 func isEventSource(r *http.Request) bool {
 	return r.Method == http.MethodGet && accepts(r.Header, "text/event-stream")
 }
@@ -78,10 +80,12 @@ func (b *Broadcaster) writeEnd(w http.ResponseWriter, r *http.Request, why *refu
 	_, _ = w.Write(appendEnd(nil, &ending{refusal: why})) // it may have gone
 }
 
-// writeEventsInPassing answers a request for SSE whose sender has stopped sending while another attach has the client: with
-// what is there, and without an attach. If the sender has gone altogether nobody hears it, and the other attach, which may be
-// its own, goes on.
-func (b *Broadcaster) writeEventsInPassing(w http.ResponseWriter, r *http.Request, f form, arr *arrival, after Position) {
+// writeEventsInPassing answers a request for SSE whose sender has stopped sending while another attach has the client:
+// with what is there, and without an attach. If the sender has gone altogether nobody hears it, and the other attach,
+// which may be its own, goes on.
+func (b *Broadcaster) writeEventsInPassing(w http.ResponseWriter, r *http.Request, f form, arr *arrival,
+	after Position) {
+
 	items, at, _ := b.readInPassing(arr, after, b.limitReplay())
 	if !after.IsZero() {
 		at = after
@@ -103,8 +107,9 @@ func (b *Broadcaster) writeEventHead(w http.ResponseWriter, r *http.Request) {
 	h.Set("X-Accel-Buffering", "no")
 }
 
-// takeOverEvents takes the connection of an SSE response from net/http, whose stack and buffers go back, and reports whether it
-// answered. It cannot over HTTP/2, where middleware keeps the connection, and where middleware encodes the body; TLS gains nothing.
+// takeOverEvents takes the connection of an SSE response from net/http, whose stack and buffers go back, and reports
+// whether it answered. It cannot over HTTP/2, where middleware keeps the connection, and where middleware encodes the
+// body; TLS gains nothing.
 func (b *Broadcaster) takeOverEvents(w http.ResponseWriter, r *http.Request, f form, c *Client, o attachOptions) bool {
 	if r.ProtoMajor != 1 || r.TLS != nil || !canHijack(w) || w.Header()["Content-Encoding"] != nil {
 		return false
@@ -122,10 +127,12 @@ func (b *Broadcaster) takeOverEvents(w http.ResponseWriter, r *http.Request, f f
 	return true
 }
 
-// paddingSize is more than the least that compressing middleware compresses: 1,400 bytes at most by default in those that are tried.
+// paddingSize is more than the least that compressing middleware compresses: 1,400 bytes at most by default in those
+// that are tried.
 const paddingSize = 2048
 
-// An eventWriter writes one SSE response through its http.ResponseWriter: over HTTP/2, TLS, or behind middleware that keeps the connection.
+// An eventWriter writes one SSE response through its http.ResponseWriter: over HTTP/2, TLS, or behind middleware that
+// keeps the connection.
 type eventWriter struct {
 	a    *attach
 	w    http.ResponseWriter
@@ -234,8 +241,8 @@ func appendEnd(b []byte, why *ending) []byte {
 
 func (e *eventWriter) timeout() time.Duration { return e.a.client.routine.b.set.writeTimeout }
 
-// write writes and flushes p. After WriteTimeout the attach has ended as slow; the write goes on for as long again, so that an end that
-// came meanwhile, for whatever reason, is told after a whole event.
+// write writes and flushes p. After WriteTimeout the attach has ended as slow; the write goes on for as long again, so
+// that an end that came meanwhile, for whatever reason, is told after a whole event.
 func (e *eventWriter) write(p []byte) error {
 	e.late.Reset(e.timeout())
 	defer e.late.Stop()

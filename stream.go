@@ -13,12 +13,13 @@ import (
 	"github.com/corvuscrypto/gpoll/internal/socket"
 )
 
-// A stream is the write side of a connection that was taken over. Frames never interleave: a partly written one is finished before
-// anything else, then come the control frames, and nothing follows the last frame.
+// A stream is the write side of a connection that was taken over. Frames never interleave: a partly written one is
+// finished before anything else, then come the control frames, and nothing follows the last frame.
 //
-// mu is held for a moment and never while somebody waits for the socket, so that a routine may wait for mu. What the socket refuses
-// stays in rest, and then one goroutine writes and waits (writeWaiting): it writes until nothing is left, control frames that come
-// meanwhile and the last frame included. Whoever finds it writing has nothing more to do than to queue.
+// mu is held for a moment and never while somebody waits for the socket, so that a routine may wait for mu. What the
+// socket refuses stays in rest, and then one goroutine writes and waits (writeWaiting): it writes until nothing is
+// left, control frames that come meanwhile and the last frame included. Whoever finds it writing has nothing more to do
+// than to queue.
 type stream struct {
 	// What a routine touches comes first, in one line of memory.
 	mu       sync.Mutex
@@ -45,8 +46,9 @@ type stream struct {
 	attachEnd bool // the last frame says why the attach ended
 }
 
-// A control is a frame that belongs to no place among the messages. A ping or a pong takes the place of an older one that has not gone out
-// (RFC 6455, section 5.5.3, has the answer to the newest ping do for all). There is one last frame.
+// A control is a frame that belongs to no place among the messages. A ping or a pong takes the place of an older one
+// that has not gone out (RFC 6455, section 5.5.3, has the answer to the newest ping do for all). There is one last
+// frame.
 type control struct {
 	kind  controlKind
 	frame []byte
@@ -86,8 +88,8 @@ func (s *stream) precede(p []byte) {
 	s.stalled.Store(true)
 }
 
-// queue takes a control frame and never waits for the socket. left says that the frame waits for a goroutine that calls writeWaiting, and
-// that there is none.
+// queue takes a control frame and never waits for the socket. left says that the frame waits for a goroutine that calls
+// writeWaiting, and that there is none.
 func (s *stream) queue(kind controlKind, frame []byte) (left bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -104,8 +106,8 @@ func (s *stream) queue(kind controlKind, frame []byte) (left bool, err error) {
 	return s.writeNowLocked(s.takeControlLocked(nil))
 }
 
-// queueLastLocked queues the last frame. It reports false when there is one already. The caller holds mu, sets the deadline of writing
-// afterwards, and calls writeWaiting.
+// queueLastLocked queues the last frame. It reports false when there is one already. The caller holds mu, sets the
+// deadline of writing afterwards, and calls writeWaiting.
 func (s *stream) queueLastLocked(frame []byte) bool {
 	if s.closing.Load() {
 		return false
@@ -145,9 +147,9 @@ var (
 	errBroken = errors.New("gpoll: a write to the connection has failed")
 )
 
-// writeWaiting writes what is left over, then p, which may be empty, then the control frames that wait and those that come
-// meanwhile. It waits for the socket without an end of its own: its caller sees to one. told is true for the one call that wrote the
-// last frame, or found out that it cannot be written. Without an error p has gone out.
+// writeWaiting writes what is left over, then p, which may be empty, then the control frames that wait and those that
+// come meanwhile. It waits for the socket without an end of its own: its caller sees to one. told is true for the one
+// call that wrote the last frame, or found out that it cannot be written. Without an error p has gone out.
 func (s *stream) writeWaiting(p []byte) (told bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -168,9 +170,9 @@ func (s *stream) writeWaiting(p []byte) (told bool, err error) {
 	return told, err
 }
 
-// writeOutLocked writes what writeWaiting says, until nothing is left or a write has failed, which is the last one then.
-// dropped says that the last frame went in the place of p. The caller holds mu, which is free while the socket is waited
-// for, and sets stalled afterwards.
+// writeOutLocked writes what writeWaiting says, until nothing is left or a write has failed, which is the last one
+// then. dropped says that the last frame went in the place of p. The caller holds mu, which is free while the socket is
+// waited for, and sets stalled afterwards.
 func (s *stream) writeOutLocked(p []byte) (dropped bool) {
 	s.busy = true
 	s.stalled.Store(true)
@@ -217,11 +219,11 @@ func (s *stream) cut() {
 // A server that goes down waits so long for a peer whose system receives nothing more of what was written.
 const stillness = 3 * time.Second
 
-// awaitReceived waits until the peer's system has received everything that was written, at most timeout, and forgets what
-// arrives meanwhile. To close a socket earlier loses what is under way as soon as the peer sends something: the answer to
-// that is a reset, which overtakes it (RFC 1122, section 4.2.2.13). Whether the peer reads, or answers, makes no difference,
-// as long as its buffer has room. A peer that sends no more, or has gone, is not waited for; nor is one, once down is
-// closed, whose system has received nothing for stillness.
+// awaitReceived waits until the peer's system has received everything that was written, at most timeout, and forgets
+// what arrives meanwhile. To close a socket earlier loses what is under way as soon as the peer sends something: the
+// answer to that is a reset, which overtakes it (RFC 1122, section 4.2.2.13). Whether the peer reads, or answers, makes
+// no difference, as long as its buffer has room. A peer that sends no more, or has gone, is not waited for; nor is one,
+// once down is closed, whose system has received nothing for stillness.
 func (s *stream) awaitReceived(down <-chan struct{}) {
 	raw := socket.Below(s.Conn)
 	if raw == nil {
@@ -304,7 +306,8 @@ func (s *stream) try(p []byte) (int, error) {
 	return socket.TryWrite(s.raw, p)
 }
 
-// A tryWriter is a connection of Listener that is no socket: in memory, for tests. Its LocalAddr is a pointer of its own.
+// A tryWriter is a connection of Listener that is no socket: in memory, for tests. Its LocalAddr is a pointer of its
+// own.
 type tryWriter interface {
 	// TryWrite writes what the connection takes without waiting.
 	TryWrite(p []byte) (int, error)

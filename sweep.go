@@ -21,7 +21,8 @@ func (r *routine) sweep(now moment) {
 	}
 }
 
-// dues looks at the clients whose time has come. It returns those that were away for too long and the attaches whose Grant has expired.
+// dues looks at the clients whose time has come. It returns those that were away for too long and the attaches whose
+// Grant has expired.
 func (r *routine) dues(now moment) (gone []*Client, asked []*attach) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

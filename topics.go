@@ -11,8 +11,8 @@ type subscribers struct {
 	members []member
 }
 
-// A member knows where it stands in its client's subscriptions, and a subscription where it stands among the members, so that each
-// is removed in constant time.
+// A member knows where it stands in its client's subscriptions, and a subscription where it stands among the members,
+// so that each is removed in constant time.
 type member struct {
 	client *Client
 	index  int32
@@ -91,8 +91,8 @@ func (x *topicIndex) notify(topic string) {
 	}
 }
 
-// notify wakes the routines that have somebody to whom a message goes. The others take it with the next that is for them, or when
-// they are too far behind.
+// notify wakes the routines that have somebody to whom a message goes. The others take it with the next that is for
+// them, or when they are too far behind.
 func (b *Broadcaster) notify(to address) {
 	switch to.kind {
 	case kindAll:

@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// Limits bound a window of the log. A message leaves the window by the first bound that it passes; the newest stays, whatever its size.
+// Limits bound a window of the log. A message leaves the window by the first bound that it passes; the newest stays,
+// whatever its size.
 type Limits struct {
 	Count int           // messages; 0 means the default
 	Bytes int           // of memory: data, topic, Except, and about 200 more for each message; 0 means the default
@@ -34,8 +35,8 @@ type window struct {
 	bytes  int
 }
 
-// A slot is the place of a message in its window's order. It does not hold the message: where that has left before its turn, by the
-// limits of its lane, the slot is passed over.
+// A slot is the place of a message in its window's order. It does not hold the message: where that has left before its
+// turn, by the limits of its lane, the slot is passed over.
 type slot struct {
 	lane *lane
 	seq  uint64
@@ -195,8 +196,8 @@ func (l *messageLog) fadeLocked(s *lane) {
 	}
 }
 
-// askFirst asks for the limits of a topic that has none yet, before its message is given to the broker. Only who publishes it waits for
-// the application.
+// askFirst asks for the limits of a topic that has none yet, before its message is given to the broker. Only who
+// publishes it waits for the application.
 func (l *messageLog) askFirst(topic string) {
 	if l.topicLimits == nil {
 		return
@@ -211,7 +212,8 @@ func (l *messageLog) askFirst(topic string) {
 	}
 }
 
-// askLaterLocked lets askAll ask for the limits of a topic whose message has come from elsewhere. Until then it is in the shared window.
+// askLaterLocked lets askAll ask for the limits of a topic whose message has come from elsewhere. Until then it is in
+// the shared window.
 func (l *messageLog) askLaterLocked(s *lane) {
 	if s.asking || l.unasked.len >= l.maxFading { // its next message tries again
 		return
@@ -276,7 +278,8 @@ func (l *messageLog) limit(to address, own Limits) {
 	l.boundLocked(s, time.Now())
 }
 
-// agingLanes is a heap of the lanes that have messages and an age of their own: first the one whose oldest message is too old first.
+// agingLanes is a heap of the lanes that have messages and an age of their own: first the one whose oldest message is
+// too old first.
 type agingLanes []agingLane
 
 type agingLane struct {

@@ -6,8 +6,8 @@ import (
 )
 
 // What is around a handler may hide what the server's ResponseWriter can do, by the rules of http.ResponseController: a
-// wrapper has the method itself, or has Unwrap. Some have both, and a method that panics or fails where what they wrap has
-// none: what counts is the innermost that can be reached.
+// wrapper has the method itself, or has Unwrap. Some have both, and a method that panics or fails where what they wrap
+// has none: what counts is the innermost that can be reached.
 
 // canHijack reports whether a ResponseWriter gives its connection away.
 func canHijack(w http.ResponseWriter) bool { _, ok := innermost(w).(http.Hijacker); return ok }

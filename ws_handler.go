@@ -10,8 +10,8 @@ import (
 // subprotocol is the JSON form on WebSocket.
 const subprotocol = "gpoll.v1"
 
-// upgrade makes a WebSocket of the connection. coder/websocket does the handshake and reads; the session goes on in a goroutine
-// of its own, so that net/http's stack and buffers go back.
+// upgrade makes a WebSocket of the connection. coder/websocket does the handshake and reads; the session goes on in a
+// goroutine of its own, so that net/http's stack and buffers go back.
 func (b *Broadcaster) upgrade(w http.ResponseWriter, r *http.Request, req *request) *refusal {
 	if refused := checkUpgrade(r); refused != nil {
 		return refused
@@ -32,7 +32,8 @@ func (b *Broadcaster) upgrade(w http.ResponseWriter, r *http.Request, req *reque
 	if slices.Contains(offeredProtocols(r.Header), subprotocol) {
 		s.form = formJSONFrame
 		if req.id != "" || req.hasTopics || !req.after.IsZero() || req.last != 0 {
-			return refuseBad("bad-request", "with gpoll.v1 the client id, after, topics and last go into the hello frame; leave them out of the request")
+			return refuseBad("bad-request", "with gpoll.v1 the client id, after, topics and last "+
+				"go into the hello frame; leave them out of the request")
 		}
 		s.request = r.Clone(b.ctx)
 		if b.state.Load() != stateOpen {
@@ -83,7 +84,8 @@ func checkUpgrade(r *http.Request) *refusal {
 		return &refusal{status: http.StatusUpgradeRequired, code: "not-websocket", upgrade: true,
 			message: "this address speaks WebSocket; connect with ws:// or use the long-poll or SSE address"}
 	case r.Method != http.MethodGet || h.Get("Sec-Websocket-Version") != "13" || !validKey(h["Sec-Websocket-Key"]):
-		return refuseBad("not-websocket", "the WebSocket handshake needs GET, one Sec-WebSocket-Key and Sec-WebSocket-Version: 13")
+		return refuseBad("not-websocket",
+			"the WebSocket handshake needs GET, one Sec-WebSocket-Key and Sec-WebSocket-Version: 13")
 	}
 	return nil
 }

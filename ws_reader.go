@@ -75,8 +75,8 @@ func (s *session) receive(opcode byte, data []byte) {
 	}
 }
 
-// obey does what a command asks. While too many answers wait for the client it is not read any further: it has to read them first, and ends
-// as slow when it does not. Nor is it while the application is asked. Nobody reads its pongs then.
+// obey does what a command asks. While too many answers wait for the client it is not read any further: it has to read
+// them first, and ends as slow when it does not. Nor is it while the application is asked. Nobody reads its pongs then.
 func (s *session) obey(data []byte) {
 	s.held.Store(true)
 	defer func() {
