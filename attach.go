@@ -24,18 +24,19 @@ func (t transport) String() string {
 
 // An attach is one poll, SSE response, WebSocket or GetChannel of a client. A client has one at most: the newest.
 //
-// Who carries the client on is hotClient.mode. A goroutine that serves the attach calls ready or next, which read the
-// log until it has caught up with the routine and from then on take what the routine queues; when the queue overflows
+// hotClient.mode says who carries the client on. A goroutine that serves the attach calls ready or next. They read the
+// log until the attach has caught up with the routine, and then take what the routine queues. When the queue overflows
 // they read the log again.
 type attach struct {
 	client    *Client
 	transport transport
 	implicit  bool // a poll without cursor: the server keeps the cursor
 
-	// Touched only by the goroutine that serves the attach; want also by a command while the routine carries the client.
+	// Only the goroutine that serves the attach touches these. A command also touches want while the routine carries the
+	// client.
 	want     interest
 	cursor   Position // all owed up to here has been returned by next
-	verified bool     // all that want is owed up to cursor has been read from the log, or offered by the routine
+	verified bool     // up to cursor, everything that want is owed was read from the log or offered by the routine
 	backfill []item   // goes out before everything else
 	queue    chan *record
 	head     *record // received from queue but not returned yet
@@ -60,7 +61,7 @@ type attach struct {
 
 func (b *Broadcaster) limitReplay() replay { return replay{b.set.replayCount, b.set.replayBytes} }
 
-// wake lets the goroutine that waits in next look around. A full queue needs none: nobody waits for it.
+// wake lets the goroutine that waits in next look around. A full queue needs no wake-up: nobody waits for it.
 func (a *attach) wake() {
 	if a.queue == nil {
 		return
@@ -71,7 +72,7 @@ func (a *attach) wake() {
 	}
 }
 
-// attendLocked has the attach's goroutine look around, also where the routine carries the client.
+// attendLocked has the attach's goroutine look around. Where the routine carries the client it starts that goroutine.
 func (a *attach) attendLocked() {
 	c := a.client
 	switch {
@@ -103,12 +104,12 @@ var (
 	// errAttached is what a gentle open returns when there is another attach.
 	errAttached = errors.New("gpoll: the client is attached")
 
-	// errOvertaken is what open returns for what arrived before the newest attach.
+	// errOvertaken is what open returns for a request that arrived before the newest attach.
 	errOvertaken = errors.New("gpoll: a later attach has been there")
 )
 
-// open attaches to c. The older attach, if any, ends with superseded: of two the one that arrived later wins, whichever
-// comes here first. The error is ErrUnknownClient when c has been removed, errAttached or errOvertaken.
+// open attaches to c. The older attach, if any, ends with "superseded". Of two requests the one that arrived later
+// wins, whichever calls open first. The error is ErrUnknownClient when c has been removed, errAttached or errOvertaken.
 func (c *Client) open(o *attachOptions) (*attach, error) {
 	c.routine.mu.Lock()
 	defer c.routine.mu.Unlock()
@@ -159,7 +160,7 @@ func (c *Client) openLocked(o *attachOptions) (*attach, error) {
 		case a.implicit:
 			c.kept = &keptCursor{}
 		}
-		if !k.sent.IsZero() { // the last response arrived: its reader is back
+		if !k.sent.IsZero() { // this poll acknowledges the last response
 			c.cursor = k.sent
 			k.backfill = k.backfill[k.backSent:]
 		}
@@ -197,8 +198,8 @@ func (a *attach) queueSize() int {
 	return a.client.routine.b.set.clientBuffer
 }
 
-// backfillLocked returns the newest messages of topics that the client's cursor has passed; the others come by
-// themselves, and so does all of an epoch that is not the cursor's.
+// backfillLocked returns the newest messages of topics, up to the client's cursor. Reading on from the cursor brings
+// the later ones, and all of an epoch that is not the cursor's.
 func (b *Broadcaster) backfillLocked(c *Client, topics []string, last int) []item {
 	want := c.interestLocked()
 	items, end := b.messages.newest(topics, last, &want, b.limitReplay(), nil)
@@ -219,9 +220,9 @@ func (a *attach) close(cursor, sent Position, backSent int) bool {
 	return a.closeLocked(cursor, sent, backSent)
 }
 
-// closeLocked ends the attach from its own side. cursor is how far its reader certainly got, and sent how far the
-// response went that the next poll without cursor acknowledges (zero: none did). When the attach has ended already it
-// does nothing and reports false.
+// closeLocked ends the attach from its own side. cursor is how far its reader certainly got. sent is the end of the
+// response that the next poll without cursor acknowledges; zero: none. When the attach has ended already it does
+// nothing and reports false.
 func (a *attach) closeLocked(cursor, sent Position, backSent int) bool {
 	c := a.client
 	r := c.routine
@@ -253,8 +254,8 @@ const (
 	gotNothing          // wait for the queue
 )
 
-// next is ready for a goroutine that has nothing else to do: it waits until there is something, or until the attach is
-// due, has something to do or has ended.
+// next is ready for a goroutine that may wait. It returns when there are items, or when the attach is due, has
+// something to do or has ended.
 func (a *attach) next(max replay, dst []item) (items []item, ev event) {
 	for {
 		if items, _, ev = a.ready(max, dst); ev != gotNothing {
@@ -265,8 +266,9 @@ func (a *attach) next(max replay, dst []item) (items []item, ev event) {
 }
 
 // ready returns what is owed after the attach's cursor: gaps and messages in order, appended to dst, at most max. more
-// says that there is more at once. Afterwards a.cursor is the scanned Position. When there is nothing the caller waits
-// for the queue, puts what it received into a.head and calls again. Only the goroutine that serves the attach calls it.
+// says that further items are there already. Afterwards a.cursor is the scanned Position. When there is nothing the
+// caller waits for the queue, puts what it received into a.head and calls again. Only the goroutine that serves the
+// attach calls it.
 func (a *attach) ready(max replay, dst []item) (items []item, more bool, ev event) {
 	for {
 		if a.ending.Load() != nil {
@@ -330,8 +332,8 @@ func (a *attach) step() (ev event, read bool) {
 }
 
 // caughtUpLocked reports whether the routine can take over at the attach's cursor: everything up to r.at has been read,
-// and everything behind it will be offered. That the routine stands at the cursor too is not enough: of a topic that
-// was named just now, there may be messages in the log that the routine was not woken for.
+// and everything behind it will be offered. It is not enough that r.at is not behind the cursor: the log may hold
+// messages of a topic that was named just now, for which the routine was not woken.
 func (a *attach) caughtUpLocked() bool {
 	r := a.client.routine
 	if len(a.backfill) > 0 || a.cursor.Epoch != r.at.Epoch || a.cursor.Seq < r.at.Seq {
