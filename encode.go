@@ -9,8 +9,8 @@ import (
 	"github.com/corvuscrypto/gpoll/internal/frame"
 )
 
-// A form is how a message stands on a wire. Each is made when it is first asked for, and its bytes are shared by every
-// client; see formCache for how long.
+// A form is how a message stands on a wire. gpoll makes each when it is first asked for, and every client shares the
+// bytes; formCache says for how long.
 type form uint8
 
 const (
@@ -22,7 +22,7 @@ const (
 	formCount
 )
 
-// events reports whether f is of SSE, else it is of WebSocket or a batch.
+// events reports whether f is a form of SSE. The others are of WebSocket or a batch.
 func (f form) events() bool { return f == formEvent || f == formJSONEvent }
 
 // in returns rec in a form. The caller does not change the bytes.
@@ -104,7 +104,7 @@ func gapJSON(g *Gap) []byte {
 	return b
 }
 
-// event returns the plain SSE event: a data line for each line. What lines cannot carry goes in base64.
+// event returns the plain SSE event: a data line for each line. A payload that lines cannot carry goes in base64.
 func (rec *record) event() []byte {
 	if rec.binary || strings.ContainsRune(rec.data, '\r') {
 		return appendEvent(nil, "base64", rec.pos, base64.StdEncoding.AppendEncode(nil, []byte(rec.data)))
@@ -118,8 +118,8 @@ func (rec *record) event() []byte {
 	return append(b, '\n')
 }
 
-// appendEvent appends an SSE event whose data is one line. An empty type is "message", a zero Position leaves the id
-// alone.
+// appendEvent appends an SSE event whose data is one line. An empty type means "message"; with a zero Position the
+// event has no id.
 func appendEvent(b []byte, typ string, pos Position, data []byte) []byte {
 	if typ != "" {
 		b = append(b, "event: "...)

@@ -29,13 +29,13 @@ var (
 	// accepted.
 	ErrConflict = errors.New("gpoll: the record does not follow the newest one")
 
-	// ErrForbidden is wrapped by an error of Authorize for somebody who is known and may not: the client is told 403
-	// "forbidden", and stops. An error that wraps nothing below or here is 401 "unauthorized": sign in again.
+	// ErrForbidden is wrapped by an error of Authorize for a user who is known but has no access: the client gets 403
+	// "forbidden", and stops. An error that wraps neither ErrForbidden nor ErrTryLater is 401 "unauthorized": sign in
+	// again.
 	ErrForbidden = errors.New("gpoll: forbidden")
 
-	// ErrTryLater is wrapped by an error of Authorize that cannot tell at the moment: the client is told 503
-	// "unavailable", and comes back. A net.Error and context.DeadlineExceeded are the same: what Authorize asks did not
-	// answer.
+	// ErrTryLater is wrapped by an error of Authorize when it cannot decide at the moment: the client gets 503
+	// "unavailable", and comes back. A net.Error and context.DeadlineExceeded mean the same.
 	ErrTryLater = errors.New("gpoll: try again later")
 
 	// ErrUnknownClient is returned for a client id that was never given out, has expired or was removed.
@@ -91,7 +91,7 @@ func (e *refusal) answer() answer {
 	return a
 }
 
-// passes reports whether time cures it.
+// passes reports whether the same request may succeed later.
 func (e *refusal) passes() bool {
 	switch e.status {
 	case http.StatusServiceUnavailable, http.StatusTooManyRequests, http.StatusInternalServerError:
@@ -106,8 +106,8 @@ func (e *refusal) write(w http.ResponseWriter) {
 	_ = a.write(w, &headLines{h: w.Header()}) // the peer may be gone; there is nothing left to tell it
 }
 
-// Refusals without variable parts. What a client id looks like, whether it existed and why it is gone make no
-// difference to the answer.
+// Refusals without variable parts. The answer to an unknown client id never says whether the id was well formed,
+// whether it existed or why it is gone.
 var (
 	refuseUnknownClient = &refusal{status: http.StatusNotFound, code: "unknown-client",
 		message: "this client id is not known here; register anew with client-id=0 and bring your last position as after"}
