@@ -2,7 +2,7 @@ package gpoll
 
 import "time"
 
-// sweep looks for what time has ended: polls, heartbeats, grants, clients that stay away.
+// sweep handles what is due: the ends of polls, heartbeats, expired Grants and clients that stayed away for too long.
 func (r *routine) sweep(now moment) {
 	defer r.rescue(r.at)
 	b := r.b

@@ -9,13 +9,13 @@ import (
 	"github.com/google/uuid"
 )
 
-// UUID returns a new random UUID (version 4, RFC 9562) in lower case. It is the seed's generator, from google/uuid
-// today.
+// UUID returns a new random UUID (version 4, RFC 9562) in lower case. The 2015 package had the function; google/uuid
+// makes the UUID.
 func UUID() string { return uuid.NewString() }
 
 // PublicID returns the name under which other clients, Message.Except and ToClient know a client: the first half of the
-// SHA-256 of its uuid, in 32 hexadecimal digits of lower case. There is no other spelling. id is a whole client id or
-// the bare uuid that AddClient returns. The uuid cannot be found from it.
+// SHA-256 of its uuid, in 32 hexadecimal digits of lower case. It has no other spelling. id is a whole client id or the
+// bare uuid that AddClient returns. Nobody can find the uuid from the public id.
 func PublicID(id string) string {
 	if _, bare, ok := parseClientID(id); ok {
 		id = bare
@@ -23,8 +23,8 @@ func PublicID(id string) string {
 	return keyOf(id).String()
 }
 
-// A clientKey finds a client in the registry. It is a hash, so that the time of a look-up says nothing of the ids near
-// a guess.
+// A clientKey finds a client in the registry. It is a hash, so that the time of a look-up does not tell how close a
+// guess is to an id.
 type clientKey [16]byte
 
 func keyOf(uuid string) clientKey {
@@ -37,7 +37,8 @@ func (k clientKey) String() string { return hex.EncodeToString(k[:]) }
 // validPublicID reports whether s is spelled as a public id.
 func validPublicID(s string) bool { return len(s) == 2*len(clientKey{}) && lowerHex(s) }
 
-// parseKey is the inverse of clientKey.String, and takes that spelling only: the replay compares public ids as strings.
+// parseKey is the inverse of clientKey.String. It takes that spelling only, since the replay compares public ids as
+// strings.
 func parseKey(publicID string) (k clientKey, ok bool) {
 	if !validPublicID(publicID) {
 		return k, false

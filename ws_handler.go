@@ -10,8 +10,8 @@ import (
 // subprotocol is the JSON form on WebSocket.
 const subprotocol = "gpoll.v1"
 
-// upgrade makes a WebSocket of the connection. coder/websocket does the handshake and reads; the session goes on in a
-// goroutine of its own, so that net/http's stack and buffers go back.
+// upgrade makes a WebSocket of the connection. coder/websocket does the handshake. The session goes on in a goroutine
+// of its own, so that net/http frees its stack and buffers.
 func (b *Broadcaster) upgrade(w http.ResponseWriter, r *http.Request, req *request) *refusal {
 	if refused := checkUpgrade(r); refused != nil {
 		return refused
@@ -22,7 +22,7 @@ func (b *Broadcaster) upgrade(w http.ResponseWriter, r *http.Request, req *reque
 			message: "this server cannot upgrade a connection here; use long-poll or SSE"}
 	}
 	if r.Header.Get("Origin") == "" && r.Header.Get("Cookie") != "" {
-		// No browser leaves Origin out of an upgrade: cookies do not count here (contract T04).
+		// A browser sends Origin with every upgrade. This is another program: its cookies do not count.
 		r = r.Clone(r.Context())
 		r.Header.Del("Cookie")
 	}
@@ -70,7 +70,7 @@ func (b *Broadcaster) upgrade(w http.ResponseWriter, r *http.Request, req *reque
 	return nil
 }
 
-// Where the peer has gone altogether, nobody hears this.
+// If the peer has gone altogether, nobody hears this.
 var refuseHalfClosed = refuseBad("not-websocket", "the connection was closed in one direction; a WebSocket needs both")
 
 // checkUpgrade reports what is wrong with a handshake (RFC 6455, section 4.2.1).
