@@ -133,7 +133,7 @@ func (c *Client) openLocked(o *attachOptions) (*attach, error) {
 	}
 	c.newest = o.arrived
 	a := o.memory
-	if a == nil || a.ending.Load() != nil { // whoever ended it may still look at it
+	if a == nil || a.ending.Load() != nil { // the goroutine that ended it may still look at it
 		a = new(attach)
 	}
 	*a = attach{client: c, transport: o.transport, cursor: o.cursor, grantee: o.grantee, by: o.by, later: o.later,

@@ -19,7 +19,8 @@ type deadlines struct {
 	set   chan struct{} // the guard closes it when it has set the deadline; made with the guard
 }
 
-// What deadlines.state says. Whoever holds the routine's mu while the attach is open may change it: the poll is alive.
+// The values of deadlines.state. A holder of the routine's mu may change it while the attach is open: the poll is
+// alive.
 const (
 	young    uint32 = iota // the poll waits
 	grown                  // the poll waits, and its handler is to lift them
