@@ -193,7 +193,7 @@ func (c *Client) openLocked(o *attachOptions) (*attach, error) {
 // queueSize is the length of the queue that the attach needs.
 func (a *attach) queueSize() int {
 	if a.transport == longPoll {
-		return 1 // it is answered once; what comes at the same time is read from the log
+		return 1 // it is answered once; messages that come at the same time are read from the log
 	}
 	return a.client.routine.b.set.clientBuffer
 }

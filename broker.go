@@ -31,11 +31,11 @@ type Broker interface {
 	// r.Bytes belongs to the broker from the call on, even after an error: the broker may keep it and write to it.
 	Publish(ctx context.Context, r Record) (Position, error)
 
-	// Subscribe calls the methods of s, for every record after that Position, until stop is called, ctx ends or the broker
-	// is closed. It returns once that is under way; the error is ErrClosed, the cause of ctx, or the broker's own. After a
-	// Position of another epoch than the present one, s gets the records from the oldest on, and learns of the epoch
-	// first, by Epoch or by a record. Where records after the Position are gone, s learns it by Hole or by the next
-	// Position.
+	// Subscribe calls Deliver of s for every record after that Position, and its other methods as they say, until stop is
+	// called, ctx ends or the broker is closed. It returns once that is under way; the error is ErrClosed, the cause of
+	// ctx, or the broker's own. After a Position of another epoch than the present one, s gets the records from the oldest
+	// on, and learns of the epoch first, by Epoch or by a record. Where records after the Position are gone, s learns it
+	// by Hole or by the next Position.
 	//
 	// When stop returns, no method of s is under way and none will be called. It may be called again and concurrently, but
 	// not by s. The end of ctx does the same a little later. Other subscriptions go on.

@@ -26,7 +26,8 @@ type carrier interface {
 	// leave lets a goroutine read on from the log, for a new epoch or for something that is no message.
 	leave(r *routine, c *Client)
 
-	// reached takes the client from the routine that carries it. It returns the cursor for a next attach that brings none.
+	// reached takes the client from the routine that carries it. It returns the cursor at which an attach without one goes
+	// on.
 	reached(r *routine, c *Client) Position
 
 	// elapsed is called when the attach's time has come: a poll is over, or a sign of life is owed.

@@ -132,7 +132,7 @@ func (*channelSink) perform(*operation) bool { return false }
 
 func (s *channelSink) leave(r *routine, c *Client) { s.lagLocked(c, r.at) }
 
-// reached is everything that was offered: what a channel holds has been delivered.
+// reached returns the end of what was offered: messages in a channel count as delivered.
 func (*channelSink) reached(r *routine, c *Client) Position { return maxPosition(r.at, c.hot().from) }
 
 func (*channelSink) elapsed(*routine, *attach) {} // a channel is never due

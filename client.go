@@ -74,8 +74,8 @@ func (c *Client) scheduleLocked() {
 // the result is used.
 func (c *Client) hot() *hotClient { return &c.routine.hot[c.slot] }
 
-// A keptCursor is what the server keeps for a client whose polls bring no cursor, or of AddClient before its first
-// attach.
+// A keptCursor is what the server keeps for a client whose polls bring no cursor, or for a client of AddClient before
+// its first attach.
 type keptCursor struct {
 	sent     Position // end of a response that the next such poll acknowledges; zero: none
 	backfill []item   // what last=N owes

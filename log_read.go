@@ -119,7 +119,7 @@ func (l *messageLog) newest(topics []string, n int, want *interest, max replay, 
 	return dst[len(dst)-keep:], Position{l.epoch, l.hi}
 }
 
-// liveLaneLocked returns the lane of an address without what is too old, or nil.
+// liveLaneLocked returns the lane of an address without messages that are too old, or nil.
 func (l *messageLog) liveLaneLocked(to address, now time.Time) *lane {
 	s := l.lanes[to]
 	if s != nil && (s.limits.Age > 0 || s.window.limits.Age > 0) {

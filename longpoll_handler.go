@@ -49,7 +49,7 @@ func (b *Broadcaster) beginPoll(p *poll, req *request, arr *arrival, by carrier,
 // maxPlainGaps is how many gaps wait for a message. They fit a response's head everywhere.
 const maxPlainGaps = 32
 
-// limit is what one answer carries. In the plain form the first message ends it.
+// limit bounds one answer. In the plain form the first message ends it.
 func (p *poll) limit() replay {
 	limit := p.attach.client.routine.b.limitReplay()
 	if !p.json {

@@ -391,7 +391,7 @@ func (r *routine) unsend(a *attach) {
 	}
 }
 
-// expireParked answers the parked polls whose time is over with nothing.
+// expireParked gives an empty answer to the parked polls whose time is over.
 func (r *routine) expireParked(now moment) {
 	if len(r.expired) == 0 {
 		return

@@ -328,7 +328,7 @@ func (r *routine) addressUnless(c *Client, rec *record) {
 	r.address(c, dueRecord{rec: rec, before: int32(len(r.everyone))})
 }
 
-// address adds to what is addressed to c in this round.
+// address adds d to the records addressed to c in this round.
 func (r *routine) address(c *Client, d dueRecord) {
 	d.next = -1
 	i := int32(len(r.due))
@@ -342,7 +342,7 @@ func (r *routine) address(c *Client, d dueRecord) {
 	c.end = i
 }
 
-// offerMixed merges what is addressed to c with what goes to everyone.
+// offerMixed merges the records addressed to c with those for everyone.
 func (r *routine) offerMixed(c *Client) {
 	merged := r.merged[:0]
 	done := int32(0)
