@@ -141,8 +141,8 @@ type Broadcaster struct {
 	// Broker when no Broadcaster uses it.
 	Broker Broker
 
-	// Logger gets errors, and why requests are refused, each reason once in a minute at most. It never gets a client id or
-	// a payload. nil means slog.Default() for warnings and errors.
+	// Logger gets messages for the operator: errors, and why requests are refused, each reason once in a minute at most.
+	// It never gets a client id or a payload. nil means slog.Default() for warnings and errors.
 	Logger *slog.Logger
 
 	once       sync.Once

@@ -19,8 +19,8 @@ type command struct {
 	Request     json.RawMessage `json:"request"`
 }
 
-// hello is the first command of a connection. It carries what elsewhere the query says, and a credential that no URL
-// should hold. There is no attach before it.
+// hello is the first command on a connection of gpoll.v1. It carries what the query says elsewhere, and a credential
+// that no URL should hold. There is no attach before it.
 type hello struct {
 	ClientID      string   `json:"client-id"`
 	Topics        []string `json:"topics"`
