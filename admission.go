@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// An arrival is a request that may attach: who makes it, for which client, and to read what. Every door goes through arrive:
-// polls, SSE, WebSockets, and the hello of gpoll.v1.
+// An arrival is a request that may attach: its client, its topics and its Grant. Polls, SSE, WebSockets and the hello
+// of gpoll.v1 all go through arrive.
 type arrival struct {
 	client     *Client
 	registered bool     // by this request
@@ -14,8 +14,8 @@ type arrival struct {
 	grantee    *grantee
 }
 
-// arrive admits a request in four steps: Authorize is asked; the client is found, or there is to be one; its topics are allowed;
-// and a new client gets its place, within the limits.
+// arrive admits a request in four steps: it asks Authorize, finds the client that the id names, checks the topics, and
+// registers a new client within the limits.
 func (b *Broadcaster) arrive(r *http.Request, req *request) (arr arrival, refused *refusal) {
 	if b.state.Load() != stateOpen {
 		return arr, b.refuseShutdown()
@@ -35,7 +35,7 @@ func (b *Broadcaster) arrive(r *http.Request, req *request) (arr arrival, refuse
 	return arr, refused
 }
 
-// register makes a client of the request. It is a function of its own for the stack of those that need none.
+// register makes a client of the request. It is a function of its own so that other requests keep a small stack.
 func (arr *arrival) register(b *Broadcaster, req *request) (refused *refusal) {
 	arr.client, refused = b.register(registration{remote: true, from: req.from, user: arr.grantee.user(), named: arr.named,
 		given: arr.grantee.given(), cursor: req.after, last: req.last})
@@ -43,8 +43,8 @@ func (arr *arrival) register(b *Broadcaster, req *request) (refused *refusal) {
 	return refused
 }
 
-// options says how to attach. It fills in o, which is not copied from function to function: a poll waits on the stack that
-// its beginning took.
+// options says how to attach. It fills in o instead of returning a copy: a poll waits on the stack that its beginning
+// took.
 func (arr *arrival) options(req *request, o *attachOptions) {
 	o.cursor, o.named, o.last, o.grantee, o.arrived = req.after, arr.named, req.last, arr.grantee, req.arrived
 	if arr.registered {
@@ -52,8 +52,8 @@ func (arr *arrival) options(req *request, o *attachOptions) {
 	}
 }
 
-// resolve returns the client that a request's id names, if it belongs to that user. The routine in the id says only
-// where this server would have it. Whether the rest is spelled as a UUID is not looked at: no client has any other.
+// resolve returns the client that a request's id names, if it belongs to that user. resolve does not check that the
+// rest of the id is spelled as a UUID: no other spelling finds a client.
 func (b *Broadcaster) resolve(req *request, user string) (*Client, *refusal) {
 	dollar := "$"
 	if req.escaped {
@@ -70,8 +70,8 @@ func (b *Broadcaster) resolve(req *request, user string) (*Client, *refusal) {
 	return c, nil
 }
 
-// refuseUnknown is the answer to an id that is not there. While the Broadcaster goes down none is: what Shutdown removed after admit
-// had let the request pass has not expired, and its client is not to register anew at once.
+// refuseUnknown is the answer to an id that names no client. While the Broadcaster shuts down the answer is "shutdown"
+// instead: Shutdown may have removed the client after admit, and the client must not register anew at once.
 func (b *Broadcaster) refuseUnknown() *refusal {
 	if b.state.Load() != stateOpen {
 		return b.refuseShutdown()
@@ -79,7 +79,7 @@ func (b *Broadcaster) refuseUnknown() *refusal {
 	return refuseUnknownClient
 }
 
-// refusalOf is what the maker of a request is told when open fails.
+// refusalOf is the answer to a request whose open failed.
 func (b *Broadcaster) refusalOf(err error) *refusal {
 	if err == errOvertaken {
 		return refuseSuperseded
@@ -87,8 +87,9 @@ func (b *Broadcaster) refusalOf(err error) *refusal {
 	return b.refuseUnknown()
 }
 
-// topicsOf returns the topics that a request means: those that it names, and without a cursor or a name those that its client named
-// before. c is nil for a registration. What was named before is asked for again: the right to it may be lost.
+// topicsOf returns the topics that a request means: those that it names, and without a cursor or a name those that its
+// client named before. c is nil for a registration. It asks Grant.Subscribe again about topics that were named before:
+// the right to read them may be lost.
 func (b *Broadcaster) topicsOf(req *request, c *Client, g *grantee) ([]string, *refusal) {
 	named := req.topics
 	if c != nil && !req.hasTopics && req.after.IsZero() {
@@ -100,22 +101,23 @@ func (b *Broadcaster) topicsOf(req *request, c *Client, g *grantee) ([]string, *
 }
 
 const (
-	// How long a request whose sender gave it up may be under way after the one that followed it.
+	// A request that its sender has given up may arrive this long after the request that followed it.
 	lateness = 20 * time.Millisecond
 
-	// How long an answer that is being written may be in the hands of its reader, who asks again, before the server has noted that.
+	// A client may already have its answer, and ask again, this long before the server notes that the answer went out.
 	noting = time.Second
 )
 
-// giveWay delays a request that would supersede c's attach. A request that its sender has already cancelled may arrive after the
-// one that followed it; lateness is enough for its cancellation to be seen. giveWay returns as soon as there is nothing to
-// supersede, and reports false when gone was closed first: its sender has cancelled the request, or has stopped sending.
+// giveWay delays a request that would supersede c's attach. A request that its sender has already cancelled may arrive
+// after the one that followed it; lateness is enough for its cancellation to be seen. giveWay returns as soon as there
+// is nothing to supersede, and reports false when gone was closed first: its sender has cancelled the request, or has
+// stopped sending.
 func (c *Client) giveWay(gone <-chan struct{}) bool {
 	over := c.attachOver()
 	if over == nil {
 		return true
 	}
-	// One wait would be over at once after a pause of the whole process, which sees the cancellation only afterwards.
+	// Several short waits: after a pause of the whole process one wait would be over before the cancellation is seen.
 	const parts = 4
 	late := time.NewTicker(lateness / parts)
 	defer late.Stop()
@@ -153,8 +155,8 @@ func (a *attach) overLocked() {
 	}
 }
 
-// readInPassing reads what a client is owed after a cursor, at most limit. Without a cursor there is nothing: the server's is
-// the other attach's.
+// readInPassing reads what a client is owed after a cursor, at most limit. Without a cursor it reads nothing: the
+// cursor that the server keeps belongs to the other attach.
 func (b *Broadcaster) readInPassing(arr *arrival, after Position, limit replay) (items []item, at Position, more bool) {
 	c := arr.client
 	c.routine.mu.Lock()

@@ -8,8 +8,8 @@ import (
 	"unsafe"
 )
 
-// An answer is what a poll is answered with, before it is written: through a ResponseWriter, or by gpoll itself on a connection of
-// Broadcaster.Listener.
+// An answer is the response to a poll before it is written. It goes through a ResponseWriter, or gpoll itself writes it
+// to a connection of Broadcaster.Listener.
 type answer struct {
 	status int
 	fields []field // Content-Length is added
@@ -21,7 +21,7 @@ type answer struct {
 // A field is a line of a response's head. The name is in its canonical form.
 type field struct{ name, value string }
 
-// answer is what a poll in the plain form gets that has only rec to be answered with: the same for all.
+// answer is the answer in the plain form that carries rec alone. All polls share it.
 func (rec *record) answer() answer {
 	if set := rec.forms.Load(); set != nil {
 		if made := set.plain.Load(); made != nil {
@@ -40,8 +40,8 @@ func (a *answer) size() int {
 	return int(unsafe.Sizeof(*a)) + cap(a.fields)*int(unsafe.Sizeof(field{})) + len(a.lines) + len(a.length) + position
 }
 
-// plainAnswer carries the message that items end with, which may have gaps before it; 204 when there is none. scanned is then the
-// Position.
+// plainAnswer carries the last of items, a message, and the gaps before it. Without a message it is a 204, and scanned
+// is its Position.
 func plainAnswer(items []item, scanned Position) answer {
 	if len(items) == 1 && items[0].rec != nil {
 		return items[0].rec.answer()
@@ -57,7 +57,7 @@ func makePlain(items []item, scanned Position) answer {
 			continue
 		}
 		if i < len(items)-1 {
-			impossible("a plain answer does not end with its message") // what is behind it is behind the Position too
+			impossible("a plain answer does not end with its message") // the client would miss the rest
 		}
 		a.status, a.body, scanned = http.StatusOK, it.rec.data, it.pos
 		contentType := "text/plain; charset=utf-8"
@@ -71,7 +71,7 @@ func makePlain(items []item, scanned Position) answer {
 	return a
 }
 
-// impossible is called where what the code relies on does not hold. The tests make it panic.
+// impossible is called where an assumption of the code does not hold. The tests make it panic.
 var impossible = func(what string) { _ = what }
 
 // batchAnswer is the JSON form.
@@ -106,7 +106,7 @@ func batchAnswer(c *Client, items []item, scanned Position, more bool) answer {
 	return jsonAnswer(body, scanned)
 }
 
-// jsonAnswer carries a JSON value, which nobody changes any more.
+// jsonAnswer carries a JSON value. The caller no longer changes body.
 func jsonAnswer(body []byte, at Position) answer {
 	return answer{
 		status: http.StatusOK,
@@ -126,7 +126,7 @@ func (b *Broadcaster) writeAnswer(w http.ResponseWriter, r *http.Request, a *ans
 	return a.write(w, &lines)
 }
 
-// write writes a through w, with lines beside those that are there.
+// write writes a through w. It adds a's fields to lines.
 func (a *answer) write(w http.ResponseWriter, lines *headLines) error {
 	for i, f := range a.fields {
 		if i > 0 && a.fields[i-1].name == f.name {
@@ -162,14 +162,15 @@ func (b *Broadcaster) dateNow() *date {
 	return d
 }
 
-// A date is a second as the heads of answers have it.
+// A date is one second in the spelling of the Date header.
 type date struct {
 	second int64
 	value  string
 	line   []byte
 }
 
-// append appends a as net/http would write it. fixed are the lines that every answer to this poll has, and date is the Date line.
+// append appends a as net/http would write it. fixed are the lines that every answer to this poll has, and date is the
+// Date line.
 func (a *answer) append(b []byte, fixed string, date []byte) []byte {
 	b = append(b, "HTTP/1.1 "...)
 	b = strconv.AppendInt(b, int64(a.status), 10)

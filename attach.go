@@ -24,17 +24,19 @@ func (t transport) String() string {
 
 // An attach is one poll, SSE response, WebSocket or GetChannel of a client. A client has one at most: the newest.
 //
-// Who carries the client on is hotClient.mode. A goroutine that serves the attach calls ready or next, which read the log until it has caught
-// up with the routine and from then on take what the routine queues; when the queue overflows they read the log again.
+// hotClient.mode says who carries the client on. A goroutine that serves the attach calls ready or next. They read the
+// log until the attach has caught up with the routine, and then take what the routine queues. When the queue overflows
+// they read the log again.
 type attach struct {
 	client    *Client
 	transport transport
 	implicit  bool // a poll without cursor: the server keeps the cursor
 
-	// Touched only by the goroutine that serves the attach; want also by a command while the routine carries the client.
+	// Only the goroutine that serves the attach touches these. A command also touches want while the routine carries the
+	// client.
 	want     interest
 	cursor   Position // all owed up to here has been returned by next
-	verified bool     // all that want is owed up to cursor has been read from the log, or offered by the routine
+	verified bool     // up to cursor, everything that want is owed was read from the log or offered by the routine
 	backfill []item   // goes out before everything else
 	queue    chan *record
 	head     *record // received from queue but not returned yet
@@ -59,7 +61,7 @@ type attach struct {
 
 func (b *Broadcaster) limitReplay() replay { return replay{b.set.replayCount, b.set.replayBytes} }
 
-// wake lets the goroutine that waits in next look around. A full queue needs none: nobody waits for it.
+// wake lets the goroutine that waits in next look around. A full queue needs no wake-up: nobody waits for it.
 func (a *attach) wake() {
 	if a.queue == nil {
 		return
@@ -70,7 +72,7 @@ func (a *attach) wake() {
 	}
 }
 
-// attendLocked has the attach's goroutine look around, also where the routine carries the client.
+// attendLocked has the attach's goroutine look around. Where the routine carries the client it starts that goroutine.
 func (a *attach) attendLocked() {
 	c := a.client
 	switch {
@@ -95,19 +97,19 @@ type attachOptions struct {
 	gentle    bool    // ends no other attach
 	keeps     bool    // the client's topics: there is no request that could name any
 	later     *deadlines
-	memory    *attach // for the attach, if the one that was in it before has not been ended by others; nil: it gets its own
+	memory    *attach // for the attach, unless others ended the one that was in it before; nil: the attach gets its own
 }
 
 var (
 	// errAttached is what a gentle open returns when there is another attach.
 	errAttached = errors.New("gpoll: the client is attached")
 
-	// errOvertaken is what open returns for what arrived before the newest attach.
+	// errOvertaken is what open returns for a request that arrived before the newest attach.
 	errOvertaken = errors.New("gpoll: a later attach has been there")
 )
 
-// open attaches to c. The older attach, if any, ends with superseded: of two the one that arrived later wins, whichever comes here first.
-// The error is ErrUnknownClient when c has been removed, errAttached or errOvertaken.
+// open attaches to c. The older attach, if any, ends with "superseded". Of two requests the one that arrived later
+// wins, whichever calls open first. The error is ErrUnknownClient when c has been removed, errAttached or errOvertaken.
 func (c *Client) open(o *attachOptions) (*attach, error) {
 	c.routine.mu.Lock()
 	defer c.routine.mu.Unlock()
@@ -131,10 +133,11 @@ func (c *Client) openLocked(o *attachOptions) (*attach, error) {
 	}
 	c.newest = o.arrived
 	a := o.memory
-	if a == nil || a.ending.Load() != nil { // whoever ended it may still look at it
+	if a == nil || a.ending.Load() != nil { // the goroutine that ended it may still look at it
 		a = new(attach)
 	}
-	*a = attach{client: c, transport: o.transport, cursor: o.cursor, grantee: o.grantee, by: o.by, later: o.later, due: due}
+	*a = attach{client: c, transport: o.transport, cursor: o.cursor, grantee: o.grantee, by: o.by, later: o.later,
+		due: due}
 	if a.by == nil {
 		a.by = (*handler)(a)
 	}
@@ -157,7 +160,7 @@ func (c *Client) openLocked(o *attachOptions) (*attach, error) {
 		case a.implicit:
 			c.kept = &keptCursor{}
 		}
-		if !k.sent.IsZero() { // the last response arrived: its reader is back
+		if !k.sent.IsZero() { // this poll acknowledges the last response
 			c.cursor = k.sent
 			k.backfill = k.backfill[k.backSent:]
 		}
@@ -190,13 +193,13 @@ func (c *Client) openLocked(o *attachOptions) (*attach, error) {
 // queueSize is the length of the queue that the attach needs.
 func (a *attach) queueSize() int {
 	if a.transport == longPoll {
-		return 1 // it is answered once; what comes at the same time is read from the log
+		return 1 // it is answered once; messages that come at the same time are read from the log
 	}
 	return a.client.routine.b.set.clientBuffer
 }
 
-// backfillLocked returns the newest messages of topics that the client's cursor has passed; the others come by themselves, and so does
-// all of an epoch that is not the cursor's.
+// backfillLocked returns the newest messages of topics, up to the client's cursor. Reading on from the cursor brings
+// the later ones, and all of an epoch that is not the cursor's.
 func (b *Broadcaster) backfillLocked(c *Client, topics []string, last int) []item {
 	want := c.interestLocked()
 	items, end := b.messages.newest(topics, last, &want, b.limitReplay(), nil)
@@ -217,8 +220,9 @@ func (a *attach) close(cursor, sent Position, backSent int) bool {
 	return a.closeLocked(cursor, sent, backSent)
 }
 
-// closeLocked ends the attach from its own side. cursor is how far its reader certainly got, and sent how far the response went that
-// the next poll without cursor acknowledges (zero: none did). When the attach has ended already it does nothing and reports false.
+// closeLocked ends the attach from its own side. cursor is how far its reader certainly got. sent is the end of the
+// response that the next poll without cursor acknowledges; zero: none. When the attach has ended already it does
+// nothing and reports false.
 func (a *attach) closeLocked(cursor, sent Position, backSent int) bool {
 	c := a.client
 	r := c.routine
@@ -250,7 +254,7 @@ const (
 	gotNothing          // wait for the queue
 )
 
-// next is ready for a goroutine that has nothing else to do: it waits until there is something, or until the attach is due, has
+// next is ready for a goroutine that may wait. It returns when there are items, or when the attach is due, has
 // something to do or has ended.
 func (a *attach) next(max replay, dst []item) (items []item, ev event) {
 	for {
@@ -261,9 +265,10 @@ func (a *attach) next(max replay, dst []item) (items []item, ev event) {
 	}
 }
 
-// ready returns what is owed after the attach's cursor: gaps and messages in order, appended to dst, at most max. more says that
-// there is more at once. Afterwards a.cursor is the scanned Position. When there is nothing the caller waits for the queue, puts what
-// it received into a.head and calls again. Only the goroutine that serves the attach calls it.
+// ready returns what is owed after the attach's cursor: gaps and messages in order, appended to dst, at most max. more
+// says that further items are there already. Afterwards a.cursor is the scanned Position. When there is nothing the
+// caller waits for the queue, puts what it received into a.head and calls again. Only the goroutine that serves the
+// attach calls it.
 func (a *attach) ready(max replay, dst []item) (items []item, more bool, ev event) {
 	for {
 		if a.ending.Load() != nil {
@@ -326,9 +331,9 @@ func (a *attach) step() (ev event, read bool) {
 	return gotNothing, false
 }
 
-// caughtUpLocked reports whether the routine can take over at the attach's cursor: everything up to r.at has been read, and everything behind it
-// will be offered. That the routine stands at the cursor too is not enough: of a topic that was named just now, there may be messages in
-// the log that the routine was not woken for.
+// caughtUpLocked reports whether the routine can take over at the attach's cursor: everything up to r.at has been read,
+// and everything behind it will be offered. It is not enough that r.at is not behind the cursor: the log may hold
+// messages of a topic that was named just now, for which the routine was not woken.
 func (a *attach) caughtUpLocked() bool {
 	r := a.client.routine
 	if len(a.backfill) > 0 || a.cursor.Epoch != r.at.Epoch || a.cursor.Seq < r.at.Seq {

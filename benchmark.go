@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// TestStruct is one broadcast of a benchmark, by the seed's name.
+// TestStruct is one broadcast of a benchmark, under the name of the 2015 package.
 type TestStruct struct {
 	Ns       int64 // from the call of Send until the last client had the message
 	Clients  int
@@ -32,7 +32,7 @@ type BenchmarkResult struct {
 }
 
 // Benchmark registers virtual clients, sends them numMsgs messages of msgSize bytes and prints what it found: see
-// [Broadcaster.MeasureFanOut]. It is the seed's, now with percentiles and memory.
+// [Broadcaster.MeasureFanOut]. The 2015 package had it, without percentiles and memory.
 func (b *Broadcaster) Benchmark(msgSize int, clients int, numMsgs int) error {
 	result, err := b.MeasureFanOut(msgSize, clients, numMsgs)
 	if err != nil {
@@ -42,12 +42,12 @@ func (b *Broadcaster) Benchmark(msgSize int, clients int, numMsgs int) error {
 	return nil
 }
 
-// MeasureFanOut measures broadcasts to virtual clients: each has the channel of GetChannel, and a broadcast is over when the
-// last of them has the message. It does so on a Broadcaster of its own with b's sizes, so that no real client is disturbed and nothing
-// is left behind. It takes about clients × numMsgs × 0.1 µs.
+// MeasureFanOut measures broadcasts to virtual clients: each has the channel of GetChannel, and a broadcast is over
+// when the last of them has the message. It uses a Broadcaster of its own with b's sizes: it disturbs no real client
+// and leaves nothing behind. It takes about clients × numMsgs × 0.1 µs.
 //
-// The error says which value is bad: each must be above 0, numMsgs at most ClientBufferSize, as in the seed, and msgSize
-// at most MaxMessage.
+// The error says which value is bad: each must be above 0, numMsgs at most ClientBufferSize, as in the 2015 package,
+// and msgSize at most MaxMessage.
 func (b *Broadcaster) MeasureFanOut(msgSize, clients, numMsgs int) (BenchmarkResult, error) {
 	var none BenchmarkResult
 	if err := b.start(); err != nil {
@@ -55,13 +55,15 @@ func (b *Broadcaster) MeasureFanOut(msgSize, clients, numMsgs int) (BenchmarkRes
 	}
 	switch {
 	case msgSize <= 0 || msgSize > b.set.maxMessage:
-		return none, fmt.Errorf("gpoll: benchmark: a message size of %d bytes; it must be 1 to %d (MaxMessage)", msgSize, b.set.maxMessage)
+		return none, fmt.Errorf("gpoll: benchmark: a message size of %d bytes; it must be 1 to %d (MaxMessage)",
+			msgSize, b.set.maxMessage)
 	case clients <= 0:
 		return none, fmt.Errorf("gpoll: benchmark: %d clients; there must be at least one", clients)
 	case numMsgs <= 0:
 		return none, fmt.Errorf("gpoll: benchmark: %d messages; there must be at least one", numMsgs)
 	case numMsgs > b.set.clientBuffer:
-		return none, fmt.Errorf("gpoll: benchmark: %d messages; the limit is ClientBufferSize, %d: raise it or send fewer", numMsgs, b.set.clientBuffer)
+		return none, fmt.Errorf("gpoll: benchmark: %d messages; the limit is ClientBufferSize, %d: raise it or send fewer",
+			numMsgs, b.set.clientBuffer)
 	}
 	twin := &Broadcaster{
 		RoutineMaxClients: b.RoutineMaxClients,
@@ -113,9 +115,10 @@ func heapInUse() int {
 }
 
 func (res *BenchmarkResult) summarize() {
-	sorted := slices.SortedFunc(slices.Values(res.Broadcasts), func(a, b TestStruct) int { return cmp.Compare(a.Ns, b.Ns) })
+	sorted := slices.SortedFunc(slices.Values(res.Broadcasts),
+		func(a, b TestStruct) int { return cmp.Compare(a.Ns, b.Ns) })
 	n := len(sorted)
-	at := func(percent int) time.Duration { // the smallest value that so many percent do not exceed
+	at := func(percent int) time.Duration { // the smallest value that percent of them do not exceed
 		return time.Duration(sorted[max((n*percent+99)/100-1, 0)].Ns)
 	}
 	res.Min, res.P50, res.P90, res.P99, res.Max = at(0), at(50), at(90), at(99), at(100)

@@ -14,28 +14,29 @@ import (
 	"time"
 )
 
-// A Broadcaster owns one log of messages and the clients that read it. Set its fields before its first use; from then on they are
-// read only. The zero value of each field means its default, and the zero Broadcaster is ready for use.
+// A Broadcaster owns one log of messages and the clients that read it. Set its fields before its first use; from then
+// on they are read only. The zero value of each field means its default, and the zero Broadcaster is ready for use.
 //
-// A bad setting panics when the Broadcaster is mounted, by the field's name, and is the error of Publish. A Broker that cannot be
-// followed yet is the error of Publish and a 500, and is tried again at the next use. A Broadcaster has
-// goroutines only while it has clients; Shutdown ends them (those of a Listener end with its Close). All methods may be called concurrently.
+// A bad setting makes ListenAndBroadcast panic and Publish fail; both name the field. While the Broker cannot be
+// followed, Publish fails and requests are answered with 500; the next use tries again. A Broadcaster has goroutines
+// only while it has clients; Shutdown ends them (those of a Listener end with its Close). All methods may be called
+// concurrently.
 type Broadcaster struct {
-	// RoutineMaxClients is how many clients one routine serves. Default 1000. A routine is one goroutine: many small ones
-	// spread the work over the processors, few large ones cost less for each message.
+	// RoutineMaxClients is how many clients one routine serves. Default 1000. A routine is one goroutine. Many small
+	// routines spread the work over the processors; few large ones cost less for each message.
 	RoutineMaxClients int
 
-	// ClientBufferSize is how many messages wait for one client whose transport a goroutine serves: beyond that, or beyond 256 KiB,
-	// an attached client lags (it reads on from the log), and a client that polls without a cursor and stays away is removed.
-	// It is also the length of GetChannel's channels. Default 100. The memory is taken when it is first needed.
+	// ClientBufferSize is how many messages wait for one client whose transport a goroutine serves. Beyond that, or beyond
+	// 256 KiB, an attached client lags (it reads on from the log), and a client that polls without a cursor and stays away
+	// is removed. It is also the length of GetChannel's channels. Default 100. gpoll takes the memory at its first use.
 	ClientBufferSize int
 
-	// RoutineBufferSize is how many messages a routine may be behind before Send and Publish, and what the Broker
-	// delivers, wait for it. Default 200.
+	// RoutineBufferSize is how many messages a routine may be behind before Send, Publish and the Broker's deliveries wait
+	// for it. Default 200.
 	RoutineBufferSize int
 
-	// SyncDelayMs is for how many milliseconds a routine gathers messages before it hands them out in one batch.
-	// Default 0: what comes while it writes is the next batch.
+	// SyncDelayMs is for how many milliseconds a routine gathers messages before it hands them out in one batch. Default
+	// 0: messages that come while it writes are the next batch.
 	SyncDelayMs int
 
 	// PollWait is how long a poll waits for a message, ±10 % at random. Default 25 s (RFC 6202, section 5.5).
@@ -47,9 +48,9 @@ type Broadcaster struct {
 	// PongTimeout is how long a WebSocket may take to answer a ping. Default 10 s.
 	PongTimeout time.Duration
 
-	// WriteTimeout is how long one write to a client may take before its attach ends as slow, and how long an end may take to reach a
-	// client, after the frame that was begun, before its connection is given up. Default 10 s. It replaces the
-	// http.Server's for the answers that gpoll writes. A poll may take it a second longer.
+	// WriteTimeout is how long one write to a client may take before its attach ends as slow. The message that tells the
+	// end, after the frame that was begun, may take as long again before gpoll gives up the connection. Default 10 s. It
+	// replaces the http.Server's for the answers that gpoll writes. The answer to a poll may take a second longer.
 	WriteTimeout time.Duration
 
 	// ClientTTL is how long a client may stay unattached. Default 60 s.
@@ -70,74 +71,78 @@ type Broadcaster struct {
 	// MaxClients is how many clients may be registered. Default 100,000. Further ones are told to come back later.
 	MaxClients int
 
-	// MaxClientsPerUser is how many clients one Grant.User may have. Default 16. A further one takes the place of the one that
-	// has been away for longest; when all are attached it is refused.
+	// MaxClientsPerUser is how many clients one Grant.User may have. Default 16. A further one takes the place of the one
+	// that has been away for longest; when all are attached it is refused.
 	MaxClientsPerUser int
 
 	// RegisterRate is how many clients may register by HTTP in a second, all together, and RegisterBurst how many at once.
 	// Default 1,000 and 2,000. A negative RegisterRate is no limit.
 	RegisterRate, RegisterBurst int
 
-	// ClientIP tells from whose address a request comes, so that a flood of registrations from one address costs that address
-	// (an IPv6 one: its /64) and no other: each may register RegisterRatePerIP clients in a second and RegisterBurstPerIP at
-	// once, within RegisterRate. The zero Addr counts against RegisterRate only, and so do all where ClientIP is nil: behind a
-	// proxy a whole site shares one address. TrustedProxies makes such a function. It is called for each registration by HTTP,
-	// may be called concurrently, and a panic in it is a 500.
+	// ClientIP returns the address from which a request comes. Each address (an IPv6 one: its /64) may register
+	// RegisterRatePerIP clients in a second and RegisterBurstPerIP at once, within RegisterRate: a flood from one address
+	// costs no other. The zero Addr counts against RegisterRate only. So do all registrations where ClientIP is nil:
+	// behind a proxy a whole site shares one address. TrustedProxies makes such a function. ClientIP is called for each
+	// registration by HTTP and may be called concurrently. A panic in it is a 500.
 	ClientIP func(*http.Request) netip.Addr
 
-	// RegisterRatePerIP and RegisterBurstPerIP are the limits of one address, where ClientIP is set. Default 10 and 50. A negative
-	// RegisterRatePerIP is no limit.
+	// RegisterRatePerIP and RegisterBurstPerIP are the limits of one address, where ClientIP is set. Default 10 and 50. A
+	// negative RegisterRatePerIP is no limit.
 	RegisterRatePerIP, RegisterBurstPerIP int
 
-	// History bounds the window of the log that can be replayed. Default 10,000 messages, 16 MiB, no age. Bytes is the memory that the
-	// window takes: three quarters are for the messages, and one for their wire forms, which are made again when they are missing.
+	// History bounds the window of the log that can be replayed. Default 10,000 messages, 16 MiB, no age. Bytes is the
+	// memory of the window: three quarters for the messages and one for their wire forms, which gpoll makes again when
+	// they are missing.
 	History Limits
 
-	// TopicLimits gives a topic a window of its own, so that a busy topic does not push out the quiet ones. The zero Limits is the
-	// shared window; a zero Count or Bytes is that of History. Limits that cannot be (a negative one, or more than 2^31−1) are logged
-	// as an error and count as zero. All windows of topics together hold at most 16 times History.Count messages and History.Bytes:
-	// beyond that the oldest message of all leaves first.
+	// TopicLimits gives a topic a window of its own, so that a busy topic does not push out the quiet ones. The zero
+	// Limits means the shared window; a zero Count or Bytes means that of History. Bad limits (negative, or a Count or
+	// Bytes above 2^31−1) are logged as an error, and the topic has the shared window. All windows of topics together hold
+	// at most 16 times History.Count messages and History.Bytes: beyond that the oldest of their messages leaves first.
 	//
-	// It is asked when a topic's first message is published, and again after the topic was forgotten. Only who publishes that message
-	// waits for it; the messages that come from another server meanwhile are in the shared window until it has answered. It may be
-	// called concurrently.
+	// gpoll calls it when a topic's first message is published, and again after the topic was forgotten. Only that Publish
+	// waits for it. Messages from another server are in the shared window until it has returned. It may be called
+	// concurrently.
 	TopicLimits func(topic string) Limits
 
-	// DisconnectSlow closes an SSE response or WebSocket that cannot keep up with "slow", instead of letting it lag.
+	// DisconnectSlow closes an SSE response or WebSocket that cannot keep up, with "slow", instead of letting it lag.
 	DisconnectSlow bool
 
-	// Authorize says who makes a request and what they may read. It is called for every request of every transport, and again for
-	// an attach whose Grant.Expires has come, then with a request that has the first one's method, URL, Host, RemoteAddr and
-	// AuthHeaders. Its error is the client's 401; 403 where it wraps ErrForbidden; and 503, with a time to come back, where it wraps
-	// ErrTryLater, a net.Error or context.DeadlineExceeded: an attach that is there goes on then, and is asked about for 30 s more. A
-	// panic in it is a 500. It may be called concurrently. nil lets everybody in, as nobody.
+	// Authorize says who makes a request and what they may read. It is called for every request of every transport. When
+	// an attach's Grant.Expires has come it is called again, with a request that has the first one's method, URL, Host,
+	// RemoteAddr and AuthHeaders. The client gets 401 for its error; 403 where the error wraps ErrForbidden; and 503, with
+	// a time to come back, where it wraps ErrTryLater, a net.Error or context.DeadlineExceeded. After such a 503 error an
+	// open attach goes on, and gpoll asks again for 30 s. A panic in it is a 500. It may be called concurrently. nil lets
+	// everybody in, without a user.
 	Authorize func(*http.Request) (Grant, error)
 
 	// AuthHeaders are the headers that Authorize sees when it is called again. Default Cookie and Authorization.
 	AuthHeaders []string
 
 	// AllowedOrigins are the other origins whose pages may read from here, each exactly as a browser sends it:
-	// "https://app.example". The same origin always may. There is no wildcard.
+	// "https://app.example". Pages of the same origin always may. There is no wildcard.
 	AllowedOrigins []string
 
-	// AllowedHeaders are request headers of the application's own, as traceparent, that pages of AllowedOrigins may send beside
-	// those of gpoll, of EventSource polyfills and of AuthHeaders. A preflight lists them.
+	// AllowedHeaders are the application's own request headers, such as traceparent, that pages of AllowedOrigins may
+	// send. They may also send the headers of gpoll, of EventSource polyfills and of AuthHeaders. A preflight lists them
+	// all.
 	AllowedHeaders []string
 
-	// PublicOrigin is this server's own origin as browsers see it, where a proxy in front makes it differ from the request's Host.
-	// Empty means http and https of Host.
+	// PublicOrigin is this server's own origin as browsers see it. Set it where a proxy makes that origin differ from the
+	// request's Host. Empty means http and https of Host.
 	PublicOrigin string
 
 	// RefuseQueryID refuses a client id in the query, which proxies and browsers write to logs and histories. The header
-	// Gpoll-Client-Id and the first frame of gpoll.v1 carry it as well.
+	// Gpoll-Client-Id and the first frame of gpoll.v1 can carry the id instead.
 	RefuseQueryID bool
 
-	// Broker orders and carries the messages. nil is a new MemoryBroker, which Shutdown closes. One that is set here may serve
-	// other Broadcasters too: Shutdown ends what this one has of it, and whoever made it closes it when none is left.
+	// Broker orders and carries the messages. nil is a new MemoryBroker, which Shutdown closes. A Broker that is set here
+	// may serve other Broadcasters too: Shutdown ends only this Broadcaster's subscription, and the application closes the
+	// Broker when no Broadcaster uses it.
 	Broker Broker
 
-	// Logger gets what an operator should know, never a client id or a payload: errors, and why requests are refused, each
-	// reason once in a minute at most. nil is slog.Default() for warnings and errors.
+	// Logger gets messages for the operator: errors, and why requests are refused, each reason once in a minute at most.
+	// It never gets a client id or a payload. nil means slog.Default() for warnings and errors.
 	Logger *slog.Logger
 
 	once       sync.Once
@@ -158,7 +163,7 @@ type Broadcaster struct {
 	turns       chan *scratch // taken by the routines that hand out
 	conns       pollConns
 	date        atomic.Pointer[date]
-	arrivals    atomic.Uint64 // counts what wants to attach, in the order of arrival
+	arrivals    atomic.Uint64 // numbers the requests that may attach, as they arrive
 	published   atomic.Uint64
 	delivered   atomic.Uint64
 	repeats     atomic.Uint64
@@ -168,14 +173,14 @@ type Broadcaster struct {
 	follower    *follower     // reads what the broker delivers
 	unsubscribe func()        // ends that
 	state       atomic.Int32  // open, draining, closed
-	shut        chan struct{} // closed when the first Shutdown has closed all that it closes
-	shutErr     error         // of that; read after shut is closed
+	shut        chan struct{} // closed when the first Shutdown has told everybody to end
+	shutErr     error         // of the first Shutdown; read after shut is closed
 	ctx         context.Context
 	cancel      context.CancelFunc
 }
 
-// NewBroadcaster returns a Broadcaster with the seed's sizes filled in: RoutineMaxClients 1000, ClientBufferSize 100,
-// RoutineBufferSize 200, SyncDelayMs 0.
+// NewBroadcaster returns a Broadcaster with the sizes of the 2015 package filled in: RoutineMaxClients 1000,
+// ClientBufferSize 100, RoutineBufferSize 200, SyncDelayMs 0.
 func NewBroadcaster() *Broadcaster {
 	return &Broadcaster{
 		RoutineMaxClients: defaultRoutineMaxClients,
@@ -195,20 +200,20 @@ func ListenAndBroadcast(path string, mux ...*http.ServeMux) {
 	DefaultBroadcaster.ListenAndBroadcast(path, mux...)
 }
 
-// Send broadcasts msg to every client, whatever its transport and topics. It waits for no client, only for room where a routine is
-// RoutineBufferSize messages behind. A failure is logged and counted; use Publish to see it.
+// Send broadcasts msg to every client, whatever its transport and topics. It never waits for a client. It waits while a
+// routine is RoutineBufferSize messages behind. A failure is logged and counted; use Publish to see it.
 func (b *Broadcaster) Send(msg string) {
 	if _, err := b.publish(context.Background(), &Message{Data: []byte(msg)}, true); err != nil {
 		b.logger().Error("gpoll: Send failed", "err", err)
 	}
 }
 
-// Publish appends m to the log and returns the Position it was given. It returns once the broker has accepted the message and
-// never waits for a client. m.Data and m.Except are copied.
+// Publish appends m to the log and returns the Position it was given. It returns once the broker has accepted the
+// message and never waits for a client. m.Data and m.Except are copied.
 //
-// The error is ErrClosed after Shutdown, ErrTooLarge, ErrBadMessage, the cause of ctx, or the broker's own, wrapped, as ErrUnavailable;
-// errors.Is(err, ErrUnknown) means that the message may have been accepted. Any other error means that it was not.
-// Publish keeps the order of one goroutine's calls.
+// The error wraps ErrClosed after Shutdown, ErrTooLarge, ErrBadMessage, the cause of ctx, or the broker's own error,
+// such as ErrUnavailable. errors.Is(err, ErrUnknown) means that the message may have been accepted; any other error
+// means that it was not. Publish keeps the order of one goroutine's calls.
 func (b *Broadcaster) Publish(ctx context.Context, m Message) (Position, error) {
 	return b.publish(ctx, &m, false)
 }
@@ -253,8 +258,8 @@ func (b *Broadcaster) tryPublish(ctx context.Context, m *Message, keeps bool) (P
 	return pos, nil
 }
 
-// give gives m to the broker. The MemoryBroker loses nothing and gives no place twice: for it nothing is encoded, and there is no
-// nonce.
+// give gives m to the broker. A MemoryBroker loses nothing and gives no place twice: it gets the message without
+// encoding and without a nonce.
 func (b *Broadcaster) give(ctx context.Context, m *Message, keeps bool) (Position, error) {
 	if b.memory == nil {
 		return b.Broker.Publish(ctx, b.follower.seal(m))
@@ -283,7 +288,8 @@ func (b *Broadcaster) momentOf(t time.Time) moment {
 	return moment(max(t.Sub(b.began), 1))
 }
 
-// topicLimits returns TopicLimits, safe to call and with limits that can be; nil when there is none.
+// topicLimits returns a function that calls TopicLimits, contains its panics and checks its limits; nil when there is
+// no TopicLimits.
 func (b *Broadcaster) topicLimits() func(string) Limits {
 	if b.TopicLimits == nil {
 		return nil
@@ -299,8 +305,8 @@ func (b *Broadcaster) topicLimits() func(string) Limits {
 	}
 }
 
-// call runs one of the application's functions and reports whether it returned. A panic in it costs whoever asked for it, not the
-// process.
+// call runs one of the application's functions and reports whether it returned. It logs a panic in the function, and
+// the process goes on.
 func (b *Broadcaster) call(name string, f func()) (ok bool) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -311,8 +317,8 @@ func (b *Broadcaster) call(name string, f func()) (ok bool) {
 	return true
 }
 
-// spawn runs f in a goroutine that Shutdown waits for. f ends by itself: with its attach, or after a bounded wait. A panic in f is
-// logged; f sees to what it served, see rescue.go.
+// spawn runs f in a goroutine that Shutdown waits for. f ends by itself: with its attach, or after a bounded wait. A
+// panic in f is logged; f itself ends what it served: see rescue.go.
 func (b *Broadcaster) spawn(f func()) {
 	b.goroutines.start(f)
 }

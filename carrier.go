@@ -1,31 +1,33 @@
 package gpoll
 
-// A carrier brings what the routine offers to one attach. There is one for each way: a goroutine that takes from the attach's
-// queue (handler), the routine itself into a channel (channelSink), into a socket (session), or as the answer of a poll on a
-// connection of Listener (pollConn). A transport is a new carrier; the routine and the attach know no other name.
+// A carrier brings the routine's messages to one attach. There are four: handler, a goroutine that takes from the
+// attach's queue; channelSink, through which the routine sends on a channel; session, through which it writes to a
+// socket; and pollConn, through which it answers a poll on a connection of Listener. The routine and the attach know
+// only this interface.
 //
-// The routine's mu is held in every call, and none waits. c is the client that the attach belongs to.
+// The caller of each method but perform holds the routine's mu. No method waits. c is the client that the attach
+// belongs to.
 type carrier interface {
-	// take lets the routine carry the client on from its attach's cursor, behind which everything will be offered. It fills in
-	// h.by, h.mode and what else h says of the carrier. mode queued means that the goroutine stays.
+	// take lets the routine carry the client on from its attach's cursor: the routine will offer everything behind it.
+	// take fills in h.by, h.mode and what else h says of the carrier. With mode queued the goroutine stays.
 	take(c *Client, h *hotClient)
 
 	// pending reports whether something that is no message has to be written before the routine may carry the client.
 	pending() bool
 
-	// offer brings messages and holes, in their order, of which those up to h.from are not owed. What the carrier cannot take it
-	// leaves to a goroutine that reads on from the log.
+	// offer brings messages and holes in their order. The client is not owed those up to h.from. When the carrier can take
+	// no more, a goroutine reads on from the log.
 	offer(r *routine, c *Client, recs []*record)
 
-	// perform does op and answers it, if the routine carries the client and goes on to, and reports whether it did. Unlike the others it
-	// takes the routine's mu itself: the lock of a socket comes before that.
+	// perform does op and answers it if the routine carries the client and can go on. It reports whether it did. perform
+	// takes the routine's mu itself, after the lock of a socket.
 	perform(op *operation) bool
 
-	// leave lets a goroutine read on from the log: there is a new epoch, or something else than messages has to be done.
+	// leave lets a goroutine read on from the log, for a new epoch or for something that is no message.
 	leave(r *routine, c *Client)
 
-	// reached takes the client from the routine, which carries it, and returns the cursor that it leaves for an attach that
-	// brings none.
+	// reached takes the client from the routine that carries it. It returns the cursor at which an attach without one goes
+	// on.
 	reached(r *routine, c *Client) Position
 
 	// elapsed is called when the attach's time has come: a poll is over, or a sign of life is owed.
@@ -51,7 +53,7 @@ func (q *handler) take(c *Client, h *hotClient) {
 
 func (*handler) pending() bool { return false }
 
-// offer queues. When the queue is full the client lags from there on.
+// offer queues recs. When the queue is full the client lags from there on.
 func (q *handler) offer(r *routine, c *Client, recs []*record) {
 	from := c.hot().from
 	for _, rec := range recs {
@@ -76,7 +78,7 @@ func (*handler) elapsed(_ *routine, a *attach) {
 	a.wake()
 }
 
-// ended leaves it to the goroutine: next reports the end.
+// ended leaves the end to the goroutine: next reports it.
 func (*handler) ended(_ *routine, a *attach, _ mode, _ *ending) {
 	if a.later != nil {
 		a.later.age(a)

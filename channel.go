@@ -1,7 +1,7 @@
 package gpoll
 
-// A channelSink carries an attach of GetChannel. While the consumer keeps up the routine sends; else a goroutine reads the log
-// and waits for room.
+// A channelSink carries an attach of GetChannel. While the consumer keeps up the routine sends; else a goroutine reads
+// the log and waits for room.
 type channelSink struct {
 	ch   chan string
 	stop chan struct{} // closed at the end, for the goroutine that waits for room
@@ -24,7 +24,7 @@ func (c *Client) attachChannel() (*channelSink, *attach, error) {
 	c.routine.mu.Lock()
 	defer c.routine.mu.Unlock()
 	if c.attach != nil {
-		if sink, ok := c.attach.by.(*channelSink); ok { // everybody's who asks for one
+		if sink, ok := c.attach.by.(*channelSink); ok { // all calls share one
 			return sink, nil, nil
 		}
 	}
@@ -32,13 +32,13 @@ func (c *Client) attachChannel() (*channelSink, *attach, error) {
 	sink := &channelSink{ch: make(chan string, b.set.clientBuffer), stop: make(chan struct{})}
 	a, err := c.openLocked(&attachOptions{transport: channel, by: sink, arrived: b.arrivals.Add(1), keeps: true})
 	if err == nil {
-		c.err = nil // it was about the channel before
+		c.err = nil // it told why the last channel ended
 	}
 	return sink, a, err
 }
 
-// pumpChannel sends what the client is owed until the routine takes over, without waiting; if the channel
-// fills up, a goroutine goes on. That ends when the routine takes over or the attach ends.
+// pumpChannel sends what the client is owed until the routine takes over, without waiting; if the channel fills up, a
+// goroutine goes on. The goroutine ends when the routine takes over or the attach ends.
 func (a *attach) pumpChannel() {
 	if ev, _ := a.step(); ev == gotHandedOver {
 		return
@@ -46,8 +46,8 @@ func (a *attach) pumpChannel() {
 	a.client.routine.b.spawn(a.fillChannel)
 }
 
-// fillChannel sends what the client is owed, waiting for room, until the routine takes over or the attach ends. It closes the
-// channel at the end.
+// fillChannel sends what the client is owed, waiting for room, until the routine takes over or the attach ends. It
+// closes the channel at the end.
 func (a *attach) fillChannel() {
 	sink := a.by.(*channelSink)
 	defer sink.rescue(a)
@@ -70,7 +70,7 @@ func (a *attach) fillChannel() {
 				break // next reports the end
 			}
 			if !sink.send(it.rec.data) {
-				break // next reports the end; nothing is sent behind what was not
+				break // next reports the end; what follows is not sent
 			}
 			b.delivered.Add(1)
 		}
@@ -87,7 +87,7 @@ func (s *channelSink) send(data string) bool {
 	}
 }
 
-// endChannel ends an attach whose consumer cannot be told of a gap otherwise.
+// endChannel ends an attach for a gap: a channel of strings cannot carry it.
 func (c *Client) endChannel(a *attach, gap *Gap) {
 	r := c.routine
 	r.mu.Lock()
@@ -132,10 +132,10 @@ func (*channelSink) perform(*operation) bool { return false }
 
 func (s *channelSink) leave(r *routine, c *Client) { s.lagLocked(c, r.at) }
 
-// reached is everything that was offered: what a channel holds has been delivered.
+// reached returns the end of what was offered: messages in a channel count as delivered.
 func (*channelSink) reached(r *routine, c *Client) Position { return maxPosition(r.at, c.hot().from) }
 
-func (*channelSink) elapsed(*routine, *attach) {} // nothing is
+func (*channelSink) elapsed(*routine, *attach) {} // a channel is never due
 
 // lagLocked lets a goroutine carry the client on from that cursor, until it has caught up.
 func (s *channelSink) lagLocked(c *Client, cursor Position) {

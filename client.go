@@ -7,8 +7,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// A Client is what a client id names: a cursor into the log with a topic filter, owned by one routine for its whole life.
-// Between attaches it costs no queue and no goroutine. All methods may be called concurrently.
+// A Client is what a client id names: a cursor into the log with a topic filter, owned by one routine for its whole
+// life. Between attaches it costs no queue and no goroutine. All methods may be called concurrently.
 type Client struct {
 	// Set when registered, then read-only.
 	uuid    uuid.UUID
@@ -38,12 +38,13 @@ type Client struct {
 	first, end int32
 }
 
-// A hotClient is what a routine looks at for every client of every broadcast. A routine has them in one piece of memory, in the order
-// of its clients: a visit costs a few nanoseconds, where a look at the Client would wait for the memory.
+// A hotClient is what a routine looks at for every client of every broadcast. A routine has them in one piece of
+// memory, in the order of its clients: a visit costs a few nanoseconds, while a look at the Client would wait for the
+// memory.
 type hotClient struct {
 	by        carrier     // of the modes from queued on
 	direct    chan string // of the mode direct
-	from      uint64      // the routine passes over what is not newer: the attach has read it from the log
+	from      uint64      // the routine offers what is newer: the attach has read the rest from the log
 	round     uint64      // last round in which something was addressed to the client
 	collected uint64      // last round in which something was collected for its socket
 	due       moment      // when a sweep has to look at the client; 0: never
@@ -52,8 +53,8 @@ type hotClient struct {
 	form      form // of the mode inline
 }
 
-// scheduleLocked sets when a sweep has to look at the client: when its attach is due or has to be authorised anew, or when it has been
-// away for too long.
+// scheduleLocked sets when a sweep has to look at the client: when its attach is due or has to be authorised anew, or
+// when it has been away for too long.
 func (c *Client) scheduleLocked() {
 	h := c.hot()
 	a := c.attach
@@ -69,10 +70,12 @@ func (c *Client) scheduleLocked() {
 	}
 }
 
-// hot returns what the routine keeps for c. The client is registered and not removed; routine.mu is held, also while the result is used.
+// hot returns what the routine keeps for c. The client is registered and not removed; routine.mu is held, also while
+// the result is used.
 func (c *Client) hot() *hotClient { return &c.routine.hot[c.slot] }
 
-// A keptCursor is what the server keeps for a client whose polls bring no cursor, or of AddClient before its first attach.
+// A keptCursor is what the server keeps for a client whose polls bring no cursor, or for a client of AddClient before
+// its first attach.
 type keptCursor struct {
 	sent     Position // end of a response that the next such poll acknowledges; zero: none
 	backfill []item   // what last=N owes
@@ -81,14 +84,15 @@ type keptCursor struct {
 	bytes    int      // of them
 }
 
-// A mode says who takes a client on from its cursor. A round passes over those before counting, and offers to those from queued on.
+// A mode says who takes a client on from its cursor. A round passes over clients whose mode is before counting, counts
+// for those in counting, and offers to those from queued on.
 type mode uint8
 
 const (
 	away     mode = iota // nobody: the client is unattached and will bring its cursor or find it in Client.cursor
 	reading              // the attach's goroutine reads the log
 	resuming             // a goroutine is about to read the log for a poll that was parked
-	counting             // nobody, but a poll without cursor, or GetChannel, is expected: it is removed when too much has come meanwhile
+	counting             // nobody, but a poll without cursor, or GetChannel, is expected; too large a backlog removes it
 	queued               // the routine queues for the attach's goroutine
 	direct               // the routine sends on the channel that GetChannel returned
 	inline               // the routine writes to the attach's socket
@@ -114,7 +118,8 @@ func (c *Client) Topics() []string {
 	return slices.Clone(c.topics)
 }
 
-// Transport returns how the client is attached at the moment: "long-poll", "sse", "websocket", "channel", or "" when it is not.
+// Transport returns how the client is attached at the moment: "long-poll", "sse", "websocket", "channel", or "" when it
+// is not.
 func (c *Client) Transport() string {
 	c.routine.mu.Lock()
 	defer c.routine.mu.Unlock()
@@ -124,8 +129,8 @@ func (c *Client) Transport() string {
 	return c.attach.transport.String()
 }
 
-// Err says why the last channel of GetChannel was closed: an *EndError, whose Gap is set when messages were lost. It is nil while the
-// client is registered and that channel is open.
+// Err says why the last channel of GetChannel was closed: an *EndError, whose Gap is set when messages were lost. Err
+// is nil while the client is registered and that channel is open.
 func (c *Client) Err() error {
 	c.routine.mu.Lock()
 	defer c.routine.mu.Unlock()
@@ -148,8 +153,8 @@ func (e *EndError) Error() string {
 	return "gpoll: the client's channel was closed: " + e.Code
 }
 
-// setTopicsLocked makes the topics that the client named, and those that its Grant gives, its subscription, for all that is offered
-// from now on. named is a sorted set. It reports whether that is another subscription than before.
+// setTopicsLocked subscribes the client to the topics that it named and to those that its Grant gives, from the next
+// offer on. named is a sorted set. setTopicsLocked reports whether the subscription has changed.
 func (c *Client) setTopicsLocked(named, given []string) (changed bool) {
 	c.named = named
 	topics := union(named, given)
@@ -162,7 +167,7 @@ func (c *Client) setTopicsLocked(named, given []string) (changed bool) {
 	return true
 }
 
-// interestLocked is what the client is owed as things are now.
+// interestLocked is what the client is owed now.
 func (c *Client) interestLocked() interest {
 	return interest{topics: c.topics, client: c.public, user: c.user}
 }
@@ -173,9 +178,10 @@ func (c *Client) lagLocked() {
 	c.attach.wake()
 }
 
-// AddClient registers a client and returns its bare uuid and the id of the routine that owns it, for GetChannel in this process
-// or for a browser as `<routine>$<uuid>`. It belongs to no user and to no topic. If it is not attached within
-// AttachTimeout it expires, and before that when more than ClientBufferSize messages have come. AddClient returns "" and -1 after Shutdown or when MaxClients are registered.
+// AddClient registers a client and returns its bare uuid and the id of the routine that owns it, for GetChannel in this
+// process or for a browser as `<routine>$<uuid>`. The client belongs to no user and to no topic. It expires if it is
+// not attached within AttachTimeout, and is removed earlier when more than ClientBufferSize messages, or 256 KiB of
+// them, have come. AddClient returns "" and -1 after Shutdown or when MaxClients are registered.
 func (b *Broadcaster) AddClient() (string, int) {
 	if err := b.start(); err != nil {
 		if err != ErrClosed {
@@ -191,7 +197,7 @@ func (b *Broadcaster) AddClient() (string, int) {
 	return c.uuid.String(), c.routine.id
 }
 
-// Client returns the client that id, a whole client id or a bare uuid, names.
+// Client returns the client that id names: a whole client id or a bare uuid.
 func (b *Broadcaster) Client(id string) (*Client, bool) {
 	if b.start() != nil {
 		return nil, false
@@ -207,20 +213,21 @@ func (b *Broadcaster) Client(id string) (*Client, bool) {
 	return c, c != nil
 }
 
-// RemoveClient removes the client that id, a whole client id or a bare uuid, names, and ends its attach with "removed".
+// RemoveClient removes the client that id names (a whole client id or a bare uuid) and ends its attach with "removed".
 // It reports whether there was one.
 func (b *Broadcaster) RemoveClient(id string) bool {
 	c, ok := b.Client(id)
 	return ok && b.remove(c, endRemoved)
 }
 
-// GetChannel attaches to a client inside this process and returns the channel of its messages: ClientBufferSize long, filled by
-// the client's routine. It is the seed's: cid is the bare uuid and rid the routine that AddClient returned. A second call returns
-// the same channel.
+// GetChannel attaches to a client inside this process and returns the channel of its messages: ClientBufferSize long,
+// filled by the client's routine. cid is the bare uuid and rid the routine that AddClient returned, as in the 2015
+// package. A second call returns the same channel.
 //
-// While the channel is full the client lags and reads on from the log as room appears. If the log's window passes it
-// meanwhile, a string cannot carry the gap: the channel is closed and Client.Err says what was lost. It is also closed when the
-// client is removed, superseded by another transport, or shut down. Only gpoll sends on it or closes it.
+// While the channel is full the client lags and reads on from the log as room appears. If the log's window passes the
+// client meanwhile, gpoll closes the channel, since a string cannot carry the gap, and Client.Err says what was lost.
+// gpoll also closes it when the client is removed, superseded by another transport, or shut down. Only gpoll sends on
+// the channel or closes it.
 //
 // The error is ErrUnknownClient.
 func (b *Broadcaster) GetChannel(cid string, rid int) (chan string, error) {

@@ -8,13 +8,13 @@ import (
 	"time"
 )
 
-// TrustedProxies returns a function for Broadcaster.ClientIP where proxies with these addresses stand in front. It is
-// the peer's address, or where the peer is one of the proxies, the last one in X-Forwarded-For that is not: what
-// stands before that one was said by somebody whom nobody has to believe. Where that list holds proxies only, it is
-// the first of them.
+// TrustedProxies returns a function for Broadcaster.ClientIP where proxies with these addresses stand in front. That
+// function returns the peer's address. Where the peer is one of the proxies, it returns the last address in
+// X-Forwarded-For that is no proxy's: nobody vouches for the addresses before that one. Where the list holds proxies
+// only, it returns the first of them.
 //
-// It is the zero Addr where the request's RemoteAddr is no address, as on a Unix socket. TrustedProxies panics when a
-// prefix is bad.
+// It returns the zero Addr where the request's RemoteAddr is no address, as on a Unix socket. TrustedProxies panics
+// when a prefix is bad.
 func TrustedProxies(prefixes ...netip.Prefix) func(*http.Request) netip.Addr {
 	trusted := make([]netip.Prefix, len(prefixes))
 	for i, p := range prefixes {
@@ -45,7 +45,7 @@ func TrustedProxies(prefixes ...netip.Prefix) func(*http.Request) netip.Addr {
 				comma := strings.LastIndexByte(rest, ',')
 				said := parseIP(strings.TrimSpace(rest[comma+1:]))
 				if !said.IsValid() {
-					return at // the proxy that passed it on is the last that is known
+					return at // the proxy that passed it on is the last known address
 				}
 				at = said
 				if more = comma >= 0; more {
@@ -57,8 +57,8 @@ func TrustedProxies(prefixes ...netip.Prefix) func(*http.Request) netip.Addr {
 	}
 }
 
-// parseIP reads an address with or without a port, and returns the zero Addr for anything else. An IPv4 address is
-// one in whatever spelling, and a zone says nothing of the peer.
+// parseIP reads an address with or without a port, and returns the zero Addr for anything else. An IPv4 address in IPv6
+// form counts as IPv4, and a zone is dropped.
 func parseIP(s string) netip.Addr {
 	if at, err := netip.ParseAddrPort(s); err == nil {
 		return at.Addr().Unmap().WithZone("")
@@ -73,7 +73,7 @@ func parseIP(s string) netip.Addr {
 	return at.Unmap().WithZone("")
 }
 
-// clientIP asks ClientIP for the address to which the registration counts that r makes. The zero Addr counts to none.
+// clientIP asks ClientIP to which address r's registration counts. The zero Addr counts to none.
 func (b *Broadcaster) clientIP(r *http.Request) (from netip.Addr, refused *refusal) {
 	if b.ClientIP == nil {
 		return from, nil
@@ -90,7 +90,7 @@ type bucket struct {
 	filled time.Time // zero: never used, and full
 }
 
-// fill adds what has come since, and reports whether there is a token.
+// fill adds the tokens that have come since, and reports whether there is one.
 func (k *bucket) fill(now time.Time, rate, burst int) bool {
 	if k.filled.IsZero() {
 		k.tokens = float64(burst)
@@ -101,8 +101,8 @@ func (k *bucket) fill(now time.Time, rate, burst int) bool {
 	return k.tokens >= 1
 }
 
-// addressBuckets are the buckets of addresses. One that is full again is forgotten sooner or later, and more than 2 ×
-// maxAddresses are never kept: a flood from more addresses than that is what the bucket of all registrations is for.
+// addressBuckets are the buckets of addresses. A bucket that is full again is forgotten sooner or later, and at most 2
+// × maxAddresses are kept. The bucket of all registrations stops a flood from more addresses than that.
 type addressBuckets struct {
 	young, old map[netip.Addr]bucket
 	turned     time.Time // when young became old
@@ -110,11 +110,11 @@ type addressBuckets struct {
 
 const maxAddresses = 8192
 
-// take returns the bucket of an address, for put to be kept. refill is how long an empty one takes to be full.
+// take returns the bucket of an address; put keeps it. refill is how long an empty bucket takes to be full.
 func (t *addressBuckets) take(key netip.Addr, now time.Time, refill time.Duration) bucket {
 	if idle := now.Sub(t.turned); idle >= refill || len(t.young) >= maxAddresses {
 		t.young, t.old, t.turned = nil, t.young, now
-		if idle >= 2*refill { // then nobody has come for as long as refill
+		if idle >= 2*refill { // then no bucket was used for as long as refill
 			t.old = nil
 		}
 	}

@@ -5,10 +5,10 @@ import (
 	"fmt"
 )
 
-// What the clients of streams ask for, whatever brings it. A command comes as JSON, and is obeyed for the attach of
-// its client; the answer goes out in the stream, in its place among the messages.
+// The commands of clients that have a stream. A command comes as JSON and is obeyed for its client's attach. The answer
+// goes out in the stream, in its place among the messages.
 
-// A command is one of its fields.
+// A command has one of these fields.
 type command struct {
 	Hello       *hello          `json:"hello"`
 	Subscribe   []string        `json:"subscribe"`
@@ -19,8 +19,8 @@ type command struct {
 	Request     json.RawMessage `json:"request"`
 }
 
-// hello is the first command on a connection whose request says nothing: what the query says elsewhere, and a
-// credential that no URL should hold. There is no attach before it.
+// hello is the first command on a connection of gpoll.v1. It carries what the query says elsewhere, and a credential
+// that no URL should hold. There is no attach before it.
 type hello struct {
 	ClientID      string   `json:"client-id"`
 	Topics        []string `json:"topics"`

@@ -6,27 +6,29 @@ import (
 	"time"
 )
 
-// The deadlines of a connection are set by its server, by middleware, and by gpoll: a poll may wait for longer than any of
-// them allows, and its answer has WriteTimeout. Setting one costs a microsecond; most servers and handlers set none, and
-// most answers fit the socket at once. So a poll on a server without time-outs leaves them alone while it is young: for a
-// second, and a deadline of middleware has to be longer than that. Its handler lifts them when it waits on. An answer that
-// is still being written by then, or when the attach is ended, gets its deadline from a guard.
+// The server, middleware and gpoll set deadlines of a connection. A poll may wait for longer than the others allow, so
+// gpoll lifts theirs, and gives the answer WriteTimeout. Setting a deadline costs a microsecond; most servers and
+// handlers set none, and most answers fit the socket at once. So a poll on a server without time-outs leaves the
+// deadlines alone while it is young, which is for a second; a deadline of middleware has to be longer than that. When
+// the poll waits on, its handler lifts them. When an answer is still being written after that second, or when the
+// attach is ended, a guard sets its deadline.
 type deadlines struct {
-	conn  deadliner // nil: they have been lifted at once
+	conn  deadliner // nil: the deadlines were lifted at once
 	rest  time.Duration
 	state atomic.Uint32
-	set   chan struct{} // closed by the guard when it has set the deadline; made when there is to be one
+	set   chan struct{} // the guard closes it when it has set the deadline; made with the guard
 }
 
-// What deadlines.state says. Whoever holds the routine's mu while the attach is open may change it: the poll is alive.
+// The values of deadlines.state. A holder of the routine's mu may change it while the attach is open: the poll is
+// alive.
 const (
 	young    uint32 = iota // the poll waits
 	grown                  // the poll waits, and its handler is to lift them
 	lifted                 // the poll waits
 	writing                // its answer is being written
-	guarded                // so it is, and a guard is about to set the deadline
-	guarding               // the guard sets it
-	over                   // nobody touches them any more: the connection is another request's
+	guarded                // its answer is being written, and a guard is about to set the deadline
+	guarding               // the guard sets the deadline
+	over                   // nobody touches the deadlines any more: the connection is another request's
 )
 
 // A deadliner is a ResponseWriter that can set deadlines.
@@ -35,10 +37,10 @@ type deadliner interface {
 	SetWriteDeadline(time.Time) error
 }
 
-// deadlinesLater returns what sets the deadlines of a poll that may leave them alone for now, or nil. In HTTP/1 they are
-// the connection's: net/http lifts its own for reading while a handler runs, and all of them when it has returned. In
-// HTTP/2 they are the stream's, and end it when they pass. A WriteTimeout that is short beside a sweep's tick has to be
-// set at once, and so has what follows the deadline that the body of a POST had.
+// deadlinesLater returns what sets the deadlines of a poll that may leave them alone for now, or nil. In HTTP/1
+// deadlines are the connection's: net/http lifts its own for reading while a handler runs, and all of them when the
+// handler has returned. In HTTP/2 they are the stream's, and end it when they pass. A WriteTimeout that is short beside
+// a sweep's tick has to be set at once. So have the deadlines of a POST, whose body had one.
 func (b *Broadcaster) deadlinesLater(w http.ResponseWriter, r *http.Request) deadliner {
 	if b.set.youth < b.set.tick || r.ProtoMajor != 1 || r.Method != http.MethodGet {
 		return nil
@@ -61,7 +63,7 @@ func (b *Broadcaster) deadlinesLater(w http.ResponseWriter, r *http.Request) dea
 	}
 }
 
-// until returns the first part of a wait, at most the youth, and notes the rest.
+// until returns the first part of a wait, at most youth, and notes the rest.
 func (d *deadlines) until(due, youth time.Duration) time.Duration {
 	d.rest = max(due-youth, 0)
 	return due - d.rest
@@ -103,7 +105,7 @@ func (d *deadlines) guard(timeout time.Duration) {
 // lift lifts the deadlines when the poll is no longer young.
 func (d *deadlines) lift() {
 	if d.state.CompareAndSwap(grown, lifted) {
-		_ = d.conn.SetReadDeadline(time.Time{}) // a connection that is gone has none
+		_ = d.conn.SetReadDeadline(time.Time{}) // it fails only where the connection is gone
 		_ = d.conn.SetWriteDeadline(time.Time{})
 	}
 }
@@ -111,13 +113,13 @@ func (d *deadlines) lift() {
 // write reports whether the answer may be written without a deadline: a guard will set one when it takes long.
 func (d *deadlines) write() bool { return d.conn != nil && d.state.CompareAndSwap(young, writing) }
 
-// end returns when nobody touches the deadlines any more. It reports whether nobody but the handler ever will look at
+// end returns when nobody touches the deadlines any more. It reports whether from now on only the handler looks at
 // them.
 func (d *deadlines) end() (alone bool) {
 	for {
 		switch s := d.state.Load(); s {
 		case guarding:
-			<-d.set // that takes no time
+			<-d.set // the guard is about to close it
 			d.state.Store(over)
 			return false
 		default:

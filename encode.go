@@ -9,8 +9,8 @@ import (
 	"github.com/corvuscrypto/gpoll/internal/frame"
 )
 
-// A form is how a message stands on a wire. Each is made when it is first asked for, and its bytes are shared by every client; see
-// formCache for how long.
+// A form is how a message stands on a wire. gpoll makes each when it is first asked for, and every client shares the
+// bytes; formCache says for how long.
 type form uint8
 
 const (
@@ -22,7 +22,7 @@ const (
 	formCount
 )
 
-// events reports whether f is of SSE, else it is of WebSocket or a batch.
+// events reports whether f is a form of SSE. The others are of WebSocket or a batch.
 func (f form) events() bool { return f == formEvent || f == formJSONEvent }
 
 // in returns rec in a form. The caller does not change the bytes.
@@ -69,7 +69,8 @@ func (rec *record) element() []byte {
 	return append(b, '}')
 }
 
-// appendJSONString appends s, which is UTF-8, as a JSON string. Line ends are escaped, so that it is one line of an SSE event.
+// appendJSONString appends s, which is UTF-8, as a JSON string. Line ends are escaped, so that it is one line of an SSE
+// event.
 func appendJSONString(b []byte, s string) []byte {
 	if strings.IndexFunc(s, func(r rune) bool { return r < 0x20 || r == '"' || r == '\\' || r >= 0x7f }) < 0 {
 		b = append(b, '"')
@@ -103,7 +104,7 @@ func gapJSON(g *Gap) []byte {
 	return b
 }
 
-// event returns the plain SSE event: a data line for each line. What lines cannot carry goes in base64.
+// event returns the plain SSE event: a data line for each line. A payload that lines cannot carry goes in base64.
 func (rec *record) event() []byte {
 	if rec.binary || strings.ContainsRune(rec.data, '\r') {
 		return appendEvent(nil, "base64", rec.pos, base64.StdEncoding.AppendEncode(nil, []byte(rec.data)))
@@ -117,7 +118,8 @@ func (rec *record) event() []byte {
 	return append(b, '\n')
 }
 
-// appendEvent appends an SSE event whose data is one line. An empty type is "message", a zero Position leaves the id alone.
+// appendEvent appends an SSE event whose data is one line. An empty type means "message"; with a zero Position the
+// event has no id.
 func appendEvent(b []byte, typ string, pos Position, data []byte) []byte {
 	if typ != "" {
 		b = append(b, "event: "...)
@@ -138,7 +140,8 @@ func appendEventID(b []byte, pos Position) []byte {
 	return append(b, '\n')
 }
 
-// appendItem appends an item in a form of SSE or WebSocket. A gap has no plain WebSocket frame: the caller closes instead.
+// appendItem appends an item in a form of SSE or WebSocket. A gap has no plain WebSocket frame: the caller closes
+// instead.
 func appendItem(b []byte, it *item, f form) []byte {
 	switch {
 	case it.rec != nil:

@@ -8,7 +8,7 @@ import (
 	"github.com/coder/websocket"
 )
 
-// An ending says why an attach ended, for each transport (contract A3, the table of ends).
+// An ending says why an attach ended, for each transport. docs/protocol.md has the table.
 type ending struct {
 	refusal   *refusal
 	closeCode websocket.StatusCode
@@ -30,12 +30,14 @@ var (
 	endInternal     = &ending{refuseInternal, websocket.StatusInternalError}
 	endUnknown      = &ending{refuseUnknownClient, closeUnknown}
 
-	// To the client that comes again these are all the one unknown-client; the codes differ in Stats and in what is said
-	// to an attach that is there when it happens.
+	// A client that comes again after one of these ends is always told unknown-client. The codes differ in Stats and for
+	// an attach that is open at that moment.
 	endRemoved = &ending{&refusal{status: http.StatusNotFound, code: "removed",
 		message: "the application removed this client; stop"}, closeRemoved}
-	endExpired    = &ending{&refusal{status: http.StatusNotFound, code: "expired", message: refuseUnknownClient.message}, closeUnknown}
-	endBufferFull = &ending{&refusal{status: http.StatusNotFound, code: "buffer-full", message: refuseUnknownClient.message}, closeUnknown}
+	endExpired = &ending{&refusal{status: http.StatusNotFound, code: "expired",
+		message: refuseUnknownClient.message}, closeUnknown}
+	endBufferFull = &ending{&refusal{status: http.StatusNotFound, code: "buffer-full",
+		message: refuseUnknownClient.message}, closeUnknown}
 
 	endSlow = &ending{&refusal{status: http.StatusServiceUnavailable, code: "slow",
 		message: "the connection did not keep up; come back with the cursor"}, closeSlow}
@@ -48,7 +50,8 @@ var (
 		message: "no answer to the server's ping; come back with the cursor"}, closeSlow}
 )
 
-// endLocked ends a client's attach from outside: the goroutine that serves it is told why, or what carries it without one is.
+// endLocked ends a client's attach from outside. It tells why to the goroutine that serves the attach, or to the
+// carrier that needs none.
 func (r *routine) endLocked(a *attach, why *ending) {
 	c := a.client
 	was := c.hot().mode
@@ -62,7 +65,8 @@ func (r *routine) endLocked(a *attach, why *ending) {
 	a.by.ended(r, a, was, why)
 }
 
-// detachLocked is the one way out of an attach: a's client has none from here on. why is nil when the attach ends by itself.
+// detachLocked takes a from its client. Every attach ends through it. why is nil when the attach ends from its own
+// side.
 func (r *routine) detachLocked(a *attach, why *ending) {
 	c := a.client
 	h := c.hot()
@@ -78,7 +82,7 @@ func (r *routine) detachLocked(a *attach, why *ending) {
 	}
 }
 
-// spread returns a random duration from least to most, so that those who are told to come back do not come back together.
+// spread returns a random duration from least to most, so that clients do not all come back at once.
 func spread(least, most time.Duration) time.Duration {
 	if most <= least {
 		return least

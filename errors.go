@@ -25,15 +25,17 @@ var (
 	// ErrUnavailable is wrapped by a broker's error when the broker cannot be reached. The message was not accepted.
 	ErrUnavailable = errors.New("gpoll: the broker cannot be reached; the message was not accepted")
 
-	// ErrConflict is wrapped by a broker's error when a RecordEpoch does not follow the newest record. It was not accepted.
+	// ErrConflict is wrapped by a broker's error when a RecordEpoch does not follow the newest record. It was not
+	// accepted.
 	ErrConflict = errors.New("gpoll: the record does not follow the newest one")
 
-	// ErrForbidden is wrapped by an error of Authorize for somebody who is known and may not: the client is told 403
-	// "forbidden", and stops. An error that wraps nothing below or here is 401 "unauthorized": sign in again.
+	// ErrForbidden is wrapped by an error of Authorize for a user who is known but has no access: the client gets 403
+	// "forbidden", and stops. An error that wraps neither ErrForbidden nor ErrTryLater is 401 "unauthorized": sign in
+	// again.
 	ErrForbidden = errors.New("gpoll: forbidden")
 
-	// ErrTryLater is wrapped by an error of Authorize that cannot tell at the moment: the client is told 503 "unavailable",
-	// and comes back. A net.Error and context.DeadlineExceeded are the same: what Authorize asks did not answer.
+	// ErrTryLater is wrapped by an error of Authorize when it cannot decide at the moment: the client gets 503
+	// "unavailable", and comes back. A net.Error and context.DeadlineExceeded mean the same.
 	ErrTryLater = errors.New("gpoll: try again later")
 
 	// ErrUnknownClient is returned for a client id that was never given out, has expired or was removed.
@@ -70,7 +72,8 @@ func (e *refusal) body() []byte {
 
 // answer is e as an answer to a request.
 func (e *refusal) answer() answer {
-	a := answer{status: e.status, fields: []field{{"Content-Type", "application/json"}, {"Gpoll-Error", e.code}}, body: string(e.body())}
+	a := answer{status: e.status, fields: []field{{"Content-Type", "application/json"}, {"Gpoll-Error", e.code}},
+		body: string(e.body())}
 	add := func(name, value string) { a.fields = append(a.fields, field{name, value}) }
 	if e.retry > 0 {
 		add("Retry-After", strconv.FormatInt(int64((e.retry+time.Second-1)/time.Second), 10))
@@ -88,7 +91,7 @@ func (e *refusal) answer() answer {
 	return a
 }
 
-// passes reports whether time cures it.
+// passes reports whether the same request may succeed later.
 func (e *refusal) passes() bool {
 	switch e.status {
 	case http.StatusServiceUnavailable, http.StatusTooManyRequests, http.StatusInternalServerError:
@@ -103,8 +106,8 @@ func (e *refusal) write(w http.ResponseWriter) {
 	_ = a.write(w, &headLines{h: w.Header()}) // the peer may be gone; there is nothing left to tell it
 }
 
-// Refusals without variable parts. What a client id looks like, whether it existed and why it is gone make no difference
-// to the answer.
+// Refusals without variable parts. The answer to an unknown client id never says whether the id was well formed,
+// whether it existed or why it is gone.
 var (
 	refuseUnknownClient = &refusal{status: http.StatusNotFound, code: "unknown-client",
 		message: "this client id is not known here; register anew with client-id=0 and bring your last position as after"}
@@ -115,13 +118,15 @@ var (
 	refuseMethod = &refusal{status: http.StatusMethodNotAllowed, code: "method", allow: "GET, POST, OPTIONS",
 		message: "use GET, or POST with a JSON body"}
 	refuseOrigin = &refusal{status: http.StatusForbidden, code: "origin",
-		message: "this origin may not read from here; the server lists it in AllowedOrigins, or sets PublicOrigin behind a proxy"}
+		message: "this origin may not read from here; the server lists it in AllowedOrigins, " +
+			"or sets PublicOrigin behind a proxy"}
 	refuseUnauthorized = &refusal{status: http.StatusUnauthorized, code: "unauthorized",
 		message: "the server's Authorize refused this request; sign in and try again"}
 	refuseForbidden = &refusal{status: http.StatusForbidden, code: "forbidden",
 		message: "the server's Authorize does not let this user in"}
 	refuseMediaType = &refusal{status: http.StatusUnsupportedMediaType, code: "unsupported-media-type",
-		message: "a POST needs Content-Type: application/json, no Content-Encoding, and the header Gpoll-Client-Id (0 to register)"}
+		message: "a POST needs Content-Type: application/json, no Content-Encoding, " +
+			"and the header Gpoll-Client-Id (0 to register)"}
 	refuseBodyTooLarge = &refusal{status: http.StatusRequestEntityTooLarge, code: "too-large", closes: true,
 		message: "the body is longer than 65536 bytes"}
 	refuseNoStream = &refusal{status: http.StatusNotImplemented, code: "no-stream",

@@ -19,15 +19,15 @@ const (
 	nonceCount     = 1024             // records whose nonces are remembered
 )
 
-// A follower reads the broker's stream into the log: it is the Subscriber of a Broadcaster. The broker calls its
-// methods one at a time, and none while a lock of gpoll is held.
+// A follower is the Subscriber of a Broadcaster: it reads the broker's stream into the log. The broker calls its
+// methods one at a time, and never while a lock of gpoll is held.
 type follower struct {
 	b   *Broadcaster
 	log *messageLog
 
 	// Touched only in the broker's calls.
 	at      Position      // the end of the log
-	backlog Position      // where the log ended for others when this Broadcaster began
+	backlog Position      // where the broker's log ended when this Broadcaster began
 	caught  chan struct{} // closed when the log has come to backlog; nil afterwards
 	unknown [256]bool     // kinds that were passed over
 
@@ -90,7 +90,7 @@ func (f *follower) Deliver(records []Record) {
 	}
 }
 
-// rescue logs a panic. What it left out is a hole when the next record comes.
+// rescue logs a panic. What the failed call left out is a hole when the next record comes.
 func (f *follower) rescue() {
 	if v := recover(); v != nil {
 		f.b.logPanic("the broker's delivery", v)
@@ -107,9 +107,9 @@ func (f *follower) deliver(r *Record) {
 	f.add(r)
 }
 
-// take is deliver of a message for who must not wait. It reports false, and has done nothing, where deliver would
-// wait: something is missing, or routines are very far behind. The slack, for who was admitted before, is
-// RoutineBufferSize.
+// take delivers a message without waiting. Where deliver would wait, since something is missing or routines are very
+// far behind, take does nothing and reports false. It admits RoutineBufferSize messages more than deliver, for
+// publishers that were admitted before.
 func (f *follower) take(r *Record) bool {
 	switch {
 	case r.Kind != RecordMessage:
@@ -161,7 +161,7 @@ func (f *follower) addRecord(rec *record) bool {
 	}
 }
 
-// added wakes whom rec is for.
+// added wakes the routines that rec is for.
 func (f *follower) added(rec *record, did appendResult) {
 	switch did {
 	case dropped:
@@ -183,7 +183,8 @@ func (f *follower) moved(p Position) {
 	}
 }
 
-// record returns what the log keeps of r. A message that cannot be read is a hole, and any other kind is for nobody.
+// record returns what the log keeps of r. A message that cannot be read becomes a hole. A record of another kind is for
+// nobody.
 func (f *follower) record(r *Record) *record {
 	now := f.log.now()
 	switch r.Kind {
@@ -225,8 +226,8 @@ func newRecord(pos Position, to address, except []string, data []byte, now time.
 	}
 }
 
-// fill asks History for what is missing before until, and appends what is there. It gives up when History has nothing
-// more, or brings nothing for holePatience.
+// fill asks History for the records that are missing before until, and appends those that it gets. It gives up when
+// History has nothing more, or brings nothing for holePatience.
 func (f *follower) fill(until Position) {
 	from := f.at
 	if from.Epoch != until.Epoch {
@@ -257,7 +258,7 @@ func (f *follower) fill(until Position) {
 	}
 }
 
-// history is one part of a hole. It tries again where the broker fails, for holePatience.
+// history returns one part of a hole. Where the broker fails it tries again, for holePatience.
 func (f *follower) history(after Position, limit int) ([]Record, error) {
 	ctx, cancel := context.WithTimeout(f.b.ctx, holePatience)
 	defer cancel()
@@ -323,7 +324,7 @@ func (f *follower) Outage(err error) {
 	}
 }
 
-// trouble is what the broker has said of an outage that lasts, or "".
+// trouble says why the broker cannot be reached; "" while it can.
 func (f *follower) trouble() string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -333,7 +334,7 @@ func (f *follower) trouble() string {
 var errForked = errors.New("this server and the broker have different records at one position; " +
 	"nothing goes on before a new epoch")
 
-// refuses returns why nothing is published: the log is not the broker's any more.
+// refuses returns an error when nothing may be published: the log and the broker's are no longer the same.
 func (f *follower) refuses() error {
 	if forked := f.forked.Load(); forked != 0 && forked == f.log.end().Epoch {
 		return fmt.Errorf("%w: %w", ErrUnavailable, errForked)
@@ -341,9 +342,9 @@ func (f *follower) refuses() error {
 	return nil
 }
 
-// agrees reports whether r belongs to the log that was read so far: the nonces that it brings and names are those
-// that were read. When they are not, the broker has lost what this server has read and given its place to others.
-// Then nothing of the epoch is delivered any more, for clients hold Positions that name other messages now.
+// agrees reports whether r belongs to the log that was read so far: at the places of r and of r.Prev no other nonce was
+// read. Otherwise the broker has lost records that this server has read, and given their places to others. Then the
+// server delivers nothing more of the epoch: clients hold Positions that now name other messages.
 func (f *follower) agrees(r *Record) bool {
 	if forked := f.forked.Load(); forked != 0 && forked == r.Position.Epoch {
 		return false
@@ -377,7 +378,7 @@ func (k Link) before(other Link) bool {
 	return k.Position.Epoch != other.Position.Epoch || k.Position.Seq < other.Position.Seq
 }
 
-// differsLocked reports whether another nonce was read where a link says.
+// differsLocked reports whether another nonce was read at the place of a link.
 func (f *follower) differsLocked(to Link) bool {
 	if to.Nonce == 0 || f.nonces == nil {
 		return false

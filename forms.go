@@ -6,17 +6,17 @@ import (
 	"unsafe"
 )
 
-// What a message costs beside its data, its topic and its Except: the record, its places in the lane, in the window and in what the routines
-// have not taken. A test measures it.
+// The memory of a message beside its data, its topic and its Except: the record and its places in the lane, in the
+// window and among what the routines have not taken. A test measures it.
 const recordBytes = int(unsafe.Sizeof(record{})) + 56
 
-// What a lane with messages costs beside them: itself, its first places, and what the map of lanes has for it.
+// The memory of a lane beside its messages: the lane, its first places and its entry in the map of lanes.
 const laneBytes = int(unsafe.Sizeof(lane{})) + 88
 
-// formsShare is which part of History.Bytes the wire forms have; the messages have the rest.
+// formsShare: one part in so many of History.Bytes is for the wire forms, the rest for the messages.
 const formsShare = 4
 
-// A formSet is the wire forms of a record that somebody has asked for.
+// A formSet is the wire forms of a record, as far as they were asked for.
 type formSet struct {
 	rec   *record
 	made  [formCount]atomic.Pointer[[]byte]
@@ -24,13 +24,13 @@ type formSet struct {
 
 	// Guarded by the mu of the formCache.
 	older, newer *formSet
-	bytes        int // that are counted; 0: the set is not in the list
+	bytes        int // of the set that are counted; 0: it is not in the list
 	freed        bool
 }
 
-// A formCache bounds the memory of the forms of a log's records. The set to which a form was added the longest ago goes first; whoever
-// wants one of its forms again makes it again. So what a client asks for never costs another a message. The forms of a record that has
-// left its window live as long as somebody uses it, and do not count.
+// A formCache bounds the memory of the forms of a log's records. The set that got no new form for the longest time goes
+// first; its forms are made again when they are wanted. So what one client asks for never costs another a message. The
+// forms of a record that has left its window live as long as the record is used, and do not count.
 type formCache struct {
 	mu             sync.Mutex // guards the fields below
 	limit          int
@@ -46,7 +46,7 @@ func (rec *record) made(f form) *[]byte {
 	return nil
 }
 
-// keep keeps a form and returns it, or the one that somebody else has made meanwhile.
+// keep keeps a form and returns it, or the one that another goroutine has made meanwhile.
 func (rec *record) keep(f form, made []byte) []byte {
 	set := rec.formSet()
 	if !set.made[f].CompareAndSwap(nil, &made) {
@@ -75,8 +75,8 @@ func (rec *record) formSet() *formSet {
 	}
 }
 
-// count counts n bytes more, and frees the oldest sets where there are too many. What is added to a set that has just been freed goes
-// with it.
+// count counts n bytes more, and frees the oldest sets when the bytes are too many. A form that is added to a set that
+// has just been freed goes with the set.
 func (set *formSet) count(n int) {
 	c := set.rec.cache
 	if c == nil {
@@ -125,8 +125,8 @@ func (c *formCache) takeOutLocked(set *formSet) {
 	set.older, set.newer = nil, nil
 }
 
-// leave is called when rec leaves its window. Whoever adds a form at the same time sees either that it is gone, or is seen here: gone is
-// set before forms is looked at, and count looks at gone after the set is in forms.
+// leave is called when rec leaves its window. A form that is added at the same time is not counted, or leave takes it
+// out: leave sets gone before it looks at forms, and count looks at gone after the set is in forms.
 func (c *formCache) leave(rec *record) {
 	rec.gone.Store(true)
 	if set := rec.forms.Load(); set != nil {

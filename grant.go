@@ -13,10 +13,10 @@ import (
 
 // A Grant is what Authorize gives to the maker of a request.
 type Grant struct {
-	// User names who it is. A client belongs to the user that registered it: to others its id is unknown.
+	// User names the user. A client belongs to the user that registered it: to others its id is unknown.
 	User string
 
-	// Topics are subscribed by the server on top of those that the client names.
+	// Topics are topics to which the server subscribes the client, beside those that the client names.
 	Topics []string
 
 	// Subscribe says whether a topic that the client names may be read; nil means yes.
@@ -26,8 +26,8 @@ type Grant struct {
 	Expires time.Time
 }
 
-// A grantee is a Grant with what it takes to ask for it again. The request itself is not kept: its context is
-// cancelled when the handler returns, and it holds on to much memory.
+// A grantee is a Grant and the parts of the request with which Authorize is asked again. It does not keep the request:
+// that has a context which is cancelled when the handler returns, and holds much memory.
 type grantee struct {
 	grant  Grant
 	method string
@@ -37,7 +37,7 @@ type grantee struct {
 	header http.Header
 }
 
-// authorize asks Authorize about r. Without Authorize everybody is nobody in particular, and there is nothing to keep.
+// authorize asks Authorize about r. Without Authorize there is no user and no grantee.
 func (b *Broadcaster) authorize(r *http.Request) (*grantee, *refusal) {
 	if b.Authorize == nil {
 		return nil, nil
@@ -85,7 +85,7 @@ func refuseFor(err error) *refusal {
 	return &why
 }
 
-// mayPass reports whether an error of Authorize says nothing about the request: what it asks did not answer.
+// mayPass reports whether an error of Authorize says nothing about the request, since Authorize could not decide.
 func mayPass(err error) bool {
 	_, network := errors.AsType[net.Error](err)
 	return network || errors.Is(err, ErrTryLater) || errors.Is(err, context.DeadlineExceeded)
@@ -97,7 +97,7 @@ func (b *Broadcaster) ask(r *http.Request) (grant Grant, returned bool, err erro
 	return grant, returned, err
 }
 
-// user returns whom g names. g may be nil, here and below: nobody in particular, who may read everything.
+// user returns the user that g names. g may be nil, here and below: no user, who may read everything.
 func (g *grantee) user() string {
 	if g == nil {
 		return ""
@@ -105,7 +105,7 @@ func (g *grantee) user() string {
 	return g.grant.User
 }
 
-// given returns the topics that the server subscribes.
+// given returns the topics of the Grant.
 func (g *grantee) given() []string {
 	if g == nil {
 		return nil
@@ -113,7 +113,7 @@ func (g *grantee) given() []string {
 	return g.grant.Topics
 }
 
-// mayRead returns nil when the client may read all of these topics, else why not. It calls the application.
+// mayRead returns nil when the client may read all of these topics, otherwise the refusal. It calls the application.
 func (g *grantee) mayRead(b *Broadcaster, named []string) *refusal {
 	if g == nil || g.grant.Subscribe == nil {
 		return nil
@@ -133,14 +133,14 @@ func (g *grantee) mayRead(b *Broadcaster, named []string) *refusal {
 var refuseTopic = &refusal{status: http.StatusForbidden, code: "topic-forbidden",
 	message: "the server's Grant does not let this user read one of these topics"}
 
-// How long Authorize may be unable to tell for an attach that is there.
+// How long Authorize may be unable to decide about an open attach, and the pause between two attempts.
 const (
 	reauthorizeFor   = 30 * time.Second
 	reauthorizePause = time.Second
 )
 
-// reauthorize asks Authorize again for an attach whose Grant has expired. An error ends the attach. One that may pass keeps it, and
-// Authorize is tried again for 30 s.
+// reauthorize asks Authorize again for an attach whose Grant has expired. An error ends the attach. After an error that
+// may pass, the attach stays and reauthorize tries again for 30 s.
 func (a *attach) reauthorize() {
 	defer a.rescue()
 	b := a.client.routine.b
@@ -175,7 +175,8 @@ func (a *attach) reauthorize() {
 	}
 }
 
-// renew puts a new Grant in the place of the attach's. It returns why the attach ends when that no longer allows what the client reads.
+// renew gives the attach a new Grant. When that does not allow what the client reads, renew returns why the attach
+// ends.
 func (a *attach) renew(grant Grant) *ending {
 	b := a.client.routine.b
 	again := *a.grantee
@@ -199,7 +200,7 @@ func (a *attach) renew(grant Grant) *ending {
 			return refused(why)
 		}
 		r.mu.Lock()
-		if slices.Equal(named, c.named) { // else something was subscribed meanwhile, by what the old one allows
+		if slices.Equal(named, c.named) { // else a topic was subscribed meanwhile under the old Grant
 			break
 		}
 	}
@@ -208,11 +209,11 @@ func (a *attach) renew(grant Grant) *ending {
 		c.scheduleLocked()
 	}
 	r.mu.Unlock()
-	a.post(operation{}) // what was given before may be given no more, and the reverse
+	a.post(operation{}) // the topics that the Grant gives may have changed
 	return nil
 }
 
-// expired says that Authorize gave a Grant whose time is over: it counts as none.
+// expired returns an error when the time of a Grant is over: it counts as none.
 func expired(grant Grant) error {
 	if grant.Expires.IsZero() || time.Now().Before(grant.Expires) {
 		return nil
@@ -220,7 +221,7 @@ func expired(grant Grant) error {
 	return fmt.Errorf("the Grant that Authorize gave expired at %v", grant.Expires)
 }
 
-// endRefused ends the attach with what Authorize says now.
+// endRefused ends the attach because Authorize refuses it now.
 func (a *attach) endRefused(why *refusal) {
 	a.client.routine.b.logRefusal(why, nil)
 	a.end(refused(why))
@@ -244,8 +245,8 @@ func (a *attach) end(why *ending) {
 	}
 }
 
-// Revoke ends every attach of a user with "unauthorized" and forgets the user's clients. It returns how many there were. What the
-// user may do from then on is Authorize's to say.
+// Revoke ends every attach of a user with "unauthorized" and forgets the user's clients. It returns how many there
+// were. Authorize decides what the user may do from then on.
 func (b *Broadcaster) Revoke(user string) int {
 	if b.start() != nil || user == "" {
 		return 0

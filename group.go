@@ -5,7 +5,7 @@ import (
 	"sync"
 )
 
-// A group is the goroutines of a Broadcaster. Unlike a sync.WaitGroup it may be waited for while goroutines come.
+// A group is the goroutines of a Broadcaster. Unlike a sync.WaitGroup it may start goroutines while wait waits.
 type group struct {
 	failed func(v any) // is told of a panic, which goes no further
 

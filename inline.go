@@ -8,9 +8,10 @@ import (
 	"sync/atomic"
 )
 
-// Writing from the routine: a WebSocket, or an SSE response on a connection of its own, that keeps up has no goroutine that writes and no queue. The routine collects what
-// each such client is owed under its mu (offerInline), and writes it afterwards without it (writeInline). What is no message goes out
-// between two rounds (inPlace). A client leaves this path by leave: when its socket is full, or for a gap.
+// Writing from the routine: a WebSocket that keeps up, or an SSE response on a connection of its own, needs no queue
+// and no goroutine that writes. Under its mu the routine collects what each such client is owed (session.offer), and
+// afterwards writes it without the lock (writeInline). What is no message goes out between two rounds (inPlace). A
+// client leaves this path when its socket is full, or for a gap (leave).
 
 // An inlineWrite is what one client gets in one round.
 type inlineWrite struct {
@@ -31,7 +32,7 @@ func (r *routine) collect(h *hotClient, piece int32) {
 	r.writes = append(r.writes, inlineWrite{h.by.(*session), h.turn, piece})
 }
 
-// take is carrier's. Where the socket cannot be written to without waiting, the pump goes on.
+// take implements carrier. Where nobody can write to the socket without waiting, the pump goes on.
 func (s *session) take(c *Client, h *hotClient) {
 	if s.stream.raw == nil {
 		(*handler)(s.attach).take(c, h)
@@ -42,7 +43,7 @@ func (s *session) take(c *Client, h *hotClient) {
 
 func (s *session) pending() bool { return s.stream.pending() }
 
-// offer collects what goes to c's socket in this round, where that is not simply everyone.
+// offer collects what goes to c's socket in this round, where that is not just the messages for everyone.
 func (s *session) offer(r *routine, c *Client, recs []*record) {
 	h := c.hot()
 	recs = newer(recs, h.from)
@@ -58,7 +59,7 @@ func (s *session) offer(r *routine, c *Client, recs []*record) {
 	r.collect(h, int32(len(r.pieces)-1))
 }
 
-// pieceForEveryone returns the index of everyone in a form.
+// pieceForEveryone returns the index of the piece with the messages for everyone in a form.
 func (r *routine) pieceForEveryone(f form) int32 {
 	if r.made[f] == 0 {
 		r.pieces = append(r.pieces, piece{r.join(r.everyone, f), len(r.everyone)})
@@ -79,10 +80,10 @@ func (r *routine) join(recs []*record, f form) []byte {
 	return r.arena[start:len(r.arena):len(r.arena)]
 }
 
-// manySockets are so many that a round which writes to them is long beside what is paid for knowing how long.
+// manySockets: a round that writes to so many is long enough to be worth measuring.
 const manySockets = 64
 
-// writeInline writes what was collected. It waits for nobody.
+// writeInline writes what was collected. It does not wait for a socket.
 func (r *routine) writeInline() {
 	if r.wrote = 0; len(r.writes) >= manySockets {
 		began := r.b.now()
@@ -101,12 +102,12 @@ func (r *routine) writeInline() {
 	}
 }
 
-// writeOne writes p to one client. It returns how many of its messages count as delivered: those that the socket took, the last of them
-// perhaps in part.
+// writeOne writes p to one client. It returns how many of its messages count as delivered: those that the socket took,
+// the last of them perhaps in part.
 func (r *routine) writeOne(w *inlineWrite, p *piece) (messages int) {
 	messages, err := r.writeLeased(w, p)
 	if err != nil {
-		w.session.attach.end(endGone) // its reader sees the same
+		w.session.attach.end(endGone) // its reader sees the error too
 		return 0
 	}
 	return messages
@@ -132,7 +133,7 @@ func (r *routine) writeLeased(w *inlineWrite, p *piece) (messages int, err error
 	last, ok := s.lease.claim(w.turn, r.round)
 	if !ok {
 		returned = true
-		return 0, nil // whoever ended the lease has the cursor before p, and another goroutine or attach goes on from there
+		return 0, nil // the lease ended before p: another goroutine or attach goes on from there
 	}
 	n, err := s.try(p.bytes)
 	messages = p.messages
@@ -146,10 +147,10 @@ func (r *routine) writeLeased(w *inlineWrite, p *piece) (messages int, err error
 	return messages, err
 }
 
-// leaveInline takes a client off the inline path whose socket takes no more, or ends its attach where the settings say so for a client
-// that is slow. The socket took n bytes of p; nil: nothing was tried. leaveInline returns how many of p's messages were begun. Of these
-// the stream keeps what is left; the others are read from the log when their time comes: so an end that comes before waits for one
-// frame. stream.mu is held.
+// leaveInline takes a client off the inline path because its socket takes no more. With DisconnectSlow it ends the
+// attach instead. The socket took n bytes of p; p is nil when nothing was tried. leaveInline returns how many of p's
+// messages were begun. The stream keeps the rest of those; the others are read from the log later, so that an end
+// before them waits for one frame only. stream.mu is held.
 func (r *routine) leaveInline(w *inlineWrite, p *piece, n int, last uint64) (begun int) {
 	a := w.session.attach
 	c := a.client
@@ -162,7 +163,7 @@ func (r *routine) leaveInline(w *inlineWrite, p *piece, n int, last uint64) (beg
 	if p != nil {
 		found := false
 		switch size, begun = begunFrames(p.bytes, n, w.session.form); {
-		case !ours: // whoever ended the lease since the claim counts on all of p
+		case !ours: // the lease was ended after the claim, which counts all of p as written
 		case n == 0:
 			s.lease.disclaim(w.turn, r.round, last)
 			found = true
@@ -180,7 +181,7 @@ func (r *routine) leaveInline(w *inlineWrite, p *piece, n int, last uint64) (beg
 		s.stalled.Store(true)
 	}
 	switch {
-	case !ours: // it was taken over, or has ended
+	case !ours: // another goroutine has the attach, or it has ended
 	case r.b.DisconnectSlow && !s.closing.Load():
 		r.endLocked(a, endSlow)
 		if !at.IsZero() {
@@ -228,7 +229,7 @@ func begunFrames(p []byte, n int, f form) (end, frames int) {
 	return end, frames
 }
 
-// perform is carrier's. What the application has to be asked about once more is the pump's.
+// perform implements carrier. Where the application has to be asked again, the pump does op.
 func (s *session) perform(op *operation) bool {
 	a := s.attach
 	return s.inPlace(func(at Position) (answer []byte, ok bool) {
@@ -237,15 +238,15 @@ func (s *session) perform(op *operation) bool {
 		}
 		answer, changed := a.doLocked(nil, op, at)
 		if r := a.client.routine; changed && r.at != r.b.messages.end() {
-			r.notify() // it was perhaps not woken for what is of a new topic
+			r.notify() // it may not have been woken for messages of a new topic
 		}
 		return answer, true
 	})
 }
 
-// inPlace writes what tell returns, which is no message, in its place: the client has been written everything up to at, and nothing behind
-// it. It reports false, and has written nothing, where a goroutine has to do that: the routine does not carry the client,
-// something is left over, or a round is under way; or where tell does. tell is called with routine.mu.
+// inPlace writes what tell returns, which is no message, in its place: everything up to at was written to the client,
+// and nothing behind it. It writes nothing and reports false where a goroutine has to do it: the routine does not carry
+// the client, something is left over, a round is under way, or tell reports false. inPlace calls tell with routine.mu.
 func (s *session) inPlace(tell func(at Position) (p []byte, ok bool)) bool {
 	ok, left, err := s.tryInPlace(tell)
 	s.follow(left, err)
@@ -254,7 +255,7 @@ func (s *session) inPlace(tell func(at Position) (p []byte, ok bool)) bool {
 
 func (s *session) tryInPlace(tell func(at Position) (p []byte, ok bool)) (ok, left bool, err error) {
 	st := &s.stream
-	st.mu.Lock() // until p is written: the routine writes no message before that
+	st.mu.Lock() // until p is written: the routine writes no message meanwhile
 	defer st.mu.Unlock()
 	if st.pending() || st.closing.Load() {
 		return false, false, nil
@@ -277,20 +278,20 @@ func (s *session) tell(tell func(at Position) (p []byte, ok bool)) (p []byte, ok
 	return tell(maxPosition(r.at, c.hot().from))
 }
 
-// leave lets the pump carry the client on from where it has been written to, until it has caught up.
+// leave lets the pump carry the client on from the last message that was written to it, until it has caught up.
 func (s *session) leave(r *routine, c *Client) {
 	s.attach.cursor, s.attach.verified = s.reached(r, c), true
 	c.hot().mode = reading
 	r.b.spawn(s.pump)
 }
 
-// reached takes the right to write to the socket from the routine, and returns how far the client has been written to. The
-// routine may be in the midst of a round: what it has not begun to write it writes no more.
+// reached takes the right to write to the socket from the routine, and returns how far the client has been written to.
+// If the routine is in the midst of a round, it no longer begins a write to this socket.
 func (s *session) reached(r *routine, c *Client) Position {
 	return r.cursorLocked(c, s.stream.lease.end())
 }
 
-// elapsed is carrier's: a sign of life is owed.
+// elapsed implements carrier: a sign of life is owed.
 func (s *session) elapsed(r *routine, a *attach) {
 	a.due = 0
 	r.beats = append(r.beats, s)
@@ -299,7 +300,7 @@ func (s *session) elapsed(r *routine, a *attach) {
 // ended has a goroutine tell the peer.
 func (s *session) ended(r *routine, _ *attach, _ mode, _ *ending) { r.b.spawn(s.finish) }
 
-// cursorLocked is how far a client has been written to under whose lease the given round was the last one.
+// cursorLocked is how far a client has been written to. wrote is the last round that was claimed under its lease.
 func (r *routine) cursorLocked(c *Client, wrote uint64) Position {
 	if r.unwrittenLocked(c, wrote) {
 		return maxPosition(r.before, c.hot().from)
@@ -307,7 +308,7 @@ func (r *routine) cursorLocked(c *Client, wrote uint64) Position {
 	return maxPosition(r.at, c.hot().from)
 }
 
-// unwrittenLocked reports whether something was collected for a client in this round that has not been written.
+// unwrittenLocked reports whether something that was collected for a client in this round has not been written.
 func (r *routine) unwrittenLocked(c *Client, wrote uint64) bool {
 	return c.hot().collected == r.round && wrote != r.round&leaseRound
 }
@@ -317,15 +318,15 @@ func maxPosition(p Position, seq uint64) Position {
 	return p
 }
 
-// A lease is the right of a routine to write to a socket. Its upper bits are a number that changes when the lease ends, the lower ones
-// the last round that was claimed under it. The routine claims a round before it writes. Whoever ends the lease, holding routine.mu,
-// learns by the same operation whether the round was claimed: so every message goes out under the lease or is read from the log by
-// whoever comes next, and no lock of the stream is needed.
+// A lease is the right of a routine to write to a socket. Its upper bits are a number that changes when the lease ends,
+// the lower ones the last round that was claimed under it. The routine claims a round before it writes. The holder of
+// routine.mu who ends the lease learns in the same operation whether the round was claimed. So every message goes out
+// under the lease or is read from the log afterwards, and ending a lease needs no lock of the stream.
 type lease struct{ v atomic.Uint64 }
 
 const (
 	leaseBits  = 40
-	leaseRound = 1<<leaseBits - 1 // rounds are compared without their upper bits: only neighbours are
+	leaseRound = 1<<leaseBits - 1 // only neighbouring rounds are compared: the lower bits suffice
 )
 
 // number names the lease in force.
@@ -334,14 +335,15 @@ func (l *lease) number() uint32 { return uint32(l.v.Load() >> leaseBits) }
 // round is the last one that was claimed.
 func (l *lease) round() uint64 { return l.v.Load() & leaseRound }
 
-// claim reports whether that lease is still in force, and if so notes the round. last is the one that was claimed before.
+// claim reports whether that lease is still in force, and if so notes the round. last is the one that was claimed
+// before.
 func (l *lease) claim(number uint32, round uint64) (last uint64, ok bool) {
 	old := l.v.Load()
 	ok = uint32(old>>leaseBits) == number && l.v.CompareAndSwap(old, uint64(number)<<leaseBits|round&leaseRound)
 	return old & leaseRound, ok
 }
 
-// disclaim gives a round back of which nothing was written.
+// disclaim gives back a round of which nothing was written.
 func (l *lease) disclaim(number uint32, round, last uint64) {
 	l.v.CompareAndSwap(uint64(number)<<leaseBits|round&leaseRound, uint64(number)<<leaseBits|last)
 }

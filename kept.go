@@ -9,30 +9,30 @@ import (
 	"github.com/corvuscrypto/gpoll/internal/socket"
 )
 
-// What a kept connection's reader does. It answers what repeats a remembered poll. With the first other bytes the
-// server gets the connection, as one that it accepts anew. When the client has gone, or was idle for longer than the
-// server allows, the connection is closed.
+// The reader of a kept connection. It answers each request that repeats a remembered poll. On any other bytes it gives
+// the connection to the server, which accepts it anew. When the client has gone, or was idle for longer than the server
+// allows, it closes the connection.
 //
-// The reader is one at a time: keep, a goroutine that waits, or, where a watch waits for many connections (see
-// socket.Watch), whoever has raised pollConn.looks from 0.
+// There is one reader at a time. It is keep, a goroutine that waits; or, where a watch waits for many connections (see
+// socket.Watch), the goroutine that raised pollConn.looks from 0.
 
 // A keeping is what the reader of a kept connection has found.
 type keeping struct {
 	c         *pollConn
 	some      *socket.Reader // of keep
 	done      bool           // reading is over
-	early     bool           // unmatched and err came while an answer was under way: they are looked at after it
+	early     bool           // unmatched and err came while an answer was under way, and wait for it
 	unmatched []byte         // what the server has to see
 	err       error
 }
 
-// keep is the reader of a connection that has a goroutine of its own. It waits on a small stack: what else it does is
-// in functions of their own.
+// keep is the reader of a connection that has a goroutine of its own. It waits on a small stack: its other work is in
+// functions of their own.
 func (c *pollConn) keep() {
 	k := keeping{c: c, some: socket.NewReader(requestBuffer)}
 	defer k.rescue()
 	for k.read(); !k.done; {
-		c.drained() // here, and not while the socket is held for reading: to close it would wait
+		c.drained() // not while the socket is held for reading: closing it would wait
 		if k.goOn() {
 			k.read()
 		}
@@ -67,7 +67,7 @@ func (k *keeping) readWaiting() (more bool) {
 	return k.next(p, nil)
 }
 
-// goOn looks at what came early, and reports whether to read on.
+// goOn looks at the bytes that came early, and reports whether to read on.
 func (k *keeping) goOn() (more bool) {
 	if !k.early {
 		return true
@@ -118,7 +118,7 @@ func (k *keeping) take(p []byte, err error) (more bool) {
 	return false
 }
 
-// end gives the connection to the server, which has to see what was read, or closes it.
+// end gives the connection to the server, with the bytes that it has to see, or closes the connection.
 func (k *keeping) end() {
 	c := k.c
 	c.drained() // an answer goes out whole before net/http writes
@@ -140,8 +140,8 @@ func (k *keeping) end() {
 	}
 }
 
-// rescue is deferred by the reader. After a panic nobody knows what the client has sent: its poll ends with
-// "internal", and so does the connection.
+// rescue is deferred by the reader. After a panic nobody knows what the client has sent: rescue ends its poll and the
+// connection with "internal".
 func (k *keeping) rescue() {
 	if v := recover(); v != nil {
 		k.c.b.logPanic("the reader of a connection of Listener", v)
@@ -163,7 +163,7 @@ func (c *pollConn) fail() {
 	}
 }
 
-// idleUntil sets when a connection is closed whose client sends nothing; the zero time: never.
+// idleUntil sets when the connection is closed if its client sends nothing; the zero time: never.
 func (c *pollConn) idleUntil(t time.Time) {
 	if c.watch == nil {
 		_ = c.Conn.SetReadDeadline(t) // Read reports a closed connection
@@ -223,14 +223,14 @@ func (c *pollConn) Look(hungUp bool) {
 	c.look()
 }
 
-// look has the reader look at what has happened to a connection that a watch waits for. It does not wait.
+// look has the reader look at a connection that a watch waits for. It does not wait.
 func (c *pollConn) look() {
 	if c.looks.Add(1) == 1 { // else the reader looks once more
 		c.lookNow()
 	}
 }
 
-// lookNow is the reader. What may wait goes on in a goroutine.
+// lookNow is the reader. It goes on in a goroutine where it may have to wait.
 func (c *pollConn) lookNow() {
 	k := keeping{c: c}
 	defer k.rescue()
@@ -252,8 +252,8 @@ func (k *keeping) lookOn() {
 	k.end()
 }
 
-// readReady reads what there is. It reports false when reading is over or an answer is under way; else somebody else
-// is the reader from here on.
+// readReady reads what there is. It reports false when reading is over or an answer is under way. After true another
+// goroutine may be the reader.
 func (k *keeping) readReady() (quiet bool) {
 	c := k.c
 	buf := socket.Take()

@@ -33,7 +33,7 @@ import (
 //     PollWait at the latest: it must live longer than that, which is a minute by default. A cookie with a new value
 //     is safe: it makes the client's next poll another request, which the server gets.
 //   - The server's ConnState hook sees StateClosed when a connection is kept, and StateNew when the server gets it
-//     back; ConnContext is called again. What the server knows of its connections does not count those that are kept.
+//     back; ConnContext is called again. The server does not count the kept connections among its own.
 //     SetKeepAlivesEnabled(false) reaches them when a poll passes through net/http again.
 //   - The server's IdleTimeout (or ReadTimeout, where that is none) holds for a kept connection too: it runs between
 //     two polls, not during one.
@@ -43,13 +43,13 @@ import (
 //     at most WriteTimeout; the Broadcaster's Shutdown waits for that, the server's does not.
 //   - A connection has one answer under way at most. Requests behind it are looked at when it has gone out.
 //
-// A listener of one's own goes below, as ln. One that wraps this one, to count connections or to read a header in
-// front of the first request, sees one connection end and begin several times.
+// An application's own listener goes below, as ln. If it wraps this one instead, to count connections or to read a
+// header before the first request, it sees one connection end and begin several times.
 //
 // A connection that a proxy shares between clients remembers a few polls. TLS, HTTP/2, and listeners whose connections
 // are neither TCP nor Unix sockets, gain nothing and lose nothing. The connections have a method NetConn() net.Conn
-// that returns what ln accepted. Accept of ln is called in a goroutine, which has accepted at most one connection more
-// than was asked for and ends with Close.
+// that returns what ln accepted. A goroutine calls Accept of ln. It accepts at most one connection more than was asked
+// for, and ends with Close.
 //
 // Listener panics when a setting is bad.
 func (b *Broadcaster) Listener(ln net.Listener) net.Listener {
@@ -66,8 +66,8 @@ func (b *Broadcaster) Listener(ln net.Listener) net.Listener {
 	}
 }
 
-// A pollListener hands connections to an http.Server: those that the listener below accepts, and those that were kept
-// from the server for a while and that it has to see again.
+// A pollListener hands connections to an http.Server: new ones from the listener below, and kept ones that the server
+// has to see again.
 type pollListener struct {
 	net.Listener
 	b *Broadcaster
@@ -97,7 +97,7 @@ func (l *pollListener) Accept() (net.Conn, error) {
 	case conn := <-l.back:
 		return conn, nil
 	case <-l.closed:
-		return l.Listener.Accept() // which says so in its own words
+		return l.Listener.Accept() // its error says that it is closed
 	}
 }
 
@@ -112,14 +112,14 @@ func (l *pollListener) acceptBelow() {
 		case l.accepted <- got:
 		case <-l.closed:
 			if got.err == nil {
-				_ = got.conn.Close() // as the system does with those that nobody has accepted
+				_ = got.conn.Close() // as the system closes connections that nobody has accepted
 			}
 			return
 		}
 	}
 }
 
-// wrap returns conn itself where it cannot be written to without waiting.
+// wrap returns conn itself where nobody can write to it without waiting.
 func (l *pollListener) wrap(conn net.Conn) net.Conn {
 	c := &pollConn{b: l.b, listener: l}
 	c.init(conn, nil, l.b.set.writeTimeout)
@@ -131,7 +131,7 @@ func (l *pollListener) wrap(conn net.Conn) net.Conn {
 	return c.served
 }
 
-// Close is net.Listener's. The polls that wait on connections that are kept are told that the server goes down.
+// Close is net.Listener's. It tells the polls on kept connections that the server shuts down.
 func (l *pollListener) Close() error {
 	l.end.Do(func() { close(l.closed) })
 	err := l.Listener.Close()
@@ -161,13 +161,12 @@ func (l *pollListener) isClosed() bool {
 //   - It is kept: no goroutine of net/http knows it. Its reader looks at what the client sends, and answers repeats
 //     (see kept.go and parked.go).
 //
-// stream.mu is the right to write an answer of gpoll's own, and guards the fields that say so. It is held by the
-// reader, by a handler that claims the connection, by dismiss, by drain when it ends, by finish and resume, and by a
-// routine from the moment it collects an answer until it has written it. Nobody waits while holding it, except for a
-// routine's mu.
+// stream.mu is the right to write an answer of gpoll's own, and guards the fields that say so. Its holders are the
+// reader, a handler that claims the connection, dismiss, drain when it ends, finish, resume, and a routine from the
+// moment it collects an answer until it has written the answer. A holder waits for nothing but a routine's mu.
 //
-// A routine only tries stream.mu. When it fails, the routine itself sees to the parked poll: resume waits for the lock
-// and takes the poll on (see parked.go). The holder owes that poll nothing, whoever it is.
+// A routine only tries stream.mu. When it fails, the routine gives the parked poll to resume, which waits for the lock
+// (see parked.go). The holder of the lock has no duty to that poll.
 type pollConn struct {
 	stream
 	b        *Broadcaster
@@ -186,17 +185,17 @@ type pollConn struct {
 	idle     time.Duration // the server's time-out between two requests; 0: none
 
 	// Of a connection that is kept. See kept.go.
-	waits     bool                     // the reader has seen nothing since the request of poll. Touched by the reader
+	waits     bool                     // nothing came since the request of poll. Touched by the reader
 	watch     *socket.Watch[*pollConn] // nil: a goroutine waits instead. Set under stream.mu
 	watched   int32                    // the place that watch has for it. Guarded by stream.mu
 	hungUp    atomic.Bool              // the watch has seen that the client sends no more
-	looks     atomic.Int32             // that were asked for since there was no reader
+	looks     atomic.Int32             // looks that were asked for since there was no reader
 	idleEnd   atomic.Int64             // a moment: when the connection is closed; 0: never
-	idleTimer *time.Timer              // that looks then; nil: none yet
+	idleTimer *time.Timer              // calls look then; nil: none yet
 }
 
-// dismiss answers the poll of a connection that is kept, and closes the connection: its listener goes down, and nobody
-// else would. An answer that is under way goes out first, for at most WriteTimeout; dismiss does not wait for it.
+// dismiss answers the poll of a kept connection and closes the connection, when its listener is closed: nobody else
+// would. An answer that is under way goes out first, for at most WriteTimeout; dismiss does not wait for it.
 func (c *pollConn) dismiss() {
 	c.mu.Lock()
 	kept := c.served == nil
@@ -214,14 +213,14 @@ func (c *pollConn) dismiss() {
 func (c *pollConn) shut() {
 	c.b.conns.remove(c)
 	watched := c.unwatch()
-	_ = c.Conn.Close() // once more than needed, perhaps
+	_ = c.Conn.Close() // it may be closed already
 	if watched {
 		c.look()
 	}
 }
 
-// pollConns finds the connection of a request. net/http tells a handler the LocalAddr of its connection, which is a
-// pointer of its own for each.
+// pollConns finds the connection of a request. net/http tells a handler the LocalAddr of its connection: each
+// connection has its own pointer.
 type pollConns struct {
 	mu     sync.RWMutex
 	byAddr map[net.Addr]*pollConn
@@ -257,7 +256,7 @@ func (s *pollConns) of(r *http.Request) *pollConn {
 		return nil
 	}
 	addr, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
-	if !ok || reflect.TypeOf(addr).Kind() != reflect.Pointer { // what is no key of the map may be none of any
+	if !ok || reflect.TypeOf(addr).Kind() != reflect.Pointer { // other types may not be comparable
 		return nil
 	}
 	return s.byAddr[addr]

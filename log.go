@@ -19,7 +19,7 @@ type record struct {
 	begins bool        // is the first of its epoch
 	gone   atomic.Bool // has left its window
 	forms  atomic.Pointer[formSet]
-	cache  *formCache // counts the forms; nil: nobody does
+	cache  *formCache // counts the forms; nil: they are not counted
 	data   string
 	to     address
 	except []string // sorted public ids, each once
@@ -27,7 +27,7 @@ type record struct {
 	hole   *Gap // the broker lost this range; data is empty
 }
 
-// size is what r counts for where something is bounded by bytes: an answer, a queue, a backlog. It never changes.
+// size is how many bytes r counts in an answer, a queue or a backlog. It never changes.
 func (r *record) size() int {
 	if r.hole != nil {
 		return gapSize
@@ -35,7 +35,7 @@ func (r *record) size() int {
 	return len(r.data) + len(r.to.name)
 }
 
-// gapSize is what a gap counts for: no less than its JSON takes.
+// gapSize is how many bytes a gap counts: no less than its JSON takes.
 const gapSize = 160
 
 // weigh returns how much memory r takes without its forms.
@@ -83,7 +83,7 @@ func (w *interest) addresses(visit func(address)) {
 	}
 }
 
-// An item is what a cursor passes: a message, or a gap before the next one. Behind it the cursor stands at pos.
+// An item is a message, or a gap before the next message. A cursor that has passed it stands at pos.
 type item struct {
 	rec *record // nil for a gap
 	gap *Gap
@@ -117,9 +117,9 @@ type messageLog struct {
 
 	sources sources // memory of a read
 
-	// A lane without records only remembers what left it. The oldest of those are forgotten, and forgotten is the
-	// highest seq that they remembered: for an address without a lane, nothing newer has left. At first it is the seq
-	// before the log's first message: whatever came before that has left.
+	// A lane without records only remembers what left it. The log forgets the oldest of those lanes. forgotten is the
+	// highest seq that they remembered: of an address without a lane nothing newer has left. At first it is the seq before
+	// the log's first message, since everything before that has left.
 	fading    ring[*lane]
 	forgotten uint64
 	why       string
@@ -132,7 +132,7 @@ type messageLog struct {
 	closed  bool
 }
 
-// A logReader is who takes everything that is appended: a routine.
+// A logReader takes everything that is appended: a routine.
 type logReader struct {
 	taken  uint64        // guarded by messageLog.mu
 	signal chan struct{} // something is in the log; holds one
@@ -159,7 +159,7 @@ func (r *logReader) hurryUp() {
 	}
 }
 
-// newMessageLog returns a log that begins behind at: what the epoch had up to there has left it.
+// newMessageLog returns a log that begins behind at. What the epoch had up to at counts as having left.
 func newMessageLog(at Position, history Limits, topicLimits func(string) Limits, lag int) *messageLog {
 	l := &messageLog{
 		topicLimits: topicLimits,
@@ -211,9 +211,9 @@ func (l *messageLog) admit(ctx context.Context) error {
 	}
 }
 
-// behindLocked returns by how many messages the slowest reader is behind. It visits the readers only when the last
-// visit's answer does not suffice. Then it drops what all of them have taken, and wakes those that nothing was for
-// for so long that they would hold up a publisher.
+// behindLocked returns by how many messages the slowest reader is behind. It visits the readers only when the answer of
+// the last visit is too old. Then it drops what all readers have taken, and wakes idle ones that would otherwise block
+// publishers.
 func (l *messageLog) behindLocked() int {
 	if behind := l.hi - l.slowest; behind < uint64(l.lag+1)/2 {
 		return int(behind)
@@ -269,7 +269,7 @@ func (l *messageLog) append(rec *record, lag int) appendResult {
 	return did
 }
 
-// now is the time where it matters to the log, which is not asked for otherwise: that costs a tenth of a Publish.
+// now is the time, or zero where no window is bounded by age: asking for the time costs a tenth of a Publish.
 func (l *messageLog) now() time.Time {
 	if !l.ages {
 		return time.Time{}
@@ -282,7 +282,7 @@ func newHole(from uint64, to Position, at time.Time) *record {
 	return &record{pos: to, at: at, hole: &Gap{Epoch: to.Epoch, From: from, To: to.Seq, Reason: gapBroker}}
 }
 
-// past reports whether the log has come further than p, or p is of a life of it that is over.
+// past reports whether the log has come to p already, or p is of an epoch that is over.
 func (l *messageLog) past(p Position) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -296,8 +296,8 @@ func (l *messageLog) pastLocked(p Position) bool {
 	return slices.Contains(l.left, p.Epoch)
 }
 
-// restart begins a new epoch, of which nothing is there yet: what it may have had up to at never came. It reports
-// false for one that is over.
+// restart begins a new epoch behind at. Nothing of it has come yet, and what it may have had up to at never came.
+// restart reports false for an epoch that is present or over.
 func (l *messageLog) restart(at Position) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -308,7 +308,7 @@ func (l *messageLog) restart(at Position) bool {
 	return true
 }
 
-// restartLocked begins a new epoch behind at. Unless it begins there, what it may have had before never came.
+// restartLocked begins a new epoch behind at. Unless begins is set, what it may have had up to at never came.
 func (l *messageLog) restartLocked(at Position, begins bool) {
 	if l.left = append(l.left, l.epoch); len(l.left) > 64 {
 		l.left = l.left[1:]
@@ -326,14 +326,14 @@ func (l *messageLog) restartLocked(at Position, begins bool) {
 	l.slowest = l.hi
 }
 
-// addLocked appends rec, which nobody else has seen yet.
+// addLocked appends rec, which no other goroutine has seen yet.
 func (l *messageLog) addLocked(rec *record) {
 	if rec.to.kind == kindNobody {
 		l.passLocked(rec)
 		return
 	}
 	s := l.laneLocked(rec.to)
-	rec.to = s.to // one name for all of them
+	rec.to = s.to // all records of a lane share its name
 	rec.cache, rec.bytes = &l.forms, int32(min(rec.weigh(), math.MaxInt32))
 	l.keepLocked(s, rec)
 	l.passLocked(rec)

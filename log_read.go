@@ -9,15 +9,17 @@ import (
 // A replay bounds what one read of the log returns.
 type replay struct{ count, bytes int }
 
-// read appends to dst what a cursor at after is owed by want: gaps and messages in order, at most what max allows, and at least one item
-// if there is one. A gap belongs to the message that it stands before: they come together, as if they were one, and nothing follows the
-// item that max has ended with. scanned is the Position up to which all that is owed is in items; more says that the bounds ended the
-// read. The cost is that of the items and the addresses of want, whatever else the log holds.
+// read appends to dst the items that a cursor at after is owed by want: gaps and messages in order, at most what max
+// allows, and at least one if there is one. A gap and the message after it come together, as if they were one. Up to
+// scanned all that is owed is in items; more says that max ended the read. The cost grows with the items and with the
+// addresses of want, not with what else the log holds.
 //
-// Contract A3 is kept here: a gap stands before the next message and covers no message that is delivered (C3, C4),
-// another epoch is announced by one gap, behind which the present one is read from its first seq on (C8), and a cursor beyond the end
-// goes on from the end.
-func (l *messageLog) read(after Position, want *interest, max replay, dst []item) (items []item, scanned Position, more bool) {
+// read keeps the promises about gaps. A gap stands before the next message and covers no message that is delivered. One
+// gap announces another epoch; behind it the present epoch is read from its first seq on. A cursor beyond the end goes
+// on from the end.
+func (l *messageLog) read(after Position, want *interest, max replay, dst []item) (
+	items []item, scanned Position, more bool) {
+
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	items = dst
@@ -35,11 +37,11 @@ func (l *messageLog) read(after Position, want *interest, max replay, dst []item
 	}
 
 	sources, lost, why := l.sourcesLocked(cursor, want)
-	defer clear(sources) // which is the log's own
+	defer clear(sources) // the memory is the log's own
 	bytes := 0
 	for {
 		next := sources.next()
-		// What has left the window and may have been owed, up to the next message.
+		// The highest seq before the next message that may have been owed and has left the window.
 		until := lost
 		if next != nil {
 			until = min(lost, next.first()-1)
@@ -86,9 +88,11 @@ func (l *messageLog) read(after Position, want *interest, max replay, dst []item
 	}
 }
 
-// newest appends to dst the n newest messages of each topic, in order, bounded by max from the newest on.
+// newest appends to dst the n newest messages of each topic, in order. Where max allows fewer, the newest of them stay.
 // It also returns the end of the log, from which their reader goes on.
-func (l *messageLog) newest(topics []string, n int, want *interest, max replay, dst []item) (items []item, end Position) {
+func (l *messageLog) newest(topics []string, n int, want *interest, max replay, dst []item) (
+	items []item, end Position) {
+
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now()
@@ -115,18 +119,18 @@ func (l *messageLog) newest(topics []string, n int, want *interest, max replay, 
 	return dst[len(dst)-keep:], Position{l.epoch, l.hi}
 }
 
-// liveLaneLocked returns the lane of an address without what is too old, or nil.
+// liveLaneLocked returns the lane of an address without messages that are too old, or nil.
 func (l *messageLog) liveLaneLocked(to address, now time.Time) *lane {
 	s := l.lanes[to]
 	if s != nil && (s.limits.Age > 0 || s.window.limits.Age > 0) {
 		l.boundLocked(s, now)
-		s = l.lanes[to] // that may forget it
+		s = l.lanes[to] // boundLocked may forget it
 	}
 	return s
 }
 
-// sourcesLocked returns the lanes of want that hold messages after cursor, and the highest seq after cursor that
-// may have been owed and has left, with the reason. The lanes are in memory of the log: they are valid until the next call.
+// sourcesLocked returns the lanes of want that hold messages after cursor, and the highest seq after cursor that may
+// have been owed and has left, with the reason. sources is memory of the log, valid until the next call.
 func (l *messageLog) sourcesLocked(cursor uint64, want *interest) (sources sources, lost uint64, why string) {
 	sources = l.sources[:0]
 	now := l.now()

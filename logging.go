@@ -15,7 +15,7 @@ func (b *Broadcaster) logger() *slog.Logger {
 	return b.Logger
 }
 
-// A warnings handler takes warnings and what is worse.
+// A warnings handler takes warnings and errors.
 type warnings struct{ slog.Handler }
 
 func (h warnings) Enabled(ctx context.Context, level slog.Level) bool {
@@ -29,7 +29,7 @@ func (h warnings) WithGroup(name string) slog.Handler { return warnings{h.Handle
 // A refusalLog lets a reason be logged once in a minute.
 type refusalLog struct {
 	mu sync.Mutex
-	by map[string]*refusalCount // by code, of which there are few; "": the Broadcaster cannot serve
+	by map[string]*refusalCount // by code, of which there are few; "" is for a Broadcaster that cannot serve
 }
 
 type refusalCount struct {
@@ -60,8 +60,8 @@ func (l *refusalLog) due(code string, now moment) (leftOut int, ok bool) {
 	return leftOut, true
 }
 
-// logRefusal tells the operator why a client is refused. r may be nil: a command, or an attach that was there. Then the
-// caller may hold a lock.
+// logRefusal tells the operator why a client is refused. r is nil for a command and for an open attach; then the caller
+// may hold a lock.
 func (b *Broadcaster) logRefusal(why *refusal, r *http.Request) {
 	switch why.code {
 	case "unknown-client", "superseded", "removed", "expired", "shutdown", "slow", "timeout", "buffer-full":

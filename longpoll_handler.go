@@ -21,8 +21,8 @@ type poll struct {
 // refuseAttached is what a gentle beginPoll returns when there is another attach. Nobody hears it.
 var refuseAttached = &refusal{}
 
-// beginPoll attaches a client by a poll. by is nil where its handler waits and answers; later is nil where deadlines are
-// not left alone; gentle and memory are attachOptions'.
+// beginPoll attaches a client by a poll. by is nil where its handler waits and answers; later is nil where deadlines
+// are not left alone; attachOptions explains gentle and memory.
 func (b *Broadcaster) beginPoll(p *poll, req *request, arr *arrival, by carrier, gentle bool, memory *attach,
 	later *deadlines) *refusal {
 	var o attachOptions
@@ -46,10 +46,10 @@ func (b *Broadcaster) beginPoll(p *poll, req *request, arr *arrival, by carrier,
 	return nil
 }
 
-// maxPlainGaps is how many gaps wait for a message: so many that they fit a response's head everywhere.
+// maxPlainGaps is how many gaps wait for a message. They fit a response's head everywhere.
 const maxPlainGaps = 32
 
-// limit is what one answer carries. In the plain form the first message ends it.
+// limit bounds one answer. In the plain form the first message ends it.
 func (p *poll) limit() replay {
 	limit := p.attach.client.routine.b.limitReplay()
 	if !p.json {
@@ -58,7 +58,8 @@ func (p *poll) limit() replay {
 	return limit
 }
 
-// ready reports gotItems when there is something to answer with, gotDue for an empty answer, and else what attach.ready does.
+// ready reports gotItems when there is something to answer with, gotDue for an empty answer, and otherwise the event of
+// attach.ready.
 func (p *poll) ready() event {
 	limit := p.limit()
 	for {
@@ -102,7 +103,7 @@ func (p *poll) end(written bool) bool {
 	return p.endLocked(written)
 }
 
-// A waitingPoll is a poll whose handler waits and answers. What it needs for that is one piece of memory.
+// A waitingPoll is a poll whose handler waits and answers. All that it needs for that is one piece of memory.
 type waitingPoll struct {
 	poll
 	w     http.ResponseWriter
@@ -119,7 +120,7 @@ var waitingPolls = sync.Pool{New: func() any { return new(waitingPoll) }}
 
 // free gives the memory of a poll that is over to the next one.
 func (p *waitingPoll) free() {
-	if p.alone && p.own.ending.Load() == nil { // whoever ended it may still look at it
+	if p.alone && p.own.ending.Load() == nil { // the goroutine that ended it may still look at it
 		*p = waitingPoll{}
 		waitingPolls.Put(p)
 	}
@@ -166,7 +167,7 @@ func (b *Broadcaster) openPoll(w http.ResponseWriter, r *http.Request, req *requ
 		return nil, refused
 	}
 	if later == nil {
-		// The server's own time-outs are for requests that do not wait. A wrapper without Unwrap leaves them in force.
+		// The server's own time-outs are for requests that do not wait. Behind a wrapper without Unwrap they stay in force.
 		rc := http.NewResponseController(w)
 		_ = rc.SetReadDeadline(time.Time{})
 		_ = rc.SetWriteDeadline(time.Time{})
@@ -174,8 +175,9 @@ func (b *Broadcaster) openPoll(w http.ResponseWriter, r *http.Request, req *requ
 	return p, nil
 }
 
-// answerInPassing answers a poll whose sender has stopped sending while another attach has the client: with what is there, as any poll of such a
-// sender, and without an attach. If the sender has gone altogether nobody hears it, and the other attach, which may be its own, goes on.
+// answerInPassing answers a poll whose sender has stopped sending while another attach has the client: with the
+// messages that are there, and without an attach. If the sender has gone altogether, nobody hears the answer, and the
+// other attach, which may be its own, goes on.
 func (b *Broadcaster) answerInPassing(w http.ResponseWriter, r *http.Request, req *request, arr *arrival) {
 	p := poll{attach: &attach{client: arr.client}, json: req.json}
 	p.items, p.attach.cursor, p.more = b.readInPassing(arr, req.after, p.limit())
@@ -184,25 +186,25 @@ func (b *Broadcaster) answerInPassing(w http.ResponseWriter, r *http.Request, re
 	b.countItems(p.items)
 }
 
-// serve waits for what the client is owed, and answers. It waits here, on a small stack: what else it does is in functions of
+// serve waits for what the client is owed, and answers. It waits on a small stack: its other work is in functions of
 // their own.
 func (p *waitingPoll) serve() {
 	var done <-chan struct{}
 	for !p.proceed() {
 		if done == nil {
-			done = p.r.Context().Done() // which is made for whoever waits
+			done = p.r.Context().Done() // net/http makes the channel at the first call
 		}
 		select {
 		case rec := <-p.attach.queue:
 			p.attach.head = rec
 		case <-done:
-			p.write() // who has only stopped sending hears that there was nothing
+			p.write() // a client that has only stopped sending gets an empty answer
 			return
 		}
 	}
 }
 
-// proceed answers if there is something to answer, and reports whether that is over with.
+// proceed answers if there is something to answer, and reports whether it did.
 func (p *waitingPoll) proceed() bool {
 	switch p.ready() {
 	case gotNothing:
@@ -223,14 +225,15 @@ func (p *waitingPoll) write() {
 	b := p.attach.client.routine.b
 	rc := http.NewResponseController(p.w)
 	if !p.later.write() {
-		// A wrapper without Unwrap leaves the server's own time-out in force, and does not say whether the write went out.
+		// Behind a wrapper without Unwrap the server's own time-out stays in force, and nobody says whether the write went
+		// out.
 		_ = rc.SetWriteDeadline(time.Now().Add(b.set.writeTimeout))
 	}
 	out := p.answer()
 	p.claim.watch(&out)
 	answering := &p.attach.client.answering
 	answering.Store(true)
-	// Before the answer goes: a client that closes its connection as soon as it has the answer, as curl and some proxies do, has it.
+	// Asked before the answer goes out: curl and some proxies close the connection as soon as they have the answer.
 	gone := p.r.Context().Err() != nil
 	err := b.writeAnswer(p.w, p.r, &out)
 	if err == nil && canStream(p.w) {
@@ -243,7 +246,7 @@ func (p *waitingPoll) write() {
 	p.claim.settle(p, &out, written)
 }
 
-// end is poll.end, and the connection is left to net/http.
+// end is poll.end. It leaves the connection to net/http.
 func (p *waitingPoll) end(written bool) {
 	p.alone = p.later.end()
 	p.poll.end(written)
@@ -257,7 +260,7 @@ func (b *Broadcaster) answerRegistration(w http.ResponseWriter, r *http.Request,
 	if c.kept != nil {
 		items = c.kept.backfill
 	}
-	if json { // which carries them
+	if json { // the answer carries them
 		c.kept = nil
 	}
 	r0.mu.Unlock()
@@ -269,7 +272,7 @@ func (b *Broadcaster) answerRegistration(w http.ResponseWriter, r *http.Request,
 	_ = b.writeAnswer(w, r, &out) // a client that does not hear its id expires
 }
 
-// registrationJSON is {"client-id":"…"}, the seed's answer.
+// registrationJSON is {"client-id":"…"}, the answer of the 2015 package.
 func registrationJSON(c *Client) []byte {
 	return append(append([]byte(`{"client-id":"`), c.ID()...), `"}`...)
 }

@@ -10,10 +10,10 @@ import (
 	"time"
 )
 
-// A MemoryBroker keeps its records in this process: its epoch ends with it. It serves one Broadcaster, or several
-// in one process, and lives until it is closed. It is the Broker of a Broadcaster that has none.
+// A MemoryBroker keeps its records in this process: its epoch ends with the process. It serves one or several
+// Broadcasters of the process until it is closed. A Broadcaster without a Broker makes one.
 //
-// Publish returns when every Broadcaster has the message, or ctx ends; for other Subscribers it does not wait.
+// Publish returns when every Broadcaster has the message, or ctx ends. It does not wait for other Subscribers.
 type MemoryBroker struct {
 	mu     sync.Mutex // guards the fields below, and those of subs
 	newest Position
@@ -37,17 +37,17 @@ type keptRecord struct {
 	chain   *chain // nil: zero
 }
 
-// A chain is what binds a record to others, where brokers have to be watched.
+// A chain is the nonce and the link by which a reader checks another broker.
 type chain struct {
 	nonce uint64
 	prev  Link
 }
 
-// A memorySubscription is how far a Subscriber has got. One that keeps up has no goroutine: whoever publishes hands
+// A memorySubscription is how far a Subscriber has got. A Broadcaster that keeps up needs no goroutine: Publish hands
 // it the record.
 type memorySubscription struct {
 	to    Subscriber
-	quick *follower // to, where that is a Broadcaster's: it takes a record at once, unless it would have to wait
+	quick *follower // to, where it is a Broadcaster's: it takes a record at once, unless it would have to wait
 	at    Position  // everything up to here was delivered, or is not kept
 	ended bool
 	idle  chan struct{} // while a goroutine delivers: closed when it ends
@@ -59,7 +59,7 @@ type publishID struct {
 	pos Position
 }
 
-// How long a publish id is remembered (contract P3).
+// How long a publish id is remembered.
 const (
 	publishIDAge   = 2 * time.Minute
 	publishIDCount = 100_000
@@ -92,7 +92,7 @@ func randomEpoch() uint64 {
 	}
 }
 
-// Publish implements Broker. Its error is ErrClosed or wraps ErrConflict: no failure leaves open what became of r.
+// Publish implements Broker. Its error is ErrClosed or wraps ErrConflict: after either, r was not added.
 func (br *MemoryBroker) Publish(ctx context.Context, r Record) (Position, error) {
 	if err := br.publish(ctx, &r); err != nil {
 		return Position{}, err
@@ -171,8 +171,8 @@ func (br *MemoryBroker) keptLocked(i int) Record {
 	return r
 }
 
-// deliverLocked hands r, which is kept, to the subscribers that keep up, and has it brought to the others. It reports
-// whether Broadcasters are among these.
+// deliverLocked hands r, which is kept, to the Broadcasters that keep up. A goroutine brings it to the others; late
+// says that Broadcasters are among those.
 func (br *MemoryBroker) deliverLocked(r *Record) (late bool) {
 	for _, s := range br.subs {
 		if s.quick != nil && s.idle == nil && s.quick.take(r) {
@@ -228,7 +228,7 @@ func (br *MemoryBroker) behind(pos Position) <-chan struct{} {
 	return nil
 }
 
-// Subscribe implements Broker. A Broadcaster has what is kept when it returns.
+// Subscribe implements Broker. It hands a Broadcaster the kept records before it returns.
 func (br *MemoryBroker) Subscribe(ctx context.Context, after Position, to Subscriber) (stop func(), err error) {
 	br.mu.Lock()
 	defer br.mu.Unlock()
@@ -258,7 +258,7 @@ func (br *MemoryBroker) Subscribe(ctx context.Context, after Position, to Subscr
 	}, nil
 }
 
-// end ends a subscription. It returns a channel that is closed when nothing is under way any more; nil when nothing is.
+// end ends a subscription. It returns a channel that is closed when the delivery under way has ended; nil when none is.
 func (br *MemoryBroker) end(s *memorySubscription) (idle <-chan struct{}) {
 	br.mu.Lock()
 	defer br.mu.Unlock()
@@ -268,7 +268,7 @@ func (br *MemoryBroker) end(s *memorySubscription) (idle <-chan struct{}) {
 	return s.idle
 }
 
-// movedLocked tells those who wait for s.
+// movedLocked wakes the goroutines that wait for s.
 func (s *memorySubscription) movedLocked() {
 	if s.moved != nil {
 		close(s.moved)
@@ -276,7 +276,7 @@ func (s *memorySubscription) movedLocked() {
 	}
 }
 
-// bringLocked starts a goroutine that brings s what it has not had, if there is anything and none does.
+// bringLocked starts a goroutine that brings s the records that it has not had, if there are any and no goroutine does.
 func (br *MemoryBroker) bringLocked(s *memorySubscription) {
 	behind := s.at.Epoch != br.newest.Epoch || s.at.Seq < br.newest.Seq
 	if s.idle == nil && behind {
@@ -302,9 +302,8 @@ func (br *MemoryBroker) bring(s *memorySubscription) {
 	}
 }
 
-// next returns what s, which has had everything up to had, gets next in one call, and how far that goes: a new epoch,
-// or records. Where it returns neither, s has everything or has ended, and next has noted that nobody brings it
-// anything.
+// next returns a new epoch or the next records for one call of s, which has had everything up to had. last is where
+// they end. Where next returns neither, s has everything or has ended, and next has noted that nothing is under way.
 func (br *MemoryBroker) next(s *memorySubscription, had Position) (epoch Position, records []Record, last Position) {
 	br.mu.Lock()
 	defer br.mu.Unlock()
@@ -348,7 +347,7 @@ func (br *MemoryBroker) History(_ context.Context, after Position, limit int) ([
 	return br.pageLocked(after, limit), nil
 }
 
-// pageLocked returns copies.
+// pageLocked returns copies of the records after a Position, at most limit.
 func (br *MemoryBroker) pageLocked(after Position, limit int) []Record {
 	first := br.keptAfter(after)
 	records := make([]Record, 0, max(min(limit, br.kept.len-first), 0))

@@ -7,8 +7,8 @@ import (
 	"unicode/utf8"
 )
 
-// A Message is what Publish takes. It reaches every client when Topic and To are
-// both empty, else the subscribers of Topic, else whom To names.
+// A Message is what Publish takes. It reaches the subscribers of Topic, or the client or user that To names; when both
+// are empty, every client.
 type Message struct {
 	// Topic is 1 to 255 bytes of [A-Za-z0-9_.:/~@-]. There are no wildcards.
 	Topic string
@@ -16,12 +16,12 @@ type Message struct {
 	// To addresses one client or one user. Topic and To together are ErrBadMessage.
 	To Recipient
 
-	// Data is the payload, at most Broadcaster.MaxMessage bytes. No payload has a meaning to gpoll. Text must be
-	// UTF-8 to arrive as text; other bytes arrive as a binary frame, as application/octet-stream or in base64.
+	// Data is the payload, at most Broadcaster.MaxMessage bytes. gpoll gives no payload a meaning. Text must be UTF-8 to
+	// arrive as text; other bytes arrive as a binary frame, as application/octet-stream or in base64.
 	Data []byte
 
-	// Except lists the public ids of clients that do not get the message, for example its sender: at most 1,000, each exactly
-	// as PublicID returns it; anything else is ErrBadMessage. A repeated id counts once.
+	// Except lists the public ids of clients that do not get the message, for example its sender: at most 1,000, each
+	// exactly as PublicID returns it. Anything else is ErrBadMessage. A repeated id counts once.
 	Except []string
 
 	// ID makes a repeated Publish harmless: a second Message with the same ID within 2 minutes and 100,000 ids is
@@ -33,16 +33,17 @@ type Message struct {
 	Position Position
 }
 
-// A Recipient is one client or one user. The zero Recipient is nobody in particular.
+// A Recipient is one client or one user. The zero Recipient names neither.
 type Recipient struct{ to address }
 
-// ToClient addresses the client with that public id, exactly as PublicID returns it: a Message to anything else is ErrBadMessage.
+// ToClient addresses the client with that public id, exactly as PublicID returns it: a Message to any other id is
+// ErrBadMessage.
 func ToClient(publicID string) Recipient { return Recipient{address{kindClient, publicID}} }
 
 // ToUser addresses every client whose Grant named that user.
 func ToUser(user string) Recipient { return Recipient{address{kindUser, user}} }
 
-// IsZero reports whether r names nobody in particular.
+// IsZero reports whether r names neither a client nor a user.
 func (r Recipient) IsZero() bool { return r == Recipient{} }
 
 // Client returns the public id that r addresses, or "".
@@ -51,8 +52,8 @@ func (r Recipient) Client() string { return r.to.nameOf(kindClient) }
 // User returns the user that r addresses, or "".
 func (r Recipient) User() string { return r.to.nameOf(kindUser) }
 
-// An address is to whom a message goes: a kind and a name, compared as a value, so that no spelling of a topic
-// can reach a client or a user.
+// An address says to whom a message goes: a kind and a name. Addresses are compared as values, so that no spelling of a
+// topic can reach a client or a user.
 type address struct {
 	kind kind
 	name string
@@ -75,7 +76,7 @@ func (a address) nameOf(k kind) string {
 	return a.name
 }
 
-// address returns to whom m goes.
+// address returns the address to which m goes.
 func (m *Message) address() address {
 	if m.Topic != "" {
 		return address{kindTopic, m.Topic}
@@ -112,8 +113,8 @@ func (m *Message) check(maxData int) error {
 	return nil
 }
 
-// exceptSet is what a record keeps of Message.Except: the public ids in it, sorted, each once. What else a broker may deliver there
-// names nobody.
+// exceptSet is what a record keeps of Message.Except: the public ids in it, sorted, each once. Other texts that a
+// broker may deliver there name nobody.
 func exceptSet(ids []string) []string {
 	if len(ids) == 0 {
 		return nil

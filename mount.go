@@ -6,13 +6,14 @@ import (
 	"strings"
 )
 
-// ListenAndBroadcast mounts the Broadcaster on mux, or on http.DefaultServeMux: path, which chooses the transport by the request's
-// headers (Upgrade: WebSocket; Accept: text/event-stream: SSE; else long-poll), path/ws and path/events. Middleware may wrap the
-// ResponseWriter as long as it has an Unwrap method (see http.ResponseController).
+// ListenAndBroadcast mounts the Broadcaster on mux, or on http.DefaultServeMux: path, path/ws and path/events. At path
+// the request's headers choose the transport (Upgrade: WebSocket; Accept: text/event-stream: SSE; else long-poll).
+// Middleware may wrap the ResponseWriter as long as it has an Unwrap method (see http.ResponseController).
 //
-// Each is mounted method by method, so that patterns like "GET /" and "GET /{page}" may stand beside it.
+// It mounts each path method by method, so that patterns like "GET /" and "GET /{page}" may stand beside it.
 //
-// It panics when the path is not a plain one or is taken, when the mux is nil or there are several, and when a setting is bad.
+// It panics when the path is not a plain one or is taken, when the mux is nil or there are several, and when a setting
+// is bad.
 func (b *Broadcaster) ListenAndBroadcast(path string, mux ...*http.ServeMux) {
 	on := http.DefaultServeMux
 	switch {
@@ -24,8 +25,8 @@ func (b *Broadcaster) ListenAndBroadcast(path string, mux ...*http.ServeMux) {
 		on = mux[0]
 	}
 	if !plainPath(path) {
-		panic(fmt.Sprintf("gpoll: ListenAndBroadcast takes a path like /poll, which begins with / and has no query, space, brace, "+
-			"dot segment or double slash, not %q", path))
+		panic(fmt.Sprintf("gpoll: ListenAndBroadcast takes a path like /poll, which begins with / and has no query, "+
+			"space, brace, dot segment or double slash, not %q", path))
 	}
 	if err := b.prepare(); err != nil {
 		panic(err)
@@ -37,18 +38,18 @@ func (b *Broadcaster) ListenAndBroadcast(path string, mux ...*http.ServeMux) {
 	for _, rt := range routes {
 		pattern := base + rt.suffix
 		if rt.suffix == "" && base != path {
-			pattern = path + "{$}" // "/poll/" is that path alone, not all below it
+			pattern = path + "{$}" // "/poll/" means that path alone, not all below it
 		}
 		for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodOptions} {
 			on.Handle(method+" "+pattern, rt.handler(b))
 		}
-		handleIfFree(on, pattern, rt.handler(b)) // what other methods are answered; else the mux says 405 in its own words
+		handleIfFree(on, pattern, rt.handler(b)) // the 405 for other methods; else the mux answers
 	}
 }
 
 // handleIfFree registers a pattern unless it conflicts with another.
 func handleIfFree(mux *http.ServeMux, pattern string, h http.Handler) {
-	defer func() { _ = recover() }() // which is how ServeMux says so
+	defer func() { _ = recover() }() // ServeMux panics at a conflict
 	mux.Handle(pattern, h)
 }
 
@@ -64,12 +65,12 @@ func (b *Broadcaster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// HandleRequests is the long-poll handler, for people who mount it themselves. See docs/protocol.md for what it answers.
+// HandleRequests is the long-poll handler, for applications that mount it themselves. docs/protocol.md has its answers.
 func (b *Broadcaster) HandleRequests(w http.ResponseWriter, r *http.Request) {
 	if p := b.admitPoll(w, r); p != nil {
 		whole := false
 		defer func() {
-			if !whole { // a panic in what is around the handler: net/http says so
+			if !whole { // middleware has panicked: net/http logs that
 				p.end(false)
 			}
 		}()
@@ -79,8 +80,8 @@ func (b *Broadcaster) HandleRequests(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// HandleEvents is the Server-Sent Events handler, for people who mount it themselves. Over HTTP/1.1 without TLS it takes the
-// connection over (http.Hijacker), as a WebSocket does, where the ResponseWriter allows it.
+// HandleEvents is the Server-Sent Events handler, for applications that mount it themselves. Over HTTP/1.1 without TLS
+// it takes the connection over (http.Hijacker), as a WebSocket does, where the ResponseWriter allows it.
 func (b *Broadcaster) HandleEvents(w http.ResponseWriter, r *http.Request) {
 	if e := b.admitEvents(w, r); e != nil {
 		whole := false
@@ -94,7 +95,7 @@ func (b *Broadcaster) HandleEvents(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// HandleWebSocket is the WebSocket handler, for people who mount it themselves.
+// HandleWebSocket is the WebSocket handler, for applications that mount it themselves.
 func (b *Broadcaster) HandleWebSocket(w http.ResponseWriter, r *http.Request) {
 	var req request
 	if b.admit(w, r, &req) {
@@ -102,8 +103,9 @@ func (b *Broadcaster) HandleWebSocket(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// admit is what every transport goes through: origin, method, whether the Broadcaster is going down, parsing. It reports whether req says what is asked; else it has
-// answered. A request that waits does so after admit has returned: its parked goroutine keeps a small stack.
+// admit checks a request of any transport: its origin, its method, whether the Broadcaster shuts down. Then it parses
+// the request into req. When it reports false it has answered. A request waits only after admit has returned, so that
+// its goroutine keeps a small stack.
 func (b *Broadcaster) admit(w http.ResponseWriter, r *http.Request, req *request) bool {
 	if err := b.start(); err == ErrClosed { // before it ever served
 		b.refuse(w, r, b.refuseShutdown())
@@ -129,7 +131,7 @@ func (b *Broadcaster) admit(w http.ResponseWriter, r *http.Request, req *request
 		b.refuse(w, r, refuseMethod)
 		return false
 	}
-	if b.state.Load() != stateOpen { // before anything is looked up: the clients are gone already, or about to
+	if b.state.Load() != stateOpen { // before any look-up: Shutdown removes the clients
 		b.refuse(w, r, b.refuseShutdown())
 		return false
 	}
@@ -144,7 +146,8 @@ func (b *Broadcaster) admit(w http.ResponseWriter, r *http.Request, req *request
 	return true
 }
 
-// writeHead writes the lines that every answer has, once, when there is one: a poll that waits does without their memory.
+// writeHead writes the lines that every answer has. It is called with the answer, so that a waiting poll does not hold
+// their memory.
 func (b *Broadcaster) writeHead(w http.ResponseWriter, r *http.Request) {
 	b.addHead(&headLines{w.Header(), new([4]string)[:0]}, r)
 }
@@ -163,8 +166,8 @@ func (b *Broadcaster) addHead(lines *headLines, r *http.Request) {
 
 const varies = "Origin, Gpoll-Client-Id"
 
-// headLines are lines of one value each that are added to a head. The values are in one piece of memory, which is this
-// answer's own: what is around the handler may change them.
+// headLines are lines of one value each that are added to a head. The values are in one piece of memory of this
+// answer's own, since middleware may change them.
 type headLines struct {
 	h      http.Header
 	values []string

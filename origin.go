@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// originAllowed reports whether a page that makes this request may read the answer (contract T04). It is asked on every
-// transport, since a browser sends WebSocket upgrades and GETs across origins without asking first.
+// originAllowed reports whether a page that makes this request may read the answer. Every transport asks it, since a
+// browser sends WebSocket upgrades and GETs across origins without asking first.
 func (b *Broadcaster) originAllowed(r *http.Request) bool {
 	switch origins := r.Header["Origin"]; len(origins) {
 	case 0:
@@ -22,8 +22,8 @@ func (b *Broadcaster) originAllowed(r *http.Request) bool {
 	return false
 }
 
-// sameOrigin reports whether origin is this server's own: PublicOrigin, or what r's Host and scheme say. A proxy in front
-// may have ended TLS, so that a plain request counts for both schemes.
+// sameOrigin reports whether origin is this server's own: PublicOrigin, or what r's Host and scheme say. A proxy in
+// front may have ended TLS, so a plain request counts for both schemes.
 func (b *Broadcaster) sameOrigin(origin string, r *http.Request) bool {
 	if b.PublicOrigin != "" {
 		return origin == b.PublicOrigin
@@ -40,7 +40,7 @@ func serialOrigin(scheme, host string) string {
 	return scheme + "://" + strings.TrimSuffix(host, ":"+defaultPort(scheme))
 }
 
-// writeCORS lets a page of an allowed origin see the answer. Nothing is reflected: the origin is in AllowedOrigins.
+// writeCORS lets a page of an allowed origin see the answer. It writes only origins of AllowedOrigins.
 func (b *Broadcaster) writeCORS(h http.Header, r *http.Request) {
 	if origin := first(r.Header, "Origin"); b.set.origins[origin] {
 		h.Set("Access-Control-Allow-Origin", origin)

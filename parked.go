@@ -6,23 +6,23 @@ import (
 	"unique"
 )
 
-// A poll on a connection that is kept is parked: it has no goroutine that waits for messages. The routine answers it, and
-// the connection's reader, which waits for the next request, takes it back when the client sends more or goes away.
+// A poll on a connection that is kept is parked: it has no goroutine that waits for messages. The routine answers it,
+// and the connection's reader, which waits for the next request, takes it back when the client sends more or goes away.
 //
-// hotClient.mode, which routine.mu guards, says whose the poll is:
+// hotClient.mode, which routine.mu guards, says who answers the poll:
 //
-//   - parked: the routine's. A round that has something for the poll answers it, if stream.mu is free.
-//   - resuming: resume's, a goroutine of its own, which waits for stream.mu and reads the log on. A round gives the poll to
-//     it when stream.mu is held, or when a gap of the broker or a new epoch has to be read from the log.
-//   - reading: that of the goroutine that runs ready, in begin or in resume. It answers the poll or parks it again.
+//   - parked: the routine. A round that has something for the poll answers it, if stream.mu is free.
+//   - resuming: resume, in a goroutine of its own, which waits for stream.mu and reads the log on. A round gives the
+//     poll to it when stream.mu is held, or when a gap of the broker or a new epoch has to be read from the log.
+//   - reading: the goroutine that runs ready, in begin or in resume. It answers the poll or parks it again.
 
 // What begin did with a poll.
 type pollBegun uint8
 
 const (
 	pollPassed   pollBegun = iota // the server has to see the request
-	pollAnswered                  // at once
-	pollParked                    // or answered by the routine already
+	pollAnswered                  // answered at once
+	pollParked                    // the routine answers it, or has done so
 )
 
 // begin takes a repeat of a poll on.
@@ -72,7 +72,7 @@ func (c *pollConn) begin(rep *repeat, after Position) pollBegun {
 func (c *pollConn) concludeLocked(ev event) {
 	p := &c.poll
 	switch {
-	case c.parked == nil: // it ended, and finish or Close has said why
+	case c.parked == nil: // it has ended, and finish or Close has told the client why
 	case ev == gotEnd:
 		c.refuseLocked(p.attach.ending.Load().refusal)
 	default:
@@ -95,10 +95,10 @@ func (*pollConn) perform(*operation) bool { return false }
 
 func (c *pollConn) leave(r *routine, of *Client) { c.resumeLocked(r, of, r.at) }
 
-// reached is nothing: the cursor moves when the answer has gone out.
+// reached returns the old cursor: it moves when the answer has gone out.
 func (*pollConn) reached(_ *routine, of *Client) Position { return of.cursor }
 
-// elapsed is carrier's: the poll is over. While its reader is at it, it stays due.
+// elapsed implements carrier: the time of the poll is over. While another goroutine has the poll, it stays due.
 func (c *pollConn) elapsed(r *routine, a *attach) {
 	if a.client.hot().mode == parked {
 		r.expired = append(r.expired, a)
@@ -110,8 +110,8 @@ func (c *pollConn) ended(r *routine, a *attach, _ mode, _ *ending) {
 	r.b.spawn(func() { c.finish(a) })
 }
 
-// resumeLocked gives c's parked poll, which the round cannot answer, to a goroutine of its own. Everything up to at has been
-// offered to the poll. routine.mu is held.
+// resumeLocked gives c's parked poll, which the round cannot answer, to a goroutine of its own. Everything up to at has
+// been offered to the poll. routine.mu is held.
 func (c *pollConn) resumeLocked(r *routine, of *Client, at Position) {
 	a := of.attach
 	a.cursor, a.verified = maxPosition(at, of.hot().from), true
@@ -128,7 +128,7 @@ func (c *pollConn) resume(of *Client) {
 	defer c.mu.Unlock()
 	r := of.routine
 	r.mu.Lock()
-	// Else it has been taken back, or has ended.
+	// Otherwise the reader has taken the poll back, or it has ended.
 	mine := c.parked != nil && of.attach == c.parked && of.hot().mode == resuming
 	if mine {
 		of.hot().mode = reading
@@ -165,8 +165,8 @@ var answerBuffers = sync.Pool{New: func() any { return new([]byte) }}
 
 const maxAnswerBuffer = 64 << 10
 
-// putLocked writes the answer of the parked poll, without waiting, and does not keep p. What the socket refuses goes out by
-// drain. The reader begins no other poll meanwhile, so that one answer at most is under way.
+// putLocked writes the answer of the parked poll, without waiting, and does not keep p. drain writes what the socket
+// refuses. The reader begins no other poll meanwhile, so that at most one answer is under way.
 func (c *pollConn) putLocked(p []byte) error {
 	c.parked = nil
 	err := c.tryWriteLocked(p)
@@ -182,7 +182,7 @@ func (c *pollConn) putLocked(p []byte) error {
 	return err
 }
 
-// drain writes what the socket did not take at once. It ends with that, or closes the connection after WriteTimeout.
+// drain writes what the socket did not take at once. When that takes longer than WriteTimeout it closes the connection.
 func (c *pollConn) drain() {
 	defer c.rescueDrain()
 	_ = c.Conn.SetWriteDeadline(time.Now().Add(c.timeout)) // the write reports a closed connection
@@ -214,7 +214,7 @@ func (c *pollConn) drainedLocked() {
 }
 
 // arrived is called when an answer has gone out that the socket did not take at once: the next poll without cursor
-// acknowledges it, unless another has come meanwhile.
+// acknowledges it, unless another poll has come meanwhile.
 func (p *poll) arrived() {
 	a := p.attach
 	c := a.client
@@ -247,9 +247,9 @@ func (c *pollConn) refuseLocked(why *refusal, more ...field) {
 	_ = c.answerLocked(&out) // the reader sees a failure too
 }
 
-// takeBack is called by the reader when something has arrived while a poll was parked, or when the client sends no more.
-// It waits for a write that is under way, and reports whether the poll is still without an answer: then it has no attach
-// any more.
+// The reader calls takeBack when something has arrived while a poll was parked, or when the client sends no more.
+// takeBack waits for a write that is under way. It reports true when the poll had no answer yet, and has then ended its
+// attach.
 func (c *pollConn) takeBack(ended bool) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -261,7 +261,7 @@ func (c *pollConn) takeBack(ended bool) bool {
 		if c.parked = nil; ended {
 			c.b.countItems(c.poll.items) // a gap that waited for its message
 			out := c.poll.answer()
-			_ = c.answerLocked(&out) // nobody may be there to hear that there was nothing
+			_ = c.answerLocked(&out) // nobody may be there to get the empty answer
 		}
 		return true
 	}
@@ -279,7 +279,8 @@ func (c *pollConn) finish(a *attach) {
 	}
 }
 
-// dismissLocked answers a parked poll before its connection is closed. drain closes it when an answer is under way.
+// dismissLocked answers a parked poll before its connection is closed. While an answer is under way drain closes the
+// connection.
 func (c *pollConn) dismissLocked(why *refusal) {
 	c.closed = true
 	if c.parked == nil {
@@ -332,7 +333,7 @@ func (c *pollConn) offer(r *routine, of *Client, recs []*record) {
 
 // putParked collects the answer that p's items make. conn.mu is held.
 func (r *routine) putParked(p *poll, conn *pollConn) {
-	same := plainAnswerKey{fixed: conn.current.fixed} // what one message makes of the plain form is the same for many
+	same := plainAnswerKey{fixed: conn.current.fixed} // many polls get the same plain answer to one message
 	if !p.json && len(p.items) == 1 {
 		same.rec = p.items[0].rec
 	}
@@ -354,7 +355,7 @@ func (r *routine) putParked(p *poll, conn *pollConn) {
 	r.items, p.items = emptied(r.items), nil
 }
 
-// writeAnswers writes what offer collected. It waits for nobody.
+// writeAnswers writes what offer collected. It does not wait for a socket.
 func (r *routine) writeAnswers() {
 	delivered := 0
 	for i := range r.answers {
@@ -376,7 +377,8 @@ func (r *routine) writeAnswers() {
 	}
 }
 
-// unsend forgets a response that did not go out, or not yet: the next poll without cursor gets it again. See arrived.
+// unsend forgets a response that has not gone out, or not yet: the next poll without cursor gets its messages again.
+// See arrived.
 func (r *routine) unsend(a *attach) {
 	if !a.implicit {
 		return
@@ -389,7 +391,7 @@ func (r *routine) unsend(a *attach) {
 	}
 }
 
-// expireParked answers the parked polls whose time is over with nothing.
+// expireParked gives an empty answer to the parked polls whose time is over.
 func (r *routine) expireParked(now moment) {
 	if len(r.expired) == 0 {
 		return
@@ -405,7 +407,8 @@ func (r *routine) collectExpired(now moment) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, a := range r.expired {
-		// It may be another poll by now, or resume's. If its connection is in use, it stays due and the next sweep answers it.
+		// The client may have another poll by now, or resume has this one. While its connection is in use it stays due, and
+		// the next sweep answers it.
 		conn := a.by.(*pollConn)
 		if a.client.attach == a && a.client.hot().mode == parked && now >= a.due && conn.mu.TryLock() {
 			r.holding = conn

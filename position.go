@@ -10,17 +10,18 @@ import (
 // 64 random bits that name one life of the log. A Position contains no time and tells a client how many
 // messages exist, never what they are.
 //
-// The zero Position is no place at all: IsZero reports it and the log never assigns it.
+// The zero Position is no place: IsZero reports it and the log never assigns it.
 type Position struct {
 	Epoch uint64
 	Seq   uint64
 }
 
-// maxSeq is what every client can hold: JavaScript has no larger number.
+// maxSeq is the largest seq: JavaScript has no larger exact integer.
 const maxSeq = 1<<53 - 1
 
 // errPosition is the cause of every refused Position.
-var errPosition = errors.New("a position is sixteen lower-case hexadecimal digits, a hyphen and a decimal number below 2^53, " +
+var errPosition = errors.New("a position is sixteen lower-case hexadecimal digits, a hyphen " +
+	"and a decimal number below 2^53, " +
 	"as in 9f86d081884c7d65-41")
 
 // IsZero reports whether p is the zero Position.
@@ -72,8 +73,8 @@ func parseSeq[T string | []byte](s T) (uint64, bool) {
 // assignable reports whether a broker may give p to a message.
 func (p Position) assignable() bool { return p.Epoch != 0 && p.Seq > 0 && p.Seq <= maxSeq }
 
-// parseDecimal reads an unsigned decimal number without sign or leading zero. It refuses what strconv
-// would accept beyond that and what does not fit 64 bits.
+// parseDecimal reads an unsigned decimal number without sign or leading zero. It refuses the other spellings that
+// strconv accepts, and numbers beyond 64 bits.
 func parseDecimal[T string | []byte](s T) (uint64, bool) {
 	if len(s) == 0 || s[0] == '0' && len(s) > 1 {
 		return 0, false

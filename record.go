@@ -6,9 +6,9 @@ import (
 )
 
 // A Record is what a [Broker] carries: a place in the order, and bytes that only gpoll reads. A broker stores Kind,
-// Nonce, Prev, ID and Bytes and gives them back as they were; of these it understands ID, by which it recognises a
-// repeat, and Kind and Prev of a [RecordEpoch]. AppendBinary and [DecodeRecord] turn all five into one value, for a
-// broker that would rather store that.
+// Nonce, Prev, ID and Bytes and gives them back unchanged. It interprets ID, by which it recognises a repeat, and Kind
+// and Prev of a [RecordEpoch]. AppendBinary and [DecodeRecord] turn all five into one value and back, for a broker that
+// stores one value.
 type Record struct {
 	// Position is the record's place. The broker sets it; Publish ignores it.
 	Position Position
@@ -16,15 +16,15 @@ type Record struct {
 	// Kind says what the record is.
 	Kind RecordKind
 
-	decoded bool // Bytes is the payload alone, and to and except say the rest: inside one process nothing is encoded
+	decoded bool // Bytes is the payload alone, to and except hold the rest: nothing is encoded inside a process
 
-	// Nonce is 64 random bits that tell this record from every other. 0: whoever made the record has not drawn any.
+	// Nonce is 64 random bits that tell this record from every other. 0: the record has none.
 	Nonce uint64
 
 	// Prev names the newest record that the publisher had read when it made this one. The zero Link: it does not say.
 	Prev Link
 
-	// ID is the Message's: see there. Empty: the record is always new.
+	// ID is the Message's ID. Empty: the record is always new.
 	ID string
 
 	// Bytes is what the record says. Of a message they are at most MaxMessage and 40 KB more.
@@ -34,16 +34,16 @@ type Record struct {
 	except []string
 }
 
-// A Link names a record by its place and its nonce. Two readers that hold different nonces at one place do not read
-// the same log: the broker has lost what one of them had read, and gave its place to another record.
+// A Link names a record by its place and its nonce. Two readers that hold different nonces at one place do not read the
+// same log: the broker has lost a record that one of them had read, and has given its place to another.
 type Link struct {
 	Position Position
 	Nonce    uint64
 }
 
-// A RecordKind says what a Record is. A reader passes over a kind that it does not know: that record takes its place
-// in the order, and no client is owed anything of it. So a newer server may write kinds that an older one cannot
-// read, as long as whatever clients are owed is a RecordMessage.
+// A RecordKind says what a Record is. A reader passes over a kind that it does not know: such a record has its place in
+// the order, but no client is owed it. So a newer server may write kinds that an older one does not know, as long as
+// everything that clients are owed is a RecordMessage.
 type RecordKind uint8
 
 const (
@@ -64,7 +64,7 @@ func NewMessageRecord(m Message) (Record, error) {
 }
 
 // Message returns the message that r is, with its ID and Position. Its Data may share memory with r.Bytes. The error
-// wraps ErrBadMessage: r is of another kind, or in a form that this version of gpoll does not know, or damaged.
+// wraps ErrBadMessage: r is of another kind, is damaged, or has a form that this version of gpoll does not know.
 func (r *Record) Message() (Message, error) {
 	to, except, data, err := r.message()
 	if err != nil {

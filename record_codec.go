@@ -6,8 +6,7 @@ import (
 )
 
 // How records stand in a broker. Each form begins with its version. A reader refuses versions that it does not know,
-// and so does it with everything that is not whole: no length is believed before the bytes are there. Numbers are
-// big-endian.
+// and records that are cut off: it trusts no length before the bytes are there. Numbers are big-endian.
 //
 //	message   version(1)  address kind(1)  name(1+n)  except(uvarint, each 1+n)  data(the rest)
 //	record    version(1)  kind(1)  nonce(8)  prev(epoch 8, seq 8, nonce 8)  id(1+n)  bytes(the rest)
@@ -19,7 +18,7 @@ const (
 // addressKinds are the kinds of an address by the number that stands for them in a broker.
 var addressKinds = [...]kind{0: kindAll, 1: kindTopic, 2: kindClient, 3: kindUser}
 
-// appendMessage appends a message. Whoever calls it has checked the message: a name and an id fit one byte of length.
+// appendMessage appends a message. The caller has checked the message: the length of a name and of an id fits one byte.
 func appendMessage(b []byte, to address, except []string, data []byte) []byte {
 	if b == nil {
 		b = make([]byte, 0, 3+len(to.name)+binary.MaxVarintLen16+33*len(except)+len(data))
@@ -37,8 +36,8 @@ func appendMessage(b []byte, to address, except []string, data []byte) []byte {
 	return append(b, data...)
 }
 
-// decodeMessage is the inverse of appendMessage. data is in the memory of b. Public ids are not checked: what is none
-// names nobody.
+// decodeMessage is the inverse of appendMessage. data is in the memory of b. It does not check public ids: a text that
+// is none names nobody.
 func decodeMessage(b []byte) (to address, except []string, data []byte, err error) {
 	bad := func(what string) (address, []string, []byte, error) {
 		return address{}, nil, nil, fmt.Errorf("%w: %s", ErrBadMessage, what)
@@ -92,7 +91,7 @@ func (r Record) AppendBinary(b []byte) ([]byte, error) {
 }
 
 // DecodeRecord is the inverse of AppendBinary; the caller adds the Position. Bytes is in the memory of b. The error
-// wraps ErrBadMessage: b is in a form that this version of gpoll does not know, or damaged. A broker delivers such a
+// wraps ErrBadMessage: b is damaged, or has a form that this version of gpoll does not know. A broker delivers such a
 // record with its Position and Kind 0, which no record has: clients are told that something is missing there.
 func DecodeRecord(b []byte) (Record, error) {
 	d := decoder{rest: b}
@@ -110,7 +109,8 @@ func DecodeRecord(b []byte) (Record, error) {
 	return r, nil
 }
 
-// A decoder takes parts from the front of rest. When one is not there it has failed, and every further part is empty.
+// A decoder takes parts from the front of rest. When a part is missing the decoder has failed, and every further part
+// is empty.
 type decoder struct {
 	rest   []byte
 	failed bool
@@ -133,7 +133,7 @@ func (d *decoder) byte() byte {
 	return 0
 }
 
-// short takes up to 255 bytes, whose number stands before them.
+// short takes up to 255 bytes. Their number is the byte before them.
 func (d *decoder) short() []byte { return d.take(int(d.byte())) }
 
 func (d *decoder) uint64() uint64 {

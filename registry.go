@@ -11,16 +11,16 @@ import (
 	"github.com/google/uuid"
 )
 
-// A registry finds clients and gives each a routine. A client is in it only while it is whole: it has its slot, its topics
-// and its cursor in its routine before anybody finds it by its key or its user.
+// A registry finds clients and gives each a routine. It holds only whole clients: a client has its slot, its topics and
+// its cursor in its routine before anybody finds it by its key or its user.
 type registry struct {
 	mu       sync.RWMutex // guards the fields below and routine.count
 	byKey    map[clientKey]*Client
 	byUser   map[string]userClients
-	arriving int        // clients that have a place in a routine and are not in byKey yet
+	arriving int        // clients that have a place in a routine but are not in byKey yet
 	routines []*routine // by id; nil where the id is free
 	running  int
-	roomy    int    // no routine below has room
+	roomy    int    // no routine with a lower id has room
 	rate     bucket // of all registrations
 	rates    addressBuckets
 	closed   bool
@@ -35,7 +35,7 @@ func (g *registry) get(key clientKey) *Client {
 // userClients are the clients of a user.
 type userClients struct {
 	whole []*Client // never changed, only replaced, since ofUser hands it out
-	count int       // of whole and of those that are arriving
+	count int       // of whole and of the arriving clients
 }
 
 // ofUser returns the clients of a user. The caller does not change the slice, nor does the registry.
@@ -45,7 +45,7 @@ func (g *registry) ofUser(user string) []*Client {
 	return g.byUser[user].whole
 }
 
-// countOf returns the clients of a user, as ofUser does, and how many there are with those that are arriving.
+// countOf returns the clients of a user, as ofUser does, and their number with the arriving ones.
 func (g *registry) countOf(user string) ([]*Client, int) {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
@@ -64,7 +64,7 @@ func (g *registry) each(visit func(*routine)) {
 	}
 }
 
-// all returns the clients of the routines that match.
+// all returns the clients for which match returns true.
 func (g *registry) all(match func(*Client) bool) []*Client {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
@@ -86,7 +86,7 @@ type registration struct {
 	given  []string
 	cursor Position // zero: the end of the log
 	last   int      // ignored beside a cursor
-	fills  bool     // it is removed when its buffer is full, also before its first attach
+	fills  bool     // a full buffer removes the client, also before its first attach
 }
 
 // register makes a client in the lowest-numbered routine with room, and starts a routine when there is none.
@@ -116,7 +116,7 @@ func (b *Broadcaster) register(reg registration) (*Client, *refusal) {
 		c.kept = &keptCursor{}
 		c.hot().mode = counting
 	}
-	// The routine's rounds see the client from here on, and its lock is held until everybody else does.
+	// The routine's rounds see the client from here on. The lock is held until everybody else sees it too.
 	if !b.clients.enter(c) {
 		r.dropLocked(c)
 		return nil, b.refuseShutdown()
@@ -124,11 +124,11 @@ func (b *Broadcaster) register(reg registration) (*Client, *refusal) {
 	return c, nil
 }
 
-// betweenPolls is how long a client that polls may be without an attach and still be there.
+// betweenPolls is how long a polling client may be without an attach before makeRoom counts it as away.
 const betweenPolls = 2 * time.Second
 
-// makeRoom removes, where a user has as many clients as MaxClientsPerUser, the one that has been away for longest: a page
-// that is loaded again leaves its client behind. Clients that are attached, or between two polls, stay.
+// When a user has MaxClientsPerUser clients, makeRoom removes the one that has been away for longest: a page that is
+// loaded again leaves its client behind. Clients that are attached, or between two polls, stay.
 func (b *Broadcaster) makeRoom(user string) {
 	if user == "" {
 		return
@@ -156,7 +156,7 @@ func (b *Broadcaster) makeRoom(user string) {
 	}
 }
 
-// place gives c a routine. Until enter shows the client it only counts.
+// place gives c a routine. Until enter shows the client, it counts but nobody finds it.
 func (b *Broadcaster) place(c *Client, reg registration) *refusal {
 	g := &b.clients
 	g.mu.Lock()
@@ -165,13 +165,17 @@ func (b *Broadcaster) place(c *Client, reg registration) *refusal {
 		return b.refuseShutdown()
 	}
 	if len(g.byKey)+g.arriving >= b.set.maxClients {
-		return &refusal{status: http.StatusServiceUnavailable, code: "too-many-clients", retry: spread(time.Second, 5*time.Second),
-			message: fmt.Sprintf("the server holds its limit of %d clients (Broadcaster.MaxClients); come back later", b.set.maxClients)}
+		return &refusal{status: http.StatusServiceUnavailable, code: "too-many-clients",
+			retry: spread(time.Second, 5*time.Second),
+			message: fmt.Sprintf("the server holds its limit of %d clients (Broadcaster.MaxClients); come back later",
+				b.set.maxClients)}
 	}
 	of := g.byUser[c.user]
 	if c.user != "" && of.count >= b.set.maxPerUser {
-		return &refusal{status: http.StatusTooManyRequests, code: "too-many-clients", retry: spread(time.Second, 5*time.Second),
-			message: fmt.Sprintf("this user holds the limit of %d clients (Broadcaster.MaxClientsPerUser); close another one", b.set.maxPerUser)}
+		return &refusal{status: http.StatusTooManyRequests, code: "too-many-clients",
+			retry: spread(time.Second, 5*time.Second),
+			message: fmt.Sprintf("this user holds the limit of %d clients (Broadcaster.MaxClientsPerUser); close another one",
+				b.set.maxPerUser)}
 	}
 	if reg.remote {
 		if refused := b.rateLocked(reg.from, time.Now()); refused != nil {
@@ -207,7 +211,7 @@ func (g *registry) enter(c *Client) bool {
 	return true
 }
 
-// forget is the reverse of place and enter. It reports whether c was there.
+// forget undoes place and enter. It reports whether c was there.
 func (g *registry) forget(c *Client) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -225,7 +229,7 @@ func (g *registry) forget(c *Client) bool {
 	return true
 }
 
-// leaveLocked gives the place of c back, and ends a routine that has no client any more.
+// leaveLocked gives back the place of c, and ends its routine when that has no other client.
 func (g *registry) leaveLocked(c *Client) {
 	if c.user != "" {
 		of := g.byUser[c.user]
@@ -245,8 +249,8 @@ func (g *registry) leaveLocked(c *Client) {
 	}
 }
 
-// rateLocked takes a token for a registration from the bucket of its address and from that of all, or from neither: what
-// an address sends beyond its own rate is no burden to the others. A negative rate is no limit.
+// rateLocked takes a token for a registration from the bucket of its address and from the common bucket, or from
+// neither: registrations beyond an address's own rate cost the others nothing. A negative rate is no limit.
 func (b *Broadcaster) rateLocked(from netip.Addr, now time.Time) *refusal {
 	g := &b.clients
 	set := &b.set
@@ -300,8 +304,8 @@ func (b *Broadcaster) roomyRoutineLocked() *routine {
 	return r
 }
 
-// remove forgets a client and ends its attach, in one step for its routine: who is not in the registry any more gets no message that left it out
-// by its name. It reports whether the client was there.
+// remove forgets a client and ends its attach, in one step for its routine: a client that the registry no longer finds
+// could otherwise get a message that excepts it. remove reports whether the client was there.
 func (b *Broadcaster) remove(c *Client, why *ending) bool {
 	r := c.routine
 	r.mu.Lock()
@@ -342,14 +346,15 @@ func without1(clients []*Client, c *Client) []*Client {
 func (b *Broadcaster) expire(c *Client, now moment) {
 	c.routine.mu.Lock()
 	back := c.attach != nil || c.removed || c.idleSince > now
-	c.removed = c.removed || !back // who comes from here on comes too late
+	c.removed = c.removed || !back // an attach from here on is too late
 	c.routine.mu.Unlock()
 	if !back {
 		b.remove(c, endExpired)
 	}
 }
 
-// CleanUp ends the routines with those ids: their clients are removed, and waiting ones are told so. Unknown ids are passed over.
+// CleanUp ends the routines with those ids: it removes their clients and tells the attached ones. It ignores unknown
+// ids.
 func (b *Broadcaster) CleanUp(routines []int) {
 	if b.start() != nil {
 		return
@@ -359,7 +364,7 @@ func (b *Broadcaster) CleanUp(routines []int) {
 	}
 }
 
-// Reset removes every client and so ends every routine: the seed's total reset. The log stays.
+// Reset removes every client and so ends every routine, as in the 2015 package. The log stays.
 func (b *Broadcaster) Reset() {
 	if b.start() != nil {
 		return

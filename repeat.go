@@ -13,22 +13,22 @@ import (
 
 const (
 	maxRepeats = 4                // of one connection
-	repeatFor  = 30 * time.Second // a remembered poll counts
+	repeatFor  = 30 * time.Second // after its pass through net/http a remembered poll counts
 )
 
-// A repeat is a poll that has passed through net/http, the middleware and Authorize. The same bytes again, with another seq in the
-// cursor, are the same poll again.
+// A repeat is a poll that has passed through net/http, the middleware and Authorize. The same bytes, perhaps with
+// another seq in the cursor, repeat it.
 type repeat struct {
-	text   verbatim.Request // the digits of its cursor may vary
+	text   verbatim.Request // whose cursor's digits may vary
 	req    request
 	client *Client
-	fixed  unique.Handle[string] // the lines of the answer's head that are not gpoll's to say
+	fixed  unique.Handle[string] // the lines of the answer's head that are not gpoll's
 	asker  *http.Request         // for Authorize; nil without one
 	passed moment
-	own    attach // of its client, again and again
+	own    attach // memory for each attach of its client
 }
 
-// match reports whether p is the poll again, and its cursor.
+// match reports whether p repeats the poll, and returns the cursor in p.
 func (rep *repeat) match(p []byte) (after Position, ok bool) {
 	digits, ok := rep.text.Match(p)
 	if !ok || rep.req.after.IsZero() {
@@ -38,7 +38,7 @@ func (rep *repeat) match(p []byte) (after Position, ok bool) {
 	return Position{rep.req.after.Epoch, seq}, ok
 }
 
-// with is the poll with that cursor.
+// with returns the bytes of the poll with that cursor.
 func (rep *repeat) with(after Position) []byte {
 	return rep.text.With(strconv.AppendUint(nil, after.Seq, 10))
 }
@@ -53,8 +53,8 @@ func (c *pollConn) match(p []byte) (*repeat, Position) {
 	return nil, Position{}
 }
 
-// A claim is what the handler of a poll knows of its connection. It is nil, and its methods do nothing, where the connection is none of
-// Listener's or answers nothing by itself.
+// A claim is what the handler of a poll knows of its connection. It is nil, and its methods do nothing, where the
+// connection is not one of Listener or cannot answer by itself.
 type claim struct {
 	conn  *servedConn
 	req   request
@@ -66,7 +66,7 @@ type claim struct {
 	written verbatim.Written
 }
 
-// claim is made before Authorize sees r, and may change it.
+// claim is called before Authorize, which may change r.
 func (b *Broadcaster) claim(r *http.Request, req *request) *claim {
 	if r.TLS != nil || r.ProtoMajor != 1 {
 		return nil
@@ -81,7 +81,7 @@ func (b *Broadcaster) claim(r *http.Request, req *request) *claim {
 		reads = s.handed.Reads()
 	}
 	c.mu.Unlock()
-	if s == nil { // net/http has not waited for its handler
+	if s == nil { // net/http did not wait for the handler
 		return nil
 	}
 	k := &claim{conn: s, req: *req, reads: reads}
@@ -91,7 +91,7 @@ func (b *Broadcaster) claim(r *http.Request, req *request) *claim {
 	return k
 }
 
-// watch lets the connection compare what is written with out, until settle.
+// watch has the connection compare the bytes that are written with out, until settle.
 func (k *claim) watch(out *answer) {
 	if k != nil {
 		k.written.Expect(out.body)
@@ -106,8 +106,8 @@ func (k *claim) see(p []byte) {
 	k.written.Add(p)
 }
 
-// unwatch returns the head of what was written since watch, without the empty line. It reports whether the expected body
-// followed it, and nothing else did.
+// unwatch returns the head of what was written since watch, without the empty line. It reports whether the expected
+// body followed it, and nothing else did.
 func (k *claim) unwatch() (head string, ok bool) {
 	k.conn.watching.CompareAndSwap(k, nil)
 	k.conn.conn.mu.Lock()
@@ -115,8 +115,8 @@ func (k *claim) unwatch() (head string, ok bool) {
 	return k.written.Head()
 }
 
-// over is called when the answer has been written and flushed, or could not be. It returns the bytes of the request, if they are known: then the
-// next bytes begin a request.
+// over is called when the answer was written and flushed, or could not be. It returns the bytes of the request if they
+// are known; then the next bytes begin another request.
 func (k *claim) over(written bool) (seen []byte) {
 	if k == nil {
 		return nil
@@ -127,7 +127,8 @@ func (k *claim) over(written bool) (seen []byte) {
 	return s.handed.Over(k.reads, written)
 }
 
-// settle is over for a poll. It remembers the poll, if the bytes that came and those that went are a poll and its answer and nothing else.
+// settle is over for a poll. It remembers the poll if the connection read nothing but the poll and wrote nothing but
+// its answer.
 func (k *claim) settle(p *waitingPoll, out *answer, written bool) {
 	if k == nil {
 		return
@@ -165,8 +166,8 @@ func (c *pollConn) remember(rep *repeat) {
 	c.repeats = append(c.repeats, rep)
 }
 
-// newRepeat makes a repeat of a request and the bytes that it came in. It reports whether they are that request and
-// nothing more.
+// newRepeat makes a repeat of a request and the bytes that it came in. It reports whether the bytes are that request
+// and nothing more.
 func newRepeat(seen []byte, r *http.Request, req *request) (*repeat, bool) {
 	if _, there := r.Header["Last-Event-Id"]; there || req.last != 0 {
 		return nil, false
@@ -179,8 +180,8 @@ func newRepeat(seen []byte, r *http.Request, req *request) (*repeat, bool) {
 	return &repeat{text: text, req: *req}, ok
 }
 
-// rest compares a with the head that net/http wrote for it, and returns the lines that are not a's own, without cookies.
-// It reports whether another answer may be written with the same lines.
+// rest compares a with the head that net/http wrote for it, and returns the lines that are not a's own, without
+// cookies. It reports whether another answer may be written with the same lines.
 func (a *answer) rest(head string) (fixed string, ok bool) {
 	own := a.lines
 	if own == "" {

@@ -1,16 +1,16 @@
 package gpoll
 
-// The reply lane: what the client of a stream has asked for and what it is told, in the order in which it asked, and in its place among the
-// messages. Where the routine carries the client an operation is done and answered at once, and the routine goes on (session.inPlace).
-// Else it waits in attach.ops for the goroutine that serves the attach. What waits is bounded: whoever brings a client's commands asks
-// full first, and takes no more of a client whose answers have no room.
+// The reply lane: gpoll does what the client of a stream asks for in the order in which it asked, and answers in its
+// place among the messages. Where the routine carries the client, an operation is done and answered at once
+// (session.inPlace). Otherwise it waits in attach.ops for the goroutine that serves the attach. The waiting operations
+// are bounded: the reader of a client's commands calls full first, and reads no more while there is no room.
 
-// An operation is done at a cursor, and answered there. The zero operation brings the topics of a Grant that has been renewed.
+// An operation is done and answered at a cursor. The zero operation brings the topics of a renewed Grant.
 type operation struct {
-	did    string   // what the answer says of the topics that the client names: subscribed or unsubscribed; "": they stay
+	did    string   // the client's topics are subscribed or unsubscribed, and the answer says so; "": they stay
 	topics []string // a sorted set
 	under  *grantee // what allowed it
-	answer []byte   // JSON, where nothing is done
+	answer []byte   // JSON, for an operation that only answers
 }
 
 const (
@@ -18,10 +18,10 @@ const (
 	unsubscribed = "unsubscribed"
 )
 
-// So many bytes of operations, about, may wait.
+// About so many bytes of operations may wait.
 const mostWaiting = 32 << 10
 
-// post has op done after what was posted before. It asks the application, and waits for nobody else.
+// post has op done after the operations that were posted before. It waits for the application only.
 func (a *attach) post(op operation) {
 	if a.allow(&op) && !a.by.perform(&op) {
 		a.queueUp(&op)
@@ -45,7 +45,8 @@ func (a *attach) allow(op *operation) bool {
 	return a.allowLocked(op)
 }
 
-// full returns a channel that is closed when there may be room for another operation, or the attach has ended; nil while there is room.
+// full returns a channel that is closed when there may be room for another operation, or the attach has ended; nil
+// while there is room.
 func (a *attach) full() <-chan struct{} {
 	r := a.client.routine
 	r.mu.Lock()
@@ -72,7 +73,7 @@ func (op *operation) size() int {
 	return n
 }
 
-// roomLocked lets those go on that wait for room.
+// roomLocked wakes the goroutines that wait for room.
 func (a *attach) roomLocked() {
 	if a.room != nil {
 		close(a.room)
@@ -80,8 +81,9 @@ func (a *attach) roomLocked() {
 	}
 }
 
-// operate does what was posted, in its order, at the cursor of the goroutine that serves the attach, and appends the answers to buf. When the
-// topics have changed, what is queued was chosen by the old ones: the goroutine reads on from the log.
+// operate does the posted operations in their order, at the cursor of the goroutine that serves the attach, and appends
+// the answers to buf. When the topics change, the goroutine reads on from the log: the queue was chosen by the old
+// topics.
 func (a *attach) operate(buf []byte) []byte {
 	c := a.client
 	r := c.routine
@@ -106,9 +108,8 @@ func (a *attach) operate(buf []byte) []byte {
 	return buf
 }
 
-// allowLocked asks the application whether op may be done, without the lock; op becomes a refusal where it may not. What an operation is
-// allowed and what it does are one step: the Grant that was asked is the one in force when the topics change. allowLocked
-// reports false when the attach has ended.
+// allowLocked asks the application, without the lock, whether op may be done. An op that may not becomes a refusal. The
+// Grant that was asked is still in force when the topics change. allowLocked reports false when the attach has ended.
 func (a *attach) allowLocked(op *operation) bool {
 	c := a.client
 	r := c.routine
@@ -121,7 +122,7 @@ func (a *attach) allowLocked(op *operation) bool {
 		}()
 		switch {
 		case a.grantee != g:
-			continue // it was renewed meanwhile: what the old one allows counts no more
+			continue // the Grant was renewed meanwhile: ask the new one
 		case c.attach != a:
 		case no == refuseInternal:
 			r.endLocked(a, endInternal)
@@ -139,8 +140,8 @@ func (a *attach) asksLocked(op *operation) bool {
 	return op.did == subscribed && op.under != a.grantee && a.grantee.grant.Subscribe != nil
 }
 
-// doLocked does op at a Position up to which the client has everything, and appends its answer. What is offered from now on is chosen
-// by the topics that it leaves; changed says that these are others than before.
+// doLocked does op at a Position up to which the client has everything, and appends its answer. From now on the client
+// is offered messages of its new topics; changed says whether they differ from the old ones.
 func (a *attach) doLocked(buf []byte, op *operation, at Position) (answered []byte, changed bool) {
 	c := a.client
 	named := c.named
@@ -166,7 +167,7 @@ func (a *attach) doLocked(buf []byte, op *operation, at Position) (answered []by
 	return buf, changed
 }
 
-// refusal returns what is done in the place of an operation that is refused.
+// refusal returns the operation that takes the place of a refused one.
 func (a *attach) refusal(why *refusal) operation {
 	a.client.routine.b.counts.refused.add(why.code)
 	a.client.routine.b.logRefusal(why, nil)

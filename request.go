@@ -52,8 +52,9 @@ func (b *Broadcaster) parseRequest(w http.ResponseWriter, r *http.Request, req *
 		}
 		return refuseBad(code, "the query has "+name+" more than once; send it once")
 	}
-	if q.plural { // to ignore it would make a broadcast of it
-		return refuseBad("bad-request", "the query has topics; name each topic by a parameter topic of its own, as in topic=a&topic=b")
+	if q.plural { // to ignore it would leave the client without its topics
+		return refuseBad("bad-request", "the query has topics; "+
+			"name each topic by a parameter topic of its own, as in topic=a&topic=b")
 	}
 	for _, name := range [...]string{"Gpoll-Client-Id", "Last-Event-Id"} {
 		if len(r.Header[name]) > 1 {
@@ -72,7 +73,8 @@ func (b *Broadcaster) parseRequest(w http.ResponseWriter, r *http.Request, req *
 	var refused *refusal
 	if r.Method == http.MethodPost {
 		if q.after.count > 0 || q.topics != nil || q.last.count > 0 || q.format.count > 0 {
-			return refuseBad("bad-request", "a POST carries after, topics, last and format in its body; leave them out of the query")
+			return refuseBad("bad-request", "a POST carries after, topics, last and format in its body; "+
+				"leave them out of the query")
 		}
 		if in, refused = readBody(w, r); refused != nil {
 			return refused
@@ -81,12 +83,12 @@ func (b *Broadcaster) parseRequest(w http.ResponseWriter, r *http.Request, req *
 		if in.Last < 0 || in.Last > replayCount {
 			return refuseLast
 		}
-	} else if r.ContentLength > 0 || len(r.TransferEncoding) > 0 { // over HTTP/2 a length that is not known is often no body
+	} else if r.ContentLength > 0 || len(r.TransferEncoding) > 0 { // over HTTP/2 an unknown length often means no body
 		return refuseBodyOnGet
 	}
 
 	header := first(r.Header, "Gpoll-Client-Id")
-	if header != "" && q.escaped { // it may be the same
+	if header != "" && q.escaped { // the header may have the same id
 		q.id.value, q.escaped = strings.Replace(q.id.value, escapedDollar, "$", 1), false
 	}
 	if req.id, refused = b.clientID(q.id.value, header); refused != nil {
@@ -118,7 +120,7 @@ func (b *Broadcaster) parseRequest(w http.ResponseWriter, r *http.Request, req *
 // A query is the parameters of a URL that mean something here.
 type query struct {
 	id, after, last, format parameter
-	lastEventID             parameter // as event-source-polyfill sends it, beside what the URL said at first
+	lastEventID             parameter // from event-source-polyfill, beside the first request's parameters
 	topics                  []string  // nil: none
 	plural                  bool      // there is a parameter "topics"
 	escaped                 bool      // id has escapedDollar for its dollar
@@ -136,7 +138,7 @@ func (p *parameter) add(value string) {
 	}
 }
 
-// parseQuery reads what url.ParseQuery reads, and refuses what it refuses, without a map: this is done for every poll.
+// parseQuery accepts what url.ParseQuery accepts, but makes no map: it runs for every poll.
 func parseQuery(raw string) (q query, ok bool) {
 	if strings.Contains(raw, ";") {
 		return q, false
@@ -181,17 +183,18 @@ func parseQuery(raw string) (q query, ok bool) {
 	return q, true
 }
 
-// escapedDollar is how most polls bring the dollar of their client id.
+// escapedDollar stands in most polls for the dollar of the client id.
 const escapedDollar = "%24"
 
-// oneEscape reports whether the one escape in s is escapedDollar. Such an id is left as it is and takes no memory of its own.
+// oneEscape reports whether the one escape in s is escapedDollar. Such an id stays as it is and takes no memory of its
+// own.
 func oneEscape(s string) bool {
 	at := strings.IndexByte(s, '%')
 	return at >= 0 && strings.HasPrefix(s[at:], escapedDollar) && strings.IndexByte(s[at+1:], '%') < 0 &&
 		strings.IndexByte(s, '+') < 0
 }
 
-// unescape is url.QueryUnescape, which looks at every byte twice.
+// unescape is url.QueryUnescape with a fast path: that looks at every byte twice.
 func unescape(s string) (string, error) {
 	if strings.IndexByte(s, '%') < 0 && strings.IndexByte(s, '+') < 0 {
 		return s, nil
@@ -199,7 +202,7 @@ func unescape(s string) (string, error) {
 	return url.QueryUnescape(s)
 }
 
-// repeated names a parameter that is there more than once and may not be; "" is none.
+// repeated names a parameter that the query has more than once and may have once only; "": there is none.
 func (q *query) repeated() string {
 	switch {
 	case q.id.count > 1:
@@ -218,8 +221,8 @@ func (q *query) repeated() string {
 
 var refuseLast = refuseBad("bad-request", fmt.Sprintf("last is a number from 1 to %d", replayCount))
 
-// readBody reads the JSON of a POST, whole, before anything waits: while a body is unread net/http does not see the peer go
-// (golang/go#23262).
+// readBody reads the JSON of a POST, whole, before anything waits: while a body is unread net/http does not see that
+// the peer has gone (golang/go#23262).
 func readBody(w http.ResponseWriter, r *http.Request) (in body, refused *refusal) {
 	mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || mediaType != "application/json" || r.Header.Get("Gpoll-Client-Id") == "" {
@@ -228,7 +231,7 @@ func readBody(w http.ResponseWriter, r *http.Request) (in body, refused *refusal
 	if encoding := r.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
 		return in, refuseMediaType
 	}
-	// It may be refused by middleware that does not unwrap; then the server's own ReadTimeout holds.
+	// Behind middleware without Unwrap this fails; then the server's own ReadTimeout holds.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(10 * time.Second))
 	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
@@ -238,7 +241,8 @@ func readBody(w http.ResponseWriter, r *http.Request) (in body, refused *refusal
 		return in, refuseBad("bad-request", "the body ended early")
 	}
 	if err := decodeStrict(data, &in); err != nil {
-		return in, refuseBad("bad-request", `the body is not what a POST carries: {"after":"…","topics":["…"],"last":5,"format":"json"}`)
+		return in, refuseBad("bad-request",
+			`the body is not what a POST carries: {"after":"…","topics":["…"],"last":5,"format":"json"}`)
 	}
 	return in, nil
 }
@@ -259,7 +263,8 @@ func decodeStrict(data []byte, into any) error {
 // clientID returns the id that a request brings in its query and in its header, "" when it registers.
 func (b *Broadcaster) clientID(inQuery, inHeader string) (string, *refusal) {
 	if b.RefuseQueryID && inQuery != "" && inQuery != "0" {
-		return "", refuseBad("bad-client-id", "this server takes a client id in the header Gpoll-Client-Id only, not in the query")
+		return "", refuseBad("bad-client-id",
+			"this server takes a client id in the header Gpoll-Client-Id only, not in the query")
 	}
 	if inQuery != "" && inHeader != "" && inQuery != inHeader {
 		return "", refuseBad("bad-client-id", "the query and the header Gpoll-Client-Id name two clients; send one id")
@@ -274,13 +279,13 @@ func (b *Broadcaster) clientID(inQuery, inHeader string) (string, *refusal) {
 	return id, nil
 }
 
-// parseCursor reads the position that a client brings; "" is none, the zero Position.
+// parseCursor reads the position that a client brings; for "" it returns the zero Position.
 func parseCursor(s string) (Position, *refusal) {
 	if s == "" {
 		return Position{}, nil
 	}
 	p, err := ParsePosition(s)
-	if err != nil || p.IsZero() { // which no log assigns
+	if err != nil || p.IsZero() { // no log assigns the zero Position
 		return p, refuseBad("bad-position", "this is not a position; "+errPosition.Error())
 	}
 	return p, nil
@@ -289,7 +294,8 @@ func parseCursor(s string) (Position, *refusal) {
 // checkTopics returns the topics sorted and without repetition.
 func (b *Broadcaster) checkTopics(topics []string) ([]string, *refusal) {
 	if len(topics) > b.set.maxTopics {
-		return nil, refuseBad("too-many-topics", fmt.Sprintf("%d topics; the limit (Broadcaster.MaxTopics) is %d", len(topics), b.set.maxTopics))
+		return nil, refuseBad("too-many-topics",
+			fmt.Sprintf("%d topics; the limit (Broadcaster.MaxTopics) is %d", len(topics), b.set.maxTopics))
 	}
 	for _, topic := range topics {
 		if !validTopic(topic) {
@@ -309,7 +315,7 @@ func sortedSet(s []string) []string {
 	return slices.Clip(slices.Compact(s))
 }
 
-// union returns the sorted set of what is in a, which is one, and in b.
+// union returns the sorted set of the strings in a, a sorted set, and in b.
 func union(a, b []string) []string {
 	if len(b) == 0 {
 		return a
@@ -317,7 +323,7 @@ func union(a, b []string) []string {
 	return sortedSet(append(slices.Clone(a), b...))
 }
 
-// first is h.Get for a name in its canonical form, which Get would look at byte by byte.
+// first is h.Get for a name in its canonical form: Get would check every byte of it.
 func first(h http.Header, name string) string {
 	if values := h[name]; len(values) > 0 {
 		return values[0]

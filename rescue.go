@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// A panic inside gpoll costs those whose work was under way, and never the process. It is logged as an error with its
-// stack. The attaches that it may have touched end with "internal", which Stats counts: their clients come back with
-// the cursors that they have. No lock stays held: what a panic may leave is unlocked by a deferred call, or is noted
-// where the functions below find it.
+// A panic inside gpoll costs the clients whose work was under way, and never ends the process. gpoll logs it as an
+// error with its stack. The attaches that it may have touched end with "internal", which Stats counts: their clients
+// come back with their cursors. No lock stays held: a deferred call unlocks it, or it is noted where the functions
+// below find it.
 //
 // These are the roots: run of a routine (rescue around each round and sweep), the other goroutines of gpoll (rescue
 // of what they serve, and group.start for all of them), and the handlers, which net/http recovers (abandon).
@@ -19,7 +19,7 @@ func (b *Broadcaster) logPanic(where string, v any) {
 	b.log.Error("gpoll: a panic in "+where, "panic", v, "stack", string(debug.Stack()))
 }
 
-// contained runs f for somebody who cleans up after a panic, and reports whether f returned.
+// contained runs a part f of the cleaning up after a panic, and reports whether f returned.
 func (b *Broadcaster) contained(where string, f func()) (ok bool) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -36,8 +36,8 @@ func (b *Broadcaster) after(d time.Duration, f func()) *time.Timer {
 }
 
 // rescue is deferred around each round and each sweep. After a panic nobody knows what each of the routine's clients
-// got: all their attaches end, at a cursor from which nothing is missing, and the routine goes on with what comes
-// next. from is where the routine stood before.
+// got. So all their attaches end, at a cursor from which nothing is missing, and the routine goes on with the next
+// records. from is where the routine stood before.
 func (r *routine) rescue(from Position) {
 	v := recover()
 	if v == nil {
@@ -50,20 +50,19 @@ func (r *routine) rescue(from Position) {
 		overfull = t.overfull
 		r.abandonAnswers()
 		r.scratch = nil
-		b.turns <- &scratch{} // who knows what t holds
+		b.turns <- &scratch{} // t may hold anything
 	}
 	r.beats, r.expired = nil, nil
 	r.endAll(from)
-	for _, c := range overfull { // they count as removed already
+	for _, c := range overfull { // countLocked has marked them as removed
 		b.contained("a rescue", func() { b.remove(c, endBufferFull) })
 	}
 }
 
-// abandonAnswers lets go of the connections whose answers were collected in the round that has failed, and tells
-// their clients.
+// abandonAnswers unlocks the connections whose answers were collected in the failed round, and tells their clients.
 func (r *routine) abandonAnswers() {
 	b := r.b
-	if conn := r.holding; conn != nil { // its poll is still attached, and ends with the others
+	if conn := r.holding; conn != nil { // its poll is still attached: endAll ends it
 		conn.poll.items = nil
 		conn.mu.Unlock()
 	}
@@ -85,7 +84,7 @@ func (r *routine) abandonAnswers() {
 	}
 }
 
-// endAll ends the attaches of all clients. What the routine's last round brought counts as not written.
+// endAll ends the attaches of all clients. It counts the messages of the routine's last round as not written.
 func (r *routine) endAll(from Position) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -117,7 +116,7 @@ func (a *attach) rescue() {
 func (c *pollConn) rescue(a *attach) {
 	if v := recover(); v != nil {
 		c.b.logPanic("a goroutine of a connection", v)
-		if a.ending.Load() != nil { // telling its end is what failed
+		if a.ending.Load() != nil { // the panic came while telling its end
 			c.shut()
 			return
 		}
@@ -129,7 +128,7 @@ func (c *pollConn) rescue(a *attach) {
 func (s *session) rescue() {
 	if v := recover(); v != nil {
 		s.b.logPanic("a goroutine of a connection", v)
-		if s.attach == nil || s.attach.ending.Load() != nil { // telling its end is what failed
+		if s.attach == nil || s.attach.ending.Load() != nil { // the panic came while telling its end
 			_ = s.stream.Close() // the reader ends with it
 			return
 		}
@@ -137,7 +136,7 @@ func (s *session) rescue() {
 	}
 }
 
-// rescueReader is deferred in the goroutine that reads. It stays until the peer has been told, or cannot be.
+// rescueReader is deferred in the goroutine that reads. It goes on reading until the peer was told, or cannot be.
 func (s *session) rescueReader() {
 	v := recover()
 	if v == nil {
@@ -151,7 +150,7 @@ func (s *session) rescueReader() {
 			s.refuse(endInternal)
 		}
 		_ = s.stream.SetReadDeadline(time.Now().Add(s.b.set.writeTimeout + closeWait)) // reading reports a closed connection
-		_, _ = io.Copy(io.Discard, s.stream.Conn)                                      // nobody reads what it brings
+		_, _ = io.Copy(io.Discard, s.stream.Conn)                                      // the data has no use
 	})
 	s.over(io.ErrUnexpectedEOF)
 }

@@ -29,7 +29,7 @@ func (q *ring[T]) pop() T {
 // first is what pop would return, in place.
 func (q *ring[T]) first() *T { return &q.buf[q.start] }
 
-// drop is pop for who has seen the first.
+// drop is pop without the result.
 func (q *ring[T]) drop() {
 	var zero T
 	q.buf[q.start] = zero

@@ -7,11 +7,11 @@ import (
 	"time"
 )
 
-// A routine is a shard: one goroutine that walks the log and hands each message to its clients, at most RoutineMaxClients. It
-// takes all that is new as one batch and never waits for a client.
+// A routine is a shard: one goroutine that walks the log and hands each message to its clients, at most
+// RoutineMaxClients. It takes all that is new as one batch and never waits for a client.
 //
-// Lock order: stream.mu, routine.mu, registry.mu, then one of topicIndex.mu, messageLog.mu, group.mu and the counters'. Nothing
-// waits while one of them but the first is held.
+// Lock order: stream.mu, routine.mu, registry.mu, then one of topicIndex.mu, messageLog.mu, group.mu and the counters'.
+// A goroutine that holds any of them but stream.mu does not wait.
 type routine struct {
 	b  *Broadcaster
 	id int
@@ -29,20 +29,20 @@ type routine struct {
 	before  Position // at, as it was before the last round
 	round   uint64
 
-	// Touched only by the routine's goroutine.
+	// Only the routine's goroutine touches these.
 	*scratch          // while it hands out
 	reached  Position // everything up to here has been taken from the log
 	beats    []*session
 	expired  []*attach
 	timer    *time.Timer // of gather; nil: none yet
 	wrote    moment      // how long the last round wrote to sockets; 0: to few, or to none
-	wroteAt  moment      // when it was over
+	wroteAt  moment      // when that round was over
 }
 
-// A scratch is the memory of a round. It goes with the turn to hand out, so that there is one for each processor.
+// A scratch is the memory of a round. A routine gets it with its turn to hand out: there is one for each processor.
 type scratch struct {
 	batch    []*record
-	everyone []*record // of batch, what goes to every client
+	everyone []*record // the records of batch that go to every client
 	merged   []*record
 	touched  []*Client
 	due      []dueRecord
@@ -52,19 +52,19 @@ type scratch struct {
 	// For the inline path.
 	writes []inlineWrite
 	pieces []piece
-	made   [formCount]int32 // 1 + index of the piece that is everyone in a form; 0: not made yet
+	made   [formCount]int32 // 1 + index of the piece with everyone in that form; 0: not made yet
 	arena  []byte           // what is joined in this round
 
 	// For parked polls.
 	answers    []pollAnswer
-	begun      int       // of answers: how many are being written or were
-	holding    *pollConn // whose mu is held, and which is not in answers yet
+	begun      int       // how many of answers were begun
+	holding    *pollConn // its mu is held, and it is not in answers yet
 	items      []item
 	plain      plainAnswerKey // of the answer that was made last
 	plainBytes []byte
 }
 
-// reset forgets the round, for a quiet broadcaster holds on to no message beyond the log's window, and keeps the memory.
+// reset forgets the round but keeps the memory. A quiet Broadcaster so holds no message beyond the log's window.
 func (t *scratch) reset() {
 	*t = scratch{
 		batch:    emptied(t.batch),
@@ -118,7 +118,7 @@ func (r *routine) run() {
 			}
 			r.fanOut()
 		case <-tick.C:
-			r.fanOut() // what was for none of the clients: their scanned Position moves
+			r.fanOut() // also records for none of the clients: their scanned Position moves
 			r.sweep(r.b.now())
 		case <-r.stop:
 			return
@@ -126,13 +126,12 @@ func (r *routine) run() {
 	}
 }
 
-// longestPause bounds what a message may wait for others while a routine is busy.
+// longestPause bounds the time for which a message waits for others while a routine is busy.
 const longestPause = moment(time.Millisecond)
 
-// pause returns for how long messages gather before the next round: SyncDelayMs. Where that is 0, a round that follows
-// another closely waits for a quarter of the time that the other took to write to many sockets, 1 ms at most. The
-// publishers, and the network, which nobody looks at while the routine runs, have the processor meanwhile. What they
-// bring goes out in one write for each socket.
+// pause returns for how long messages gather before the next round: SyncDelayMs. Where that is 0, a round that closely
+// follows one which wrote to many sockets waits for a quarter of that one's time, 1 ms at most. Publishers and the
+// network get the processor meanwhile. What they bring goes out in one write for each socket.
 func (r *routine) pause() time.Duration {
 	if d := r.b.set.syncDelay; d > 0 {
 		return d
@@ -151,7 +150,7 @@ func (r *routine) gather(d time.Duration) bool {
 		r.timer.Reset(d)
 	}
 	defer r.timer.Stop()
-	// A token from before is of no use: nobody can be waiting for more than there is.
+	// Drop a token from before: full says whether a publisher waits now.
 	select {
 	case <-r.hurry:
 	default:
@@ -171,8 +170,8 @@ func (r *routine) gather(d time.Duration) bool {
 // fanOut hands everything new to the clients: one round.
 func (r *routine) fanOut() {
 	defer r.rescue(r.at)
-	// As many routines hand out at a time as there are processors. Between two of them whoever publishes gets the processor:
-	// what comes meanwhile goes out with this batch.
+	// As many routines hand out at a time as there are processors. Between two of them the publishers get the processor:
+	// what they bring goes out with this batch.
 	r.scratch = <-r.b.turns
 	runtime.Gosched()
 	r.batch, r.reached = r.b.messages.take(&r.logReader, r.batch)
@@ -188,7 +187,7 @@ func (r *routine) fanOut() {
 	r.endTurn()
 }
 
-// offer hands a batch to the clients. What goes to a socket is collected, and written when mu is free again.
+// offer hands a batch to the clients. It collects what goes to a socket; the routine writes that when mu is free again.
 func (r *routine) offer(batch []*record, at Position) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -211,7 +210,7 @@ func (r *routine) endTurn() {
 	r.scratch = nil
 }
 
-// newer returns what of recs comes after seq.
+// newer returns the records of recs that come after seq.
 func newer(recs []*record, seq uint64) []*record {
 	for len(recs) > 0 && recs[0].pos.Seq <= seq {
 		recs = recs[1:]
@@ -224,7 +223,7 @@ func whole(recs []*record) bool {
 	return !slices.ContainsFunc(recs, func(rec *record) bool { return rec.hole != nil })
 }
 
-// emptied returns s without its elements, for its memory.
+// emptied returns s without its elements; its memory stays.
 func emptied[T any](s []T) []T {
 	clear(s)
 	return s[:0]
@@ -302,7 +301,7 @@ func (r *routine) offerLocked(batch []*record) {
 	r.sent += sent
 }
 
-// settled waits until the batch that is being handed out has been, and returns how far that is.
+// settled waits until the present batch has been handed out, and returns its end.
 func (r *routine) settled() Position {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -329,7 +328,7 @@ func (r *routine) addressUnless(c *Client, rec *record) {
 	r.address(c, dueRecord{rec: rec, before: int32(len(r.everyone))})
 }
 
-// address adds to what is addressed to c in this round.
+// address adds d to the records addressed to c in this round.
 func (r *routine) address(c *Client, d dueRecord) {
 	d.next = -1
 	i := int32(len(r.due))
@@ -343,7 +342,7 @@ func (r *routine) address(c *Client, d dueRecord) {
 	c.end = i
 }
 
-// offerMixed merges what is addressed to c with what goes to everyone.
+// offerMixed merges the records addressed to c with those for everyone.
 func (r *routine) offerMixed(c *Client) {
 	merged := r.merged[:0]
 	done := int32(0)
@@ -375,19 +374,20 @@ func (r *routine) offerTo(c *Client, recs []*record) {
 	}
 }
 
-// countLocked counts what comes for a client that is to poll for it, and removes it when that is too much.
+// countLocked counts messages for a client that is expected to poll for them. When they are too many it has the client
+// removed.
 func (r *routine) countLocked(c *Client, recs []*record) {
 	for _, rec := range recs {
 		c.kept.backlog++
 		c.kept.bytes += rec.size()
 	}
 	if c.kept.backlog > r.b.set.clientBuffer || c.kept.bytes > r.b.set.clientBytes {
-		c.removed = true // who comes from here on comes too late
+		c.removed = true // an attach from here on is too late
 		r.overfull = append(r.overfull, c)
 	}
 }
 
-// lag makes a client that cannot keep up read on from the log, or ends its attach where the settings say so.
+// lag makes a client that cannot keep up read on from the log. With DisconnectSlow it ends a stream instead.
 func (r *routine) lag(c *Client) {
 	if r.b.DisconnectSlow && c.attach.transport != longPoll {
 		r.endLocked(c.attach, endSlow)

@@ -10,15 +10,15 @@ import (
 	"github.com/corvuscrypto/gpoll/internal/verbatim"
 )
 
-// A servedConn is a connection of Listener as net/http has it: from Accept to Close, or until Read says that it has
-// ended. Then it has ended for net/http, which closes it and thereby closes nothing, and the pollConn is kept.
+// A servedConn is a connection of Listener as net/http has it, from Accept to Close, or until Read says that it has
+// ended. After such an end net/http closes the servedConn, which closes nothing, and the pollConn is kept.
 //
 // net/http reads from one goroutine at a time. It writes no answer after it has begun to wait for the next request.
 type servedConn struct {
 	net.Conn // that was accepted
 	conn     *pollConn
-	prefix   []byte       // was read while the connection was kept
-	ended    atomic.Bool  // the connection is kept, or another servedConn's
+	prefix   []byte       // bytes that were read while the connection was kept
+	ended    atomic.Bool  // the connection is kept, or has another servedConn
 	deadline atomic.Int64 // of reading, as it was set last: a moment, or 0
 
 	handed verbatim.Handed // to net/http. Guarded by the pollConn's stream.mu
@@ -75,9 +75,9 @@ func (s *servedConn) Read(p []byte) (n int, err error) {
 	return n, err
 }
 
-// end ends the connection for net/http when it waits for a request that may repeat a poll, and reports whether it did.
-// room is what net/http reads at a time: one byte when it does not wait for a request but for a sign that the client
-// has gone.
+// end ends the connection for net/http when net/http waits for a request that may repeat a poll. It reports whether it
+// did. room is how much net/http reads at a time: one byte when it waits for a sign that the client has gone, not for a
+// request.
 func (s *servedConn) end(room int) bool {
 	c := s.conn
 	c.mu.Lock()
@@ -116,7 +116,7 @@ func (s *servedConn) ReadFrom(from io.Reader) (int64, error) {
 	return io.CopyBuffer(struct{ io.Writer }{s}, struct{ io.Reader }{from}, buf[:])
 }
 
-// copyBuffers are for what the system cannot send by itself.
+// copyBuffers are for data that the system cannot send by itself.
 var copyBuffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
 
 // CloseWrite is net.TCPConn's; net/http looks for it.
@@ -136,13 +136,13 @@ func (s *servedConn) Close() error {
 	return s.Conn.Close()
 }
 
-// release returns the connection that was accepted, for whoever has taken it from net/http.
+// release returns the accepted connection to a handler that has taken it from net/http.
 func (s *servedConn) release() net.Conn {
 	s.conn.b.conns.remove(s.conn)
 	return s.Conn
 }
 
-// handUp notes what net/http gets.
+// handUp notes the bytes that net/http gets.
 func (s *servedConn) handUp(p []byte) {
 	if len(p) == 0 {
 		return

@@ -11,31 +11,33 @@ import (
 	"github.com/corvuscrypto/gpoll/internal/socket"
 )
 
-// A session is an attach on a connection of its own: a WebSocket, or SSE over HTTP/1.1. It has a stream, which the routine writes
-// to, and a goroutine that reads.
+// A session is an attach on a connection of its own: a WebSocket, or SSE over HTTP/1.1. It has a stream, which the
+// routine writes to, and a goroutine that reads.
 //
-// Who writes and waits for the socket, when there is something that the routine or the reader could not write at once: before the attach
-// its reader, during it the pump, after it finish. Each writes all that is queued before it goes, and so tells the end that comes
-// meanwhile. The connection is closed when both are over: reading (over), and the end's way to the peer (told).
+// One goroutine at a time waits for the socket and writes what the routine or the reader could not write at once:
+// before the attach the reader, during it the pump, after it finish. Each writes all that is queued before it ends,
+// also an end that comes meanwhile. The connection is closed when reading is over (over) and the end has reached the
+// peer or cannot (told).
 type session struct {
 	stream  stream
 	b       *Broadcaster
 	form    form
 	attach  *attach        // nil before begin
 	request *http.Request  // of gpoll.v1, until the hello
-	helloBy moment         // when the hello has to be there; 0: it is, or none is to come
+	helloBy moment         // deadline of the hello; 0: it has come, or none is expected
 	greeted bool           // the hello has just been answered
 	reader  *socket.Reader // made when it is first needed
 
-	awaiting atomic.Bool // a ping was not answered yet
-	held     atomic.Bool // the reader is at a command and reads no pong
-	checking bool        // touched only by the routine's goroutine
+	awaiting atomic.Bool // a ping has no answer yet
+	held     atomic.Bool // the reader obeys a command and reads no pong
+	checking bool        // only the routine's goroutine touches it
 
 	passes  *passedGap  // of closeForGap
-	unwatch func() bool // see watch; nil: nobody is watching. Guarded by stream.mu
+	unwatch func() bool // see watch; nil: there is no watch. Guarded by stream.mu
 }
 
-// begin attaches the session to its client and sends head and the registration. From then on the routine, or a goroutine, writes.
+// begin attaches the session to its client and sends head and the registration. From then on the routine, or a
+// goroutine, writes.
 func (s *session) begin(c *Client, o attachOptions, head []byte) {
 	s.watchNoMore()
 	a := new(attach)
@@ -69,8 +71,8 @@ func (s *session) begin(c *Client, o attachOptions, head []byte) {
 	s.startPump() // only now, so that the registration comes first
 }
 
-// run is the goroutine that reads, until the connection ends. It waits here, on a stack of the smallest size: what follows is in
-// functions of their own.
+// run is the goroutine that reads, until the connection ends. It waits on a stack of the smallest size: its other work
+// is in functions of their own.
 func (s *session) run() {
 	defer s.rescueReader()
 	err := s.readable()
@@ -89,7 +91,8 @@ func (s *session) run() {
 	s.over(err)
 }
 
-// over ends the session when its reader has ended. Where an end is on its way to the peer, told closes the connection.
+// over ends the session when its reader has ended. When an end is on its way to the peer, told closes the connection
+// instead.
 func (s *session) over(err error) {
 	s.b.log.Debug("gpoll: WebSocket ended", "err", err)
 	if s.request != nil && isTimeout(err) {
@@ -106,7 +109,7 @@ func (s *session) over(err error) {
 	st.mu.Unlock()
 	s.watchNoMore()
 	if told {
-		st.awaitReceived(s.b.ctx.Done()) // the wait for its answer may have been cut short by a Shutdown
+		st.awaitReceived(s.b.ctx.Done()) // Shutdown may have cut short the wait for its answer
 	}
 	if !telling {
 		_ = st.Close()
@@ -120,15 +123,16 @@ func (s *session) startPump() {
 	}
 }
 
-// lateness returns a timer that ends the attach as slow. write has it run while it waits; the caller stops it.
+// lateness returns a timer that ends the attach as slow. It runs while write waits; the caller stops it.
 func (s *session) lateness() *time.Timer {
 	a := s.attach
 	return s.b.after(s.b.set.writeTimeout, func() { a.end(endSlow) })
 }
 
-// write writes p after what is left over, and the control frames that wait, and waits for the socket. When that takes longer than
-// WriteTimeout, late ends what has to end: the write itself goes on, so that the peer hears of it after a whole frame, until the end's
-// own time is over. An end that comes meanwhile is told.
+// write writes what is left over, then p, then the control frames that wait. It waits for the socket. When that takes
+// longer than WriteTimeout, late ends the attach or, before the attach, the connection. The write goes on until the
+// end's own time is over, so that the peer is told the end after a whole frame. write also tells an end that comes
+// meanwhile.
 func (s *session) write(p []byte, late *time.Timer) error {
 	late.Reset(s.b.set.writeTimeout)
 	told, err := s.stream.writeWaiting(p)
@@ -139,7 +143,8 @@ func (s *session) write(p []byte, late *time.Timer) error {
 	return err
 }
 
-// A pump writes about so much at once: an end that comes meanwhile waits for no more, and a cursor is never behind by more.
+// A pump writes about so many bytes at once. An end that comes meanwhile waits for no more than that, and a cursor is
+// behind by no more.
 const pieceSize = 64 << 10
 
 // pump writes what the client is owed until the routine takes over or the attach ends.
@@ -150,7 +155,7 @@ func (s *session) pump() {
 	defer late.Stop()
 	var items []item
 	var buf []byte
-	err := s.write(nil, late) // what the routine's write left over
+	err := s.write(nil, late) // the rest of the routine's write
 	for err == nil {
 		var ev event
 		items, ev = a.next(s.b.limitReplay(), items[:0])
@@ -173,10 +178,10 @@ func (s *session) pump() {
 	a.end(endGone) // unless it ended before
 }
 
-// writeItems writes items, in the memory of buf, piece by piece. Its error says that the attach ends.
+// writeItems writes items, in the memory of buf, piece by piece. After an error the attach ends.
 func (s *session) writeItems(items []item, buf []byte, late *time.Timer) ([]byte, error) {
 	buf = buf[:0]
-	from := 0 // what comes first in buf
+	from := 0 // index of the first item in buf
 	for i := range items {
 		gap := items[i].gap != nil && s.form == formFrame
 		if !gap {
@@ -206,8 +211,8 @@ func (s *session) writeItems(items []item, buf []byte, late *time.Timer) ([]byte
 	return buf, nil
 }
 
-// claim is called before messages up to at are written: an attach that comes from here on without a cursor goes on after them. It
-// returns the cursor that the client had, and false when the attach has ended: then they are the next one's.
+// claim is called before messages up to at are written: a later attach without a cursor goes on after them. It returns
+// the cursor that the client had. It returns false when the attach has ended: then the messages are the next attach's.
 func (a *attach) claim(at Position) (before Position, ok bool) {
 	c := a.client
 	c.routine.mu.Lock()
@@ -222,7 +227,7 @@ func (a *attach) claim(at Position) (before Position, ok bool) {
 	return before, true
 }
 
-// disclaim gives back what was claimed and not written, unless another attach has gone on after it.
+// disclaim gives back messages that were claimed and not written, unless another attach has gone on after them.
 func (a *attach) disclaim(before, at Position) {
 	c := a.client
 	c.routine.mu.Lock()
@@ -232,11 +237,12 @@ func (a *attach) disclaim(before, at Position) {
 	}
 }
 
-// A passedGap is a gap that a close frame announces. A client without a cursor goes on after it if that frame went out, and before it
-// if not.
+// A passedGap is a gap that a close frame announces. A client without a cursor goes on after it if that frame went out,
+// and before it if not.
 type passedGap struct{ before, after Position }
 
-// closeForGap closes for a gap that the plain form cannot carry. What comes before it was written. A new connect goes on after it.
+// closeForGap ends the attach for a gap that the plain form cannot carry. Everything before the gap was written. The
+// client's next attach goes on after the gap.
 func (s *session) closeForGap(it item) {
 	a := s.attach
 	c := a.client
@@ -250,7 +256,7 @@ func (s *session) closeForGap(it item) {
 	c.routine.endLocked(a, &ending{&refusal{code: "gap", message: it.gap.String()}, closeUnknown})
 }
 
-// refuse closes a connection that never got an attach. run waits for the peer's close frame.
+// refuse closes a connection that has no attach. run waits for the peer's close frame.
 func (s *session) refuse(why *ending) {
 	s.watchNoMore()
 	if why == endGone {
@@ -262,14 +268,14 @@ func (s *session) refuse(why *ending) {
 	s.sendClose(why)
 }
 
-// finish tells the peer why its attach has ended. It waits for the socket, but for nobody who writes to it: that one goes on and tells
-// the end.
+// finish tells the peer why its attach has ended. It waits for the socket. If another goroutine is writing, that one
+// tells the end.
 func (s *session) finish() {
 	defer s.rescue()
 	switch why := s.attach.ending.Load(); {
 	case why != endGone:
 		s.sendEnd(why, true)
-	case s.stream.closing.Load(): // the frame that ended the connection is on its way, or waits for its answer: see told and over
+	case s.stream.closing.Load(): // the last frame is on its way, or waits for its answer: see told and over
 	default:
 		_ = s.stream.Close()
 	}
@@ -278,7 +284,7 @@ func (s *session) finish() {
 // How long a peer may take to answer a close frame.
 const closeWait = 5 * time.Second
 
-// sendClose tells the peer why the connection ends, where that is not because of its attach.
+// sendClose tells the peer why the connection ends, when the reason is not its attach.
 func (s *session) sendClose(why *ending) { s.sendEnd(why, false) }
 
 func (s *session) sendEnd(why *ending, ofAttach bool) {
@@ -290,7 +296,8 @@ func (s *session) sendEnd(why *ending, ofAttach bool) {
 	s.sendLast(frame.Append(nil, frame.Close, payload), ofAttach)
 }
 
-// sendLast sends the last frame, after what was partly written, within WriteTimeout. When there was one before, that one is told.
+// sendLast sends the last frame, after a partly written one, within WriteTimeout. It does nothing when there is a last
+// frame already.
 func (s *session) sendLast(frame []byte, ofAttach bool) {
 	st := &s.stream
 	st.mu.Lock()
@@ -302,7 +309,7 @@ func (s *session) sendLast(frame []byte, ofAttach bool) {
 	if !first {
 		return
 	}
-	// Also of a write that is under way. A connection that is gone has none.
+	// The deadline also holds for a write under way. Setting it fails only where the connection is gone.
 	_ = st.SetWriteDeadline(time.Now().Add(st.timeout))
 	if told, err := st.writeWaiting(nil); told {
 		s.told(err)
@@ -340,8 +347,7 @@ func (g *passedGap) pass(c *Client) {
 	}
 }
 
-// watch is for a peer that the session waits for and nobody else does: for the hello, or for the answer to a close. Shutdown does not
-// wait for that.
+// watch lets Shutdown end a wait for the peer: for its hello, or for its answer to a close frame.
 func (s *session) watch() {
 	st := &s.stream
 	unwatch := context.AfterFunc(s.b.ctx, func() { st.readLast(time.Unix(1, 0)) }) // the reader ends
@@ -363,14 +369,14 @@ func (s *session) watchNoMore() {
 	}
 }
 
-// awaitHello begins the time that the hello of gpoll.v1 has.
+// awaitHello begins the time within which the hello of gpoll.v1 has to come.
 func (s *session) awaitHello() {
 	s.helloBy = s.b.now() + moment(helloWait)
-	_ = s.stream.readBy(s.readDeadline()) // run sees it when the connection is gone
+	_ = s.stream.readBy(s.readDeadline()) // run sees a connection that is gone
 	s.watch()
 }
 
-// noHello is why a connection ends whose hello did not come.
+// noHello is the ending of a connection whose hello did not come.
 func (s *session) noHello() *ending {
 	if s.b.state.Load() != stateOpen {
 		return s.b.endShutdown()
@@ -392,7 +398,7 @@ func (why *ending) closeReason() string {
 // sendControl sends a ping or a pong without waiting.
 func (s *session) sendControl(kind controlKind, frame []byte) { s.follow(s.stream.queue(kind, frame)) }
 
-// follow sees to what is left of a write that did not wait, or to its failure.
+// follow handles the rest of a write that did not wait, or its failure.
 func (s *session) follow(left bool, err error) {
 	switch {
 	case err != nil:
@@ -402,10 +408,10 @@ func (s *session) follow(left bool, err error) {
 	}
 }
 
-// carry finds a goroutine for what the socket did not take at once.
+// carry finds a goroutine to write what the socket did not take at once.
 func (s *session) carry() {
 	a := s.attach
-	if a == nil { // the reader calls this, and is alone
+	if a == nil { // only the reader runs, and calls this
 		late := s.b.after(s.b.set.writeTimeout, func() { _ = s.stream.Close() }) // which ends the write
 		_ = s.write(nil, late)                                                   // it sees a failure too
 		return
@@ -413,12 +419,13 @@ func (s *session) carry() {
 	r := a.client.routine
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	// A pump does not hand over before it has written it. Where the attach has ended, finish writes it before it tells the end.
+	// A pump writes the rest before it hands over. When the attach has ended, finish writes the rest before it tells the
+	// end.
 	a.attendLocked()
 }
 
-// beat is called by the routine when a heartbeat is due. A WebSocket is pinged, and PongTimeout later it must have answered. SSE and
-// gpoll.v1, whose scripts see no ping, get the scanned Position.
+// beat is called by the routine when a heartbeat is due. It pings a WebSocket, which must have answered PongTimeout
+// later. It sends the scanned Position over SSE and gpoll.v1, whose scripts see no ping.
 func (s *session) beat(r *routine) {
 	a := s.attach
 	set := &s.b.set
@@ -446,7 +453,8 @@ func (s *session) beat(r *routine) {
 	a.attendLocked()
 }
 
-// appendBeat appends what tells the client that it has everything up to at. The plain WebSocket form has nothing for that.
+// appendBeat appends the event or message that tells the client that it has everything up to at. The plain WebSocket
+// form has none.
 func (s *session) appendBeat(b []byte, at Position) []byte {
 	switch {
 	case s.form.events():

@@ -9,10 +9,10 @@ import (
 	"github.com/corvuscrypto/gpoll/internal/socket"
 )
 
-// What all connections that were taken over have in common when they are read: the taking over, and the wait for
-// something to read.
+// The common part of reading from connections that were taken over: the taking over, and the wait for something to
+// read.
 
-// quickSize is how much is read at once, and the largest payload for which the session waits itself.
+// quickSize is how much is read at once, and the largest payload for which the session itself waits.
 const quickSize = 2048
 
 // hijack takes the connection from net/http.
@@ -24,7 +24,7 @@ func (s *session) hijack(w http.ResponseWriter) error {
 	if served, ok := conn.(*servedConn); ok {
 		conn = served.release()
 	}
-	_ = conn.SetDeadline(time.Time{}) // the http.Server's are over; the reader sees a closed connection
+	_ = conn.SetDeadline(time.Time{}) // the http.Server's no longer hold; the reader sees a closed connection
 	read, err := rw.Reader.Peek(rw.Reader.Buffered())
 	if err != nil {
 		return err
@@ -43,12 +43,10 @@ func headOf(status string, h http.Header) []byte {
 	return head.Bytes()
 }
 
-// readable waits until something has arrived, which is in stream.prefix then. It is kept small for the stack that
-// waits in it.
+// readable waits until something has arrived in stream.prefix. It is small, for the stack that waits in it.
 //
-// The memory of prefix is new for each read, and the session's. Nothing is written to it but by the unmasking of a
-// frame, once: whoever is given a frame's payload may keep it. It keeps what was read together with it, at most about
-// quickSize.
+// The memory of prefix is new for each read. Only the unmasking of a frame writes to it, once, so a frame's payload may
+// be kept. The payload then keeps the memory of the whole read, about quickSize at most.
 func (s *session) readable() error {
 	if len(s.stream.prefix) > 0 {
 		return nil
@@ -66,7 +64,7 @@ func (s *session) readable() error {
 	return err
 }
 
-// arrived keeps what ReadSome has returned.
+// arrived keeps a copy of p, which ReadSome has returned.
 func (s *session) arrived(p []byte) {
 	s.stream.prefix = bytes.Clone(p)
 	socket.Return(p)
@@ -75,7 +73,7 @@ func (s *session) arrived(p []byte) {
 // readUnwatched is readable where the socket cannot be watched: it holds its memory while it waits.
 func (s *session) readUnwatched() error {
 	size := 512
-	if s.form.events() { // of which nothing is to come
+	if s.form.events() { // whose client sends nothing
 		size = 64
 	}
 	p := make([]byte, size)
@@ -84,7 +82,7 @@ func (s *session) readUnwatched() error {
 	return err
 }
 
-// handle handles the first of what has arrived.
+// handle handles the first frame that has arrived.
 func (s *session) handle() error {
 	if s.form.events() {
 		s.stream.prefix = nil // it means nothing

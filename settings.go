@@ -17,7 +17,7 @@ const (
 	defaultClientBufferSize  = 100
 	defaultRoutineBufferSize = 200
 
-	clientBytes = 256 << 10 // beside ClientBufferSize
+	clientBytes = 256 << 10 // a second bound beside ClientBufferSize
 	replayCount = 500       // of one answer
 	replayBytes = 1 << 20
 	maxQuery    = 2 << 10
@@ -29,7 +29,7 @@ const (
 type settings struct {
 	routineMaxClients, clientBuffer, routineBuffer        int
 	clientBytes                                           int
-	heavy                                                 int // a message beyond this size counts against clientBytes
+	heavy                                                 int // a message of more bytes counts against clientBytes
 	syncDelay                                             time.Duration
 	pollWait, heartbeat, pongTimeout, writeTimeout        time.Duration
 	clientTTL, attachTimeout, shutdownSpread              time.Duration
@@ -104,7 +104,8 @@ func (s *settings) fill(b *Broadcaster) error {
 	}
 	for _, origin := range b.AllowedOrigins {
 		if !validOrigin(origin) {
-			return fmt.Errorf("gpoll: Broadcaster.AllowedOrigins has %q; an origin is scheme://host[:port] in lower case, as in https://app.example", origin)
+			return fmt.Errorf("gpoll: Broadcaster.AllowedOrigins has %q; an origin is scheme://host[:port] in lower case, "+
+				"as in https://app.example", origin)
 		}
 		s.origins[origin] = true
 	}
@@ -112,7 +113,8 @@ func (s *settings) fill(b *Broadcaster) error {
 		return bad
 	}
 	if b.PublicOrigin != "" && !validOrigin(b.PublicOrigin) {
-		return fmt.Errorf("gpoll: Broadcaster.PublicOrigin is %q; it must be scheme://host[:port] in lower case, as in https://app.example", b.PublicOrigin)
+		return fmt.Errorf("gpoll: Broadcaster.PublicOrigin is %q; it must be scheme://host[:port] in lower case, "+
+			"as in https://app.example", b.PublicOrigin)
 	}
 	s.heavy = s.clientBytes / s.clientBuffer
 	shortest := min(s.pollWait, s.heartbeat, s.pongTimeout, s.clientTTL, s.attachTimeout)
@@ -121,15 +123,16 @@ func (s *settings) fill(b *Broadcaster) error {
 	return nil
 }
 
-// allowedHeaders is what a page of another origin may send, as a preflight says it.
+// allowedHeaders lists the headers that a page of another origin may send, as a preflight spells them.
 func allowedHeaders(auth, own []string) (string, error) {
 	list := []string{"Authorization", "Cache-Control", "Content-Type", "Gpoll-Client-Id", "Last-Event-ID"}
 	for _, name := range slices.Concat(auth, own) {
 		if !validToken(name) {
-			return "", fmt.Errorf("gpoll: Broadcaster.AllowedHeaders or AuthHeaders has %q, which cannot be the name of a header", name)
+			return "", fmt.Errorf("gpoll: Broadcaster.AllowedHeaders or AuthHeaders has %q, "+
+				"which cannot be the name of a header", name)
 		}
 		known := slices.ContainsFunc(list, func(s string) bool { return strings.EqualFold(s, name) })
-		if !known && !strings.EqualFold(name, "Cookie") { // which no page sets
+		if !known && !strings.EqualFold(name, "Cookie") { // no page sets it
 			list = append(list, http.CanonicalHeaderKey(name))
 		}
 	}
@@ -139,7 +142,8 @@ func allowedHeaders(auth, own []string) (string, error) {
 // validToken reports whether s is a token (RFC 9110, section 5.6.2).
 func validToken(s string) bool {
 	for _, c := range []byte(s) {
-		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0) {
+		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' ||
+			strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0) {
 			return false
 		}
 	}
@@ -149,7 +153,8 @@ func validToken(s string) bool {
 // validOrigin reports whether s is an origin exactly as a browser serialises it (RFC 6454, section 6.2).
 func validOrigin(s string) bool {
 	u, err := url.Parse(s)
-	return err == nil && u.Host != "" && u.Scheme+"://"+u.Host == s && s == strings.ToLower(s) && u.Port() != defaultPort(u.Scheme)
+	return err == nil && u.Host != "" && u.Scheme+"://"+u.Host == s &&
+		s == strings.ToLower(s) && u.Port() != defaultPort(u.Scheme)
 }
 
 // defaultPort is the port that an origin of that scheme leaves out.
@@ -163,7 +168,7 @@ func defaultPort(scheme string) string {
 	return "none"
 }
 
-// jitter returns d ± 8 %, so that with the tick of a sweep no wait is beyond 10 %.
+// jitter returns d ± 8 % at random. With the tick of a sweep a wait stays within 10 %.
 func jitter(d time.Duration) time.Duration {
 	return spread(d-d*8/100, d+d*8/100)
 }
@@ -174,14 +179,15 @@ type route struct {
 	handler func(*Broadcaster) http.HandlerFunc
 }
 
-// routes is the table of the mount. A test holds it against the checks that every route must pass.
+// routes is the table of the mount. A test runs the checks of every route over it.
 var routes = []route{
 	{"", func(b *Broadcaster) http.HandlerFunc { return b.ServeHTTP }},
 	{"/ws", func(b *Broadcaster) http.HandlerFunc { return b.HandleWebSocket }},
 	{"/events", func(b *Broadcaster) http.HandlerFunc { return b.HandleEvents }},
 }
 
-// plainPath reports whether a pattern of that path is found under just that path.
+// plainPath reports whether a ServeMux pattern of that path matches just that path.
 func plainPath(p string) bool {
-	return strings.HasPrefix(p, "/") && !strings.ContainsAny(p, " {}?#%") && path.Clean(p) == cmp.Or(strings.TrimSuffix(p, "/"), "/")
+	return strings.HasPrefix(p, "/") && !strings.ContainsAny(p, " {}?#%") &&
+		path.Clean(p) == cmp.Or(strings.TrimSuffix(p, "/"), "/")
 }

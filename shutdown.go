@@ -16,14 +16,14 @@ const (
 	stateClosed
 )
 
-// Shutdown ends the Broadcaster in order: registrations and new attaches are refused; every poll that waits is answered,
-// and SSE and WebSockets are closed, with "shutdown" and each with its own moment at which to come back, within
-// ShutdownSpread; then publishes are refused, the Broker is let go of (closed, where Broadcaster.Broker was nil), and
-// Shutdown waits until all goroutines have ended.
+// Shutdown ends the Broadcaster in order: registrations and new attaches are refused; every waiting poll is answered,
+// and SSE and WebSockets are closed, with "shutdown" and a moment of its own at which to come back, within
+// ShutdownSpread; publishes are refused; the subscription to the Broker ends (and the Broker is closed, where
+// Broadcaster.Broker was nil); and Shutdown waits until all goroutines have ended.
 //
-// Call it before the http.Server's Shutdown, which does not end what waits here. The error is the cause of ctx when that
-// came first, or the Broker's; what was told to end then ends all the same. A second call waits likewise, and returns the
-// same.
+// Call it before the http.Server's Shutdown, which does not end waiting polls and streams. The error is the cause of
+// ctx when ctx ends first, or the Broker's; what was told to end still ends. A second call waits likewise, and returns
+// the same.
 func (b *Broadcaster) Shutdown(ctx context.Context) error {
 	if err := b.prepare(); err != nil {
 		return err
@@ -46,7 +46,7 @@ func (b *Broadcaster) Shutdown(ctx context.Context) error {
 	return nil
 }
 
-// shutDown tells everybody to end, and lets go of the broker. Its error is the broker's.
+// shutDown removes the clients and lets go of the broker. Its error is the broker's.
 func (b *Broadcaster) shutDown(ctx context.Context) error {
 	b.clients.mu.Lock()
 	b.clients.closed = true
@@ -59,7 +59,7 @@ func (b *Broadcaster) shutDown(ctx context.Context) error {
 	b.trialMu.Lock()
 	t := b.trial
 	b.trialMu.Unlock()
-	if t != nil { // it was cancelled, and ends by itself what it may have begun
+	if t != nil { // cancel has ended it, and it undoes what it may have begun
 		select {
 		case <-t.done:
 		case <-ctx.Done():
@@ -75,7 +75,8 @@ func (b *Broadcaster) shutDown(ctx context.Context) error {
 }
 
 func (b *Broadcaster) refuseShutdown() *refusal {
-	return &refusal{status: http.StatusServiceUnavailable, code: "shutdown", retry: spread(time.Second, b.set.shutdownSpread),
+	return &refusal{status: http.StatusServiceUnavailable, code: "shutdown",
+		retry:   spread(time.Second, b.set.shutdownSpread),
 		message: "the server is going down; come back after retry_ms with your last position"}
 }
 

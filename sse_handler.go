@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// admitEvents answers a refusal itself, and returns the response that has to be written here; nil when the connection was taken over.
+// admitEvents answers a refusal itself, and returns the response that has to be written here; nil when the connection
+// was taken over.
 func (b *Broadcaster) admitEvents(w http.ResponseWriter, r *http.Request) *eventWriter {
 	var req request
 	if !b.admit(w, r, &req) {
@@ -22,11 +23,12 @@ func (b *Broadcaster) admitEvents(w http.ResponseWriter, r *http.Request) *event
 
 func (b *Broadcaster) openEvents(w http.ResponseWriter, r *http.Request, req *request) (*eventWriter, *refusal) {
 	if !canStream(w) {
-		b.log.Error("gpoll: SSE through a ResponseWriter without Flush: the middleware around the mount needs a Flush or an Unwrap method")
+		b.log.Error("gpoll: SSE through a ResponseWriter without Flush: " +
+			"the middleware around the mount needs a Flush or an Unwrap method")
 		return nil, refuseNoStream
 	}
 	arr, refused := b.arrive(r, req)
-	if refused == refuseUnknownClient && isEventSource(r) { // which comes back to the address that it was made with
+	if refused == refuseUnknownClient && isEventSource(r) { // it always comes back to its first address
 		req.id = ""
 		if req.from, refused = b.clientIP(r); refused == nil {
 			arr, refused = b.arrive(r, req)
@@ -58,9 +60,9 @@ func (b *Broadcaster) openEvents(w http.ResponseWriter, r *http.Request, req *re
 		padded: r.Header["Accept-Encoding"] != nil && isWrapped(w)}, nil
 }
 
-// isEventSource reports whether a request is one that a browser's EventSource makes. That one takes any answer but 200 for
-// the end of all, and any other end of a stream for a reason to come back. So what time cures is an answer of 200 that
-// says when to come back, and an id that is gone is replaced by a new one; what time does not cure stays an error.
+// isEventSource reports whether a request is one that a browser's EventSource makes. An EventSource gives up after any
+// answer but 200, and comes back after any end of a stream. So a refusal that passes with time is a 200 that says when
+// to come back, and a new id replaces one that is gone. Other refusals stay errors.
 func isEventSource(r *http.Request) bool {
 	return r.Method == http.MethodGet && accepts(r.Header, "text/event-stream")
 }
@@ -78,10 +80,12 @@ func (b *Broadcaster) writeEnd(w http.ResponseWriter, r *http.Request, why *refu
 	_, _ = w.Write(appendEnd(nil, &ending{refusal: why})) // it may have gone
 }
 
-// writeEventsInPassing answers a request for SSE whose sender has stopped sending while another attach has the client: with
-// what is there, and without an attach. If the sender has gone altogether nobody hears it, and the other attach, which may be
-// its own, goes on.
-func (b *Broadcaster) writeEventsInPassing(w http.ResponseWriter, r *http.Request, f form, arr *arrival, after Position) {
+// writeEventsInPassing answers a request for SSE whose sender has stopped sending while another attach has the client:
+// with the messages that are there, and without an attach. If the sender has gone altogether, nobody hears the answer,
+// and the other attach, which may be its own, goes on.
+func (b *Broadcaster) writeEventsInPassing(w http.ResponseWriter, r *http.Request, f form, arr *arrival,
+	after Position) {
+
 	items, at, _ := b.readInPassing(arr, after, b.limitReplay())
 	if !after.IsZero() {
 		at = after
@@ -103,8 +107,9 @@ func (b *Broadcaster) writeEventHead(w http.ResponseWriter, r *http.Request) {
 	h.Set("X-Accel-Buffering", "no")
 }
 
-// takeOverEvents takes the connection of an SSE response from net/http, whose stack and buffers go back, and reports whether it
-// answered. It cannot over HTTP/2, where middleware keeps the connection, and where middleware encodes the body; TLS gains nothing.
+// takeOverEvents takes the connection of an SSE response from net/http, which frees its stack and buffers. It reports
+// whether it answered. It does not over HTTP/2, nor where middleware keeps the connection or encodes the body, nor over
+// TLS, which would gain nothing.
 func (b *Broadcaster) takeOverEvents(w http.ResponseWriter, r *http.Request, f form, c *Client, o attachOptions) bool {
 	if r.ProtoMajor != 1 || r.TLS != nil || !canHijack(w) || w.Header()["Content-Encoding"] != nil {
 		return false
@@ -116,16 +121,18 @@ func (b *Broadcaster) takeOverEvents(w http.ResponseWriter, r *http.Request, f f
 	}
 	b.writeEventHead(w, r)
 	h := w.Header()
-	h.Set("Connection", "close") // its end is the end of the response (RFC 9112, section 6.3)
+	h.Set("Connection", "close") // the connection's end is the response's (RFC 9112, section 6.3)
 	s.begin(c, o, headOf("200 OK", h))
 	b.spawn(s.run)
 	return true
 }
 
-// paddingSize is more than the least that compressing middleware compresses: 1,400 bytes at most by default in those that are tried.
+// paddingSize is more than the least that compressing middleware compresses: by default 1,400 bytes at most in those
+// that are tried.
 const paddingSize = 2048
 
-// An eventWriter writes one SSE response through its http.ResponseWriter: over HTTP/2, TLS, or behind middleware that keeps the connection.
+// An eventWriter writes one SSE response through its http.ResponseWriter: over HTTP/2, TLS, or behind middleware that
+// keeps the connection.
 type eventWriter struct {
 	a    *attach
 	w    http.ResponseWriter
@@ -133,14 +140,14 @@ type eventWriter struct {
 	done <-chan struct{}
 	late *time.Timer // ends the attach as slow; it runs while a write waits
 	form form
-	// Compressing middleware may hold back what is short, Flush or not: a long comment comes first.
+	// Compressing middleware may hold back short data even after a Flush: a long comment comes first.
 	padded bool
-	sent   Position // what certainly went out
+	sent   Position // everything up to here certainly went out
 	buf    []byte
 	items  []item
 }
 
-// serve writes until the attach ends, the client has gone or a write fails. It waits here, on a small stack.
+// serve writes until the attach ends, the client has gone or a write fails. It waits on a small stack.
 func (e *eventWriter) serve() {
 	e.late = e.a.client.routine.b.after(e.timeout(), func() { e.a.end(endSlow) })
 	defer e.late.Stop()
@@ -163,7 +170,7 @@ var errGone = errors.New("gpoll: the client has gone")
 
 // begin writes the registration and what is owed at once.
 func (e *eventWriter) begin() error {
-	// The server's own time-outs are for requests that do not wait. A wrapper without Unwrap leaves them in force.
+	// The server's own time-outs are for requests that do not wait. Behind a wrapper without Unwrap they stay in force.
 	_ = e.rc.SetReadDeadline(time.Time{})
 	e.sent = e.a.cursor
 	first := e.a.firstEvent()
@@ -197,7 +204,7 @@ func (e *eventWriter) proceed() error {
 		case gotOp:
 			e.buf = a.operate(e.buf)
 		case gotEnd:
-			_ = e.write(appendEnd(e.buf, a.ending.Load())) // the end is the end
+			_ = e.write(appendEnd(e.buf, a.ending.Load())) // it ends anyway
 			return errGone
 		}
 		if err := e.write(e.buf); err != nil {
@@ -212,14 +219,14 @@ func (e *eventWriter) proceed() error {
 // firstEvent tells the client its id and where the stream begins.
 func (a *attach) firstEvent() []byte {
 	at := a.cursor
-	if len(a.backfill) > 0 { // who comes back before it has the older messages gets them again
+	if len(a.backfill) > 0 { // a client that comes back before it has the older messages gets them again
 		at.Seq = a.backfill[0].pos.Seq - 1
 	}
 	return appendEvent(nil, "client-id", at, registrationJSON(a.client))
 }
 
 // appendHeartbeat appends an event without data: it moves Last-Event-ID to the scanned Position, and no EventSource
-// dispatches it. It has a name since some clients take an event without one for an empty message.
+// dispatches it. The event has a name since some clients take one without a name for an empty message.
 func appendHeartbeat(b []byte, at Position) []byte {
 	return append(appendEventID(append(b, "event: position\n"...), at), '\n')
 }
@@ -234,8 +241,8 @@ func appendEnd(b []byte, why *ending) []byte {
 
 func (e *eventWriter) timeout() time.Duration { return e.a.client.routine.b.set.writeTimeout }
 
-// write writes and flushes p. After WriteTimeout the attach has ended as slow; the write goes on for as long again, so that an end that
-// came meanwhile, for whatever reason, is told after a whole event.
+// write writes and flushes p. After WriteTimeout the attach ends as slow. The write goes on for as long again, so that
+// the client is told any end that came meanwhile after a whole event.
 func (e *eventWriter) write(p []byte) error {
 	e.late.Reset(e.timeout())
 	defer e.late.Stop()
@@ -247,6 +254,6 @@ func (e *eventWriter) write(p []byte) error {
 		return err
 	}
 	err = e.rc.Flush()
-	_ = e.rc.SetWriteDeadline(time.Time{}) // over HTTP/2 the deadline resets the stream also when nothing is written
+	_ = e.rc.SetWriteDeadline(time.Time{}) // over HTTP/2 a deadline resets the stream even when nothing is written
 	return err
 }

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// start makes the Broadcaster ready at its first use. Its error is what is wrong with the settings, which stays;
-// ErrClosed after Shutdown; or why the broker could not be followed, which is tried again at the next use.
+// start makes the Broadcaster ready at its first use. The error of a bad setting stays. After Shutdown the error is
+// ErrClosed. When the broker could not be followed, the next use tries again.
 func (b *Broadcaster) start() error {
 	if b.ready.Load() {
 		return nil
@@ -44,7 +44,7 @@ func (b *Broadcaster) prepare() error {
 	return b.badSetting
 }
 
-// A trial is an attempt to follow the broker. Whoever comes meanwhile shares it.
+// A trial is an attempt to follow the broker. Calls that come meanwhile share it.
 type trial struct {
 	done chan struct{}
 	err  error // set before done is closed
@@ -52,7 +52,7 @@ type trial struct {
 
 var errTrial = errors.New("gpoll: following the broker failed with a panic")
 
-// connect follows the broker, or waits for another goroutine that is about to.
+// connect follows the broker, or waits for the goroutine that tries to.
 func (b *Broadcaster) connect() error {
 	b.trialMu.Lock()
 	t := b.trial
@@ -76,8 +76,8 @@ func (b *Broadcaster) connect() error {
 	return t.err
 }
 
-// concludeTrial lets those go on that wait for t. Of a Broadcaster that was shut down meanwhile nobody else ends what
-// t began.
+// concludeTrial wakes the goroutines that wait for t. If the Broadcaster was shut down meanwhile, it ends what t began:
+// nobody else does.
 func (b *Broadcaster) concludeTrial(t *trial) {
 	b.trialMu.Lock()
 	b.trial = nil

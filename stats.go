@@ -6,7 +6,7 @@ import (
 	"sync"
 )
 
-// Stats is what a Broadcaster did and holds at one moment. The counts only grow.
+// Stats says what a Broadcaster has done and what it holds at one moment. The counts only grow.
 type Stats struct {
 	Clients  int            // registered
 	Attached map[string]int // by transport: "long-poll", "sse", "websocket", "channel"
@@ -28,7 +28,7 @@ type Stats struct {
 	Gaps    map[string]uint64 // gaps announced, by reason
 }
 
-// Stats reports what the Broadcaster did and holds. Its cost grows neither with the clients nor with the topics.
+// Stats reports what the Broadcaster has done and holds. Its cost grows neither with the clients nor with the topics.
 func (b *Broadcaster) Stats() Stats {
 	s := Stats{Attached: map[string]int{}}
 	if b.start() != nil {
@@ -84,7 +84,7 @@ func (c *reasonCount) copy() map[string]uint64 {
 func (b *Broadcaster) countEnd(why *ending) { b.counts.dropped.add(why.refusal.code) }
 func (b *Broadcaster) countGap(g *Gap)      { b.counts.gaps.add(g.Reason) }
 
-// countItems counts what was written to a client.
+// countItems counts items that were written to a client.
 func (b *Broadcaster) countItems(items []item) {
 	messages := uint64(0)
 	for i := range items {

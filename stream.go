@@ -13,40 +13,40 @@ import (
 	"github.com/corvuscrypto/gpoll/internal/socket"
 )
 
-// A stream is the write side of a connection that was taken over. Frames never interleave: a partly written one is finished before
-// anything else, then come the control frames, and nothing follows the last frame.
+// A stream is the write side of a connection that was taken over. Frames never interleave: the stream finishes a partly
+// written one before anything else, then come the control frames, and nothing follows the last frame.
 //
-// mu is held for a moment and never while somebody waits for the socket, so that a routine may wait for mu. What the socket refuses
-// stays in rest, and then one goroutine writes and waits (writeWaiting): it writes until nothing is left, control frames that come
-// meanwhile and the last frame included. Whoever finds it writing has nothing more to do than to queue.
+// mu is held for a moment, never during a wait for the socket, so that a routine may wait for mu. What the socket
+// refuses stays in rest. Then one goroutine writes and waits (writeWaiting) until nothing is left; it also writes
+// control frames and the last frame that come meanwhile. The others only queue while it writes.
 type stream struct {
-	// What a routine touches comes first, in one line of memory.
+	// The fields that a routine touches come first, in one line of memory.
 	mu       sync.Mutex
-	lease    lease           // the routine's right to write; touched by its owner's routine.mu, or by a claim
+	lease    lease           // the routine's right to write; changed under its routine.mu, or by a claim
 	stalled  atomic.Bool     // a goroutine writes, rest is not empty, or the connection is broken
 	controls atomic.Bool     // control is not empty
 	closing  atomic.Bool     // the last frame was queued: no data from here on
 	raw      syscall.RawConn // nil where the socket cannot be watched: TLS, other systems
 
 	net.Conn
-	prefix  []byte        // was read but not yet handled
+	prefix  []byte        // bytes that were read but not handled yet
 	timeout time.Duration // of one write that waits
 
 	// Guarded by mu, as are writes to the flags above.
 	rest     []byte    // what the socket refused
 	control  []control // what waits to be written, one of each kind
-	busy     bool      // a goroutine writes: it sees to everything that is queued
+	busy     bool      // a goroutine writes, and will write everything that is queued
 	ended    bool      // the last frame has gone out, or never will
 	broken   bool      // a write has failed
 	lastRead bool      // the deadline of reading is final
 
-	// Of the session, likewise.
+	// The session's, guarded likewise.
 	unread    bool // nobody reads any more
 	attachEnd bool // the last frame says why the attach ended
 }
 
-// A control is a frame that belongs to no place among the messages. A ping or a pong takes the place of an older one that has not gone out
-// (RFC 6455, section 5.5.3, has the answer to the newest ping do for all). There is one last frame.
+// A control is a frame that has no place of its own among the messages. A ping or a pong replaces an older one that has
+// not gone out (by RFC 6455, section 5.5.3, an answer to the newest ping is enough). There is one last frame.
 type control struct {
 	kind  controlKind
 	frame []byte
@@ -66,7 +66,7 @@ func (s *stream) init(conn net.Conn, prefix []byte, timeout time.Duration) {
 	s.raw = socket.Raw(conn)
 }
 
-// Read reads what has arrived already first.
+// Read reads prefix first.
 func (s *stream) Read(p []byte) (int, error) {
 	if len(s.prefix) > 0 {
 		n := copy(p, s.prefix)
@@ -86,8 +86,8 @@ func (s *stream) precede(p []byte) {
 	s.stalled.Store(true)
 }
 
-// queue takes a control frame and never waits for the socket. left says that the frame waits for a goroutine that calls writeWaiting, and
-// that there is none.
+// queue takes a control frame and never waits for the socket. left says that the frame waits for a call of
+// writeWaiting, and that no goroutine is in one.
 func (s *stream) queue(kind controlKind, frame []byte) (left bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -104,8 +104,8 @@ func (s *stream) queue(kind controlKind, frame []byte) (left bool, err error) {
 	return s.writeNowLocked(s.takeControlLocked(nil))
 }
 
-// queueLastLocked queues the last frame. It reports false when there is one already. The caller holds mu, sets the deadline of writing
-// afterwards, and calls writeWaiting.
+// queueLastLocked queues the last frame. It reports false when there is one already. The caller holds mu, sets the
+// deadline of writing afterwards, and calls writeWaiting.
 func (s *stream) queueLastLocked(frame []byte) bool {
 	if s.closing.Load() {
 		return false
@@ -136,23 +136,23 @@ func (s *stream) takeControlLocked(p []byte) []byte {
 	return p
 }
 
-// pending reports whether something waits to be written that is no data of the log.
+// pending reports whether something other than data of the log waits to be written.
 func (s *stream) pending() bool { return s.stalled.Load() || s.controls.Load() }
 
 var (
-	// errEnding is what writeWaiting returns when the last frame goes before what it was given.
+	// errEnding is what writeWaiting returns when the last frame went out instead of p.
 	errEnding = errors.New("gpoll: the connection is being closed")
 	errBroken = errors.New("gpoll: a write to the connection has failed")
 )
 
-// writeWaiting writes what is left over, then p, which may be empty, then the control frames that wait and those that come
-// meanwhile. It waits for the socket without an end of its own: its caller sees to one. told is true for the one call that wrote the
-// last frame, or found out that it cannot be written. Without an error p has gone out.
+// writeWaiting writes what is left over, then p, which may be empty, then the control frames that wait and those that
+// come meanwhile. It waits for the socket without a limit of its own: the caller sets one. told is true for the one
+// call that wrote the last frame, or found out that it cannot be written. Without an error p has gone out.
 func (s *stream) writeWaiting(p []byte) (told bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.busy {
-		return false, errEnding // only the end's goroutine meets another that writes: that one tells the end
+		return false, errEnding // this is the end's goroutine: the other that writes tells the end
 	}
 	dropped := s.writeOutLocked(p)
 	s.stalled.Store(s.broken)
@@ -168,9 +168,9 @@ func (s *stream) writeWaiting(p []byte) (told bool, err error) {
 	return told, err
 }
 
-// writeOutLocked writes what writeWaiting says, until nothing is left or a write has failed, which is the last one then.
-// dropped says that the last frame went in the place of p. The caller holds mu, which is free while the socket is waited
-// for, and sets stalled afterwards.
+// writeOutLocked writes in the order of writeWaiting, until nothing is left or a write has failed. dropped says that
+// the last frame went out instead of p. The caller holds mu, which writeOutLocked frees while it waits for the socket,
+// and sets stalled afterwards.
 func (s *stream) writeOutLocked(p []byte) (dropped bool) {
 	s.busy = true
 	s.stalled.Store(true)
@@ -192,7 +192,7 @@ func (s *stream) writeOutLocked(p []byte) (dropped bool) {
 	return dropped
 }
 
-// writeUnlocked writes p without mu, which the caller holds. After a panic of the connection's the stream is broken.
+// writeUnlocked writes p without mu, which the caller holds. After a panic of the connection the stream is broken.
 func (s *stream) writeUnlocked(p []byte) error {
 	returned := false
 	s.mu.Unlock()
@@ -207,21 +207,21 @@ func (s *stream) writeUnlocked(p []byte) error {
 	return err
 }
 
-// cut closes what carries the connection, without the farewell of TLS, which would wait for the socket once more.
+// cut closes the connection below TLS, without the farewell of TLS, which would wait for the socket once more.
 func (s *stream) cut() {
 	if over, ok := s.Conn.(interface{ NetConn() net.Conn }); ok {
 		_ = over.NetConn().Close()
 	}
 }
 
-// A server that goes down waits so long for a peer whose system receives nothing more of what was written.
+// A server that shuts down waits this long for a peer whose system receives nothing more.
 const stillness = 3 * time.Second
 
-// awaitReceived waits until the peer's system has received everything that was written, at most timeout, and forgets what
-// arrives meanwhile. To close a socket earlier loses what is under way as soon as the peer sends something: the answer to
-// that is a reset, which overtakes it (RFC 1122, section 4.2.2.13). Whether the peer reads, or answers, makes no difference,
-// as long as its buffer has room. A peer that sends no more, or has gone, is not waited for; nor is one, once down is
-// closed, whose system has received nothing for stillness.
+// awaitReceived waits until the peer's system has received everything that was written, at most timeout, and discards
+// what arrives meanwhile. If the socket were closed earlier and the peer sent something, the system would answer with a
+// reset, which overtakes the data under way and loses it (RFC 1122, section 4.2.2.13). The peer need not read or
+// answer, as long as its buffer has room. awaitReceived does not wait for a peer that sends no more or has gone, nor,
+// once down is closed, for one whose system has received nothing for stillness.
 func (s *stream) awaitReceived(down <-chan struct{}) {
 	raw := socket.Below(s.Conn)
 	if raw == nil {
@@ -264,10 +264,10 @@ func (s *stream) readLast(by time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lastRead = true
-	_ = s.SetReadDeadline(by) // a connection that is gone has no deadline
+	_ = s.SetReadDeadline(by) // it fails only where the connection is gone
 }
 
-// writeNowLocked is tryWriteLocked. left says that something is left over.
+// writeNowLocked is tryWriteLocked. It also marks a broken stream as stalled; left says that something is left over.
 func (s *stream) writeNowLocked(p []byte) (left bool, err error) {
 	defer func() {
 		if s.broken {
@@ -304,7 +304,8 @@ func (s *stream) try(p []byte) (int, error) {
 	return socket.TryWrite(s.raw, p)
 }
 
-// A tryWriter is a connection of Listener that is no socket: in memory, for tests. Its LocalAddr is a pointer of its own.
+// A tryWriter is a connection of Listener that is no socket but in memory, for tests. Each has its own LocalAddr
+// pointer.
 type tryWriter interface {
 	// TryWrite writes what the connection takes without waiting.
 	TryWrite(p []byte) (int, error)

@@ -2,7 +2,7 @@ package gpoll
 
 import "time"
 
-// sweep looks for what time has ended: polls, heartbeats, grants, clients that stay away.
+// sweep handles what is due: the ends of polls, heartbeats, expired Grants and clients that stayed away for too long.
 func (r *routine) sweep(now moment) {
 	defer r.rescue(r.at)
 	b := r.b
@@ -21,7 +21,8 @@ func (r *routine) sweep(now moment) {
 	}
 }
 
-// dues looks at the clients whose time has come. It returns those that were away for too long and the attaches whose Grant has expired.
+// dues looks at the clients whose time has come. It returns those that were away for too long and the attaches whose
+// Grant has expired.
 func (r *routine) dues(now moment) (gone []*Client, asked []*attach) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

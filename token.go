@@ -9,12 +9,13 @@ import (
 	"github.com/google/uuid"
 )
 
-// UUID returns a new random UUID (version 4, RFC 9562) in lower case. It is the seed's generator, from google/uuid today.
+// UUID returns a new random UUID (version 4, RFC 9562) in lower case. The 2015 package had the function; google/uuid
+// makes the UUID.
 func UUID() string { return uuid.NewString() }
 
 // PublicID returns the name under which other clients, Message.Except and ToClient know a client: the first half of the
-// SHA-256 of its uuid, in 32 hexadecimal digits of lower case. There is no other spelling. id is a whole client id or the bare uuid that AddClient returns.
-// The uuid cannot be found from it.
+// SHA-256 of its uuid, in 32 hexadecimal digits of lower case. It has no other spelling. id is a whole client id or the
+// bare uuid that AddClient returns. Nobody can find the uuid from the public id.
 func PublicID(id string) string {
 	if _, bare, ok := parseClientID(id); ok {
 		id = bare
@@ -22,11 +23,12 @@ func PublicID(id string) string {
 	return keyOf(id).String()
 }
 
-// A clientKey finds a client in the registry. It is a hash, so that the time of a look-up says nothing of the ids near a guess.
+// A clientKey finds a client in the registry. It is a hash, so that the time of a look-up does not tell how close a
+// guess is to an id.
 type clientKey [16]byte
 
 func keyOf(uuid string) clientKey {
-	sum := sha256.Sum256(unsafe.Slice(unsafe.StringData(uuid), len(uuid))) // which only reads, yet a conversion would allocate
+	sum := sha256.Sum256(unsafe.Slice(unsafe.StringData(uuid), len(uuid))) // no conversion: it would allocate
 	return clientKey(sum[:16])
 }
 
@@ -35,7 +37,8 @@ func (k clientKey) String() string { return hex.EncodeToString(k[:]) }
 // validPublicID reports whether s is spelled as a public id.
 func validPublicID(s string) bool { return len(s) == 2*len(clientKey{}) && lowerHex(s) }
 
-// parseKey is the inverse of clientKey.String, and takes that spelling only: the replay compares public ids as strings.
+// parseKey is the inverse of clientKey.String. It takes that spelling only, since the replay compares public ids as
+// strings.
 func parseKey(publicID string) (k clientKey, ok bool) {
 	if !validPublicID(publicID) {
 		return k, false
@@ -48,8 +51,8 @@ func formatClientID(routine int, uuid string) string {
 	return strconv.Itoa(routine) + "$" + uuid
 }
 
-// parseClientID takes a client id apart. It accepts `<0 to 999999, no leading zero>$<uuid v4 in lower case>` and nothing else,
-// and does not allocate.
+// parseClientID takes a client id apart. It accepts `<0 to 999999, no leading zero>$<uuid v4 in lower case>` and
+// nothing else, and does not allocate.
 func parseClientID(s string) (routine int, uuid string, ok bool) {
 	routine, uuid, ok = cutClientID(s, "$")
 	return routine, uuid, ok && validUUID(uuid)

@@ -5,14 +5,14 @@ import (
 	"sync"
 )
 
-// subscribers is the clients of one topic, so that a message costs in proportion to them.
+// subscribers are the clients of one topic: the cost of a message is in proportion to their number.
 type subscribers struct {
 	topic   string
 	members []member
 }
 
-// A member knows where it stands in its client's subscriptions, and a subscription where it stands among the members, so that each
-// is removed in constant time.
+// A member holds its index among its client's subscriptions, and a subscription its index among the members: removing
+// either takes constant time.
 type member struct {
 	client *Client
 	index  int32
@@ -23,7 +23,7 @@ type subscription struct {
 	index int32
 }
 
-// subscribeLocked enters c with all its topics.
+// subscribeLocked enters c under all its topics.
 func (r *routine) subscribeLocked(c *Client) {
 	c.subs = make([]subscription, 0, len(c.topics))
 	for _, topic := range c.topics {
@@ -61,7 +61,7 @@ type topicIndex struct {
 	by map[string][]*routine
 }
 
-// add enters r for topic. It is there at most once: a routine adds a topic with its first subscriber.
+// add enters r under topic. r is there at most once: a routine adds a topic with its first subscriber.
 func (x *topicIndex) add(topic string, r *routine) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -91,8 +91,8 @@ func (x *topicIndex) notify(topic string) {
 	}
 }
 
-// notify wakes the routines that have somebody to whom a message goes. The others take it with the next that is for them, or when
-// they are too far behind.
+// notify wakes the routines that have a client to which a message goes. The others take the message with the next one
+// for them, or when they are too far behind.
 func (b *Broadcaster) notify(to address) {
 	switch to.kind {
 	case kindAll:

@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// Limits bound a window of the log. A message leaves the window by the first bound that it passes; the newest stays, whatever its size.
+// Limits bound a window of the log. A message leaves the window by the first bound that it passes; the newest stays,
+// whatever its size.
 type Limits struct {
 	Count int           // messages; 0 means the default
 	Bytes int           // of memory: data, topic, Except, and about 200 more for each message; 0 means the default
@@ -23,10 +24,10 @@ func (own Limits) or(history Limits) Limits {
 	return own
 }
 
-// ownedCount is how many times History.Count the messages of all windows of topics are.
+// All windows of topics together hold at most ownedCount times History.Count messages.
 const ownedCount = 16
 
-// A window is the messages of all lanes that share bounds.
+// A window holds the messages of all lanes that share bounds.
 type window struct {
 	limits Limits
 	order  ring[slot] // oldest first
@@ -34,8 +35,8 @@ type window struct {
 	bytes  int
 }
 
-// A slot is the place of a message in its window's order. It does not hold the message: where that has left before its turn, by the
-// limits of its lane, the slot is passed over.
+// A slot is the place of a message in its window's order. It does not hold the message. When the message has left
+// before its turn, by the limits of its lane, the slot is passed over.
 type slot struct {
 	lane *lane
 	seq  uint64
@@ -55,7 +56,7 @@ func (w *window) oldest() *lane {
 	return w.order.at(0).lane
 }
 
-// compact drops the slots whose messages have left, when they are the most.
+// compact drops the slots whose messages have left, when most have.
 func (w *window) compact() {
 	if w.order.len <= 2*w.count+64 {
 		return
@@ -76,7 +77,7 @@ type lane struct {
 	bytes   int     // of recs
 	evicted uint64  // highest seq that has left; 0: none
 	why     string  // why it left
-	window  *window // the shared one, or for a topic with limits of its own the log's owned one
+	window  *window // the shared one; the log's owned one for a topic with its own limits
 	limits  Limits  // its own; zero in the shared window
 	asked   bool    // the application has said its limits
 	asking  bool    // is in messageLog.unasked
@@ -131,14 +132,14 @@ func (l *messageLog) dropLocked(s *lane, why string) {
 	l.forms.leave(rec)
 	if s.recs.len == 0 {
 		if len(s.recs.buf) > 4 {
-			s.recs = ring[*record]{} // which pop lets go of only when it is large
+			s.recs = ring[*record]{} // pop frees only a large buffer
 		}
 		s.window.bytes -= laneBytes
 		l.fadeLocked(s)
 	}
 }
 
-// boundLocked drops what the bounds of the lane and of its window no longer hold.
+// boundLocked drops the messages that exceed the bounds of the lane and of its window.
 func (l *messageLog) boundLocked(s *lane, now time.Time) {
 	w := s.window
 	if w == &l.owned {
@@ -150,7 +151,7 @@ func (l *messageLog) boundLocked(s *lane, now time.Time) {
 
 func (l *messageLog) evictLocked(w *window, now time.Time) {
 	for w.count > 0 {
-		switch { // what oldest costs is only paid where something may leave
+		switch { // call oldest only where something may leave: it has a cost
 		case w.count > 1 && (w.count > w.limits.Count || w.bytes > w.limits.Bytes):
 			l.dropLocked(w.oldest(), gapEvicted)
 		case w.limits.Age > 0 && now.Sub(w.oldest().recs.at(0).at) > w.limits.Age:
@@ -175,7 +176,7 @@ func (l *messageLog) evictLaneLocked(s *lane, now time.Time) {
 	}
 }
 
-// fadeLocked remembers a lane without messages for as long as there are not too many of them.
+// fadeLocked remembers a lane without messages. When there are too many it forgets the oldest.
 func (l *messageLog) fadeLocked(s *lane) {
 	if s.fading {
 		return
@@ -195,8 +196,8 @@ func (l *messageLog) fadeLocked(s *lane) {
 	}
 }
 
-// askFirst asks for the limits of a topic that has none yet, before its message is given to the broker. Only who publishes it waits for
-// the application.
+// askFirst asks for the limits of a topic that has none yet, before its message is given to the broker. Only the
+// publisher of that message waits for the application.
 func (l *messageLog) askFirst(topic string) {
 	if l.topicLimits == nil {
 		return
@@ -211,9 +212,10 @@ func (l *messageLog) askFirst(topic string) {
 	}
 }
 
-// askLaterLocked lets askAll ask for the limits of a topic whose message has come from elsewhere. Until then it is in the shared window.
+// askLaterLocked has askAll ask for the limits of a topic whose message has come from another server. Until then the
+// topic is in the shared window.
 func (l *messageLog) askLaterLocked(s *lane) {
-	if s.asking || l.unasked.len >= l.maxFading { // its next message tries again
+	if s.asking || l.unasked.len >= l.maxFading { // the topic's next message tries again
 		return
 	}
 	s.asking = true
@@ -235,7 +237,7 @@ func (l *messageLog) askAll() {
 		}
 		to := address{kindTopic, l.unasked.pop()}
 		s := l.lanes[to]
-		asked := s == nil || s.asked // forgotten, or by a publisher meanwhile
+		asked := s == nil || s.asked // the topic is forgotten, or a publisher has asked meanwhile
 		l.mu.Unlock()
 		if !asked {
 			l.limit(to, l.topicLimits(to.name))
@@ -243,7 +245,7 @@ func (l *messageLog) askAll() {
 	}
 }
 
-// limit sets the limits of a topic. What it has already goes with it.
+// limit sets the limits of a topic. The messages that it has move to the owned window.
 func (l *messageLog) limit(to address, own Limits) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -276,7 +278,8 @@ func (l *messageLog) limit(to address, own Limits) {
 	l.boundLocked(s, time.Now())
 }
 
-// agingLanes is a heap of the lanes that have messages and an age of their own: first the one whose oldest message is too old first.
+// agingLanes is a heap of the lanes that have messages and an age of their own: the lane whose oldest message expires
+// first comes first.
 type agingLanes []agingLane
 
 type agingLane struct {
@@ -304,7 +307,7 @@ func (l *messageLog) ageLocked(s *lane) {
 	}
 }
 
-// expire drops what has become too old, also where nothing is published.
+// expire drops messages that have become too old, also where nothing is published.
 func (l *messageLog) expire(now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

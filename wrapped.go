@@ -5,14 +5,14 @@ import (
 	"reflect"
 )
 
-// What is around a handler may hide what the server's ResponseWriter can do, by the rules of http.ResponseController: a
-// wrapper has the method itself, or has Unwrap. Some have both, and a method that panics or fails where what they wrap has
-// none: what counts is the innermost that can be reached.
+// Middleware may hide what the server's ResponseWriter can do. By the rules of http.ResponseController a wrapper has
+// the method itself, or has Unwrap. Some have both, and their method panics or fails when the wrapped ResponseWriter
+// has none. So gpoll asks the innermost ResponseWriter that it can reach.
 
 // canHijack reports whether a ResponseWriter gives its connection away.
 func canHijack(w http.ResponseWriter) bool { _, ok := innermost(w).(http.Hijacker); return ok }
 
-// canStream reports whether what is written can be sent before the handler returns.
+// canStream reports whether data can be sent before the handler returns.
 func canStream(w http.ResponseWriter) bool {
 	switch innermost(w).(type) {
 	case http.Flusher, interface{ FlushError() error }:
@@ -31,7 +31,7 @@ func innermost(w http.ResponseWriter) http.ResponseWriter {
 	}
 }
 
-// isWrapped reports whether a ResponseWriter is somebody else's than the server's.
+// isWrapped reports whether a ResponseWriter is not the server's own.
 func isWrapped(w http.ResponseWriter) bool {
 	t := reflect.TypeOf(w)
 	if t.Kind() == reflect.Pointer {

@@ -14,11 +14,11 @@ import (
 	"github.com/corvuscrypto/gpoll/internal/frame"
 )
 
-// What coder/websocket does: the handshake, and the messages that are not simple: fragments, large ones, close frames
-// and what breaks the protocol. A connection of it lives for one handshake or one message, and holds nothing
-// afterwards. TestCoderReadsOneMessage pins what this needs of it: it reads through the bufio.Reader that Hijack
-// returned and keeps nothing of what it read elsewhere, writes control frames through the bufio.Writer, sets no
-// deadlines, and CloseNow sends nothing.
+// coder/websocket does the handshake, and reads what is not simple: fragments, large messages, close frames and what
+// breaks the protocol. One of its connections lives for one handshake or one message, and holds nothing afterwards.
+// TestCoderReadsOneMessage checks what this file relies on: coder/websocket reads through the bufio.Reader that Hijack
+// returned and keeps no bytes elsewhere, writes control frames through the bufio.Writer, and sets no deadlines; and
+// CloseNow sends nothing.
 
 // accept does the handshake and takes the connection from net/http.
 func (s *session) accept(w http.ResponseWriter, r *http.Request) error {
@@ -26,7 +26,7 @@ func (s *session) accept(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	_ = ws.CloseNow() // it only forgets: see readSide
+	_ = ws.CloseNow() // it closes nothing: see readSide
 	return nil
 }
 
@@ -34,7 +34,7 @@ func (s *session) accept(w http.ResponseWriter, r *http.Request) error {
 func (s *session) open(w http.ResponseWriter, r *http.Request) (*websocket.Conn, error) {
 	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{
 		Subprotocols:       []string{subprotocol},
-		InsecureSkipVerify: true, // originAllowed has decided, by the whole origin and not the host alone
+		InsecureSkipVerify: true, // originAllowed has checked the whole origin, not the host alone
 		CompressionMode:    websocket.CompressionDisabled,
 		OnPongReceived:     s.ponged,
 	})
@@ -45,9 +45,9 @@ func (s *session) open(w http.ResponseWriter, r *http.Request) (*websocket.Conn,
 	return ws, nil
 }
 
-// readMessage reads a message of which something has arrived, and the control frames before and within it. data is
-// the caller's to keep. What has been read beyond the message is in prefix afterwards. An error ends the session: the
-// peer has been told why, where the protocol wants that.
+// readMessage reads a message, of which something has arrived, and the control frames before and within it. The caller
+// may keep data. Bytes that were read beyond the message are in prefix afterwards. An error ends the session:
+// coder/websocket has told the peer why, where the protocol wants that.
 func (s *session) readMessage() (opcode byte, data []byte, err error) {
 	h := &reopening{session: s, header: http.Header{}}
 	ws, err := s.open(h, handshake)
@@ -65,7 +65,7 @@ func (s *session) readMessage() (opcode byte, data []byte, err error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	if beyond, _ := h.in.Peek(h.in.Buffered()); len(beyond) > 0 { // what is buffered can be peeked at
+	if beyond, _ := h.in.Peek(h.in.Buffered()); len(beyond) > 0 { // Peek does not fail for what is buffered
 		s.stream.prefix = append(bytes.Clone(beyond), s.stream.prefix...)
 	}
 	return byte(typ), data, nil // a message's type is its opcode
@@ -75,7 +75,7 @@ func (s *session) readMessage() (opcode byte, data []byte, err error) {
 func (s *session) ponged(context.Context, []byte) { s.awaiting.Store(false) }
 
 // hijacking gives coder/websocket the session's stream in the place of net/http's connection. The head of the 101 goes
-// to that stream: a ResponseWriter that is around net/http's may keep it back, as gin's does, or change it.
+// to that stream: a wrapper of net/http's ResponseWriter may keep it back, as gin's does, or change it.
 type hijacking struct {
 	http.ResponseWriter
 	session *session
@@ -94,7 +94,7 @@ func (h *hijacking) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, err
 	}
 	for _, name := range []string{"Content-Encoding", "Content-Length", "Transfer-Encoding"} {
-		h.Header().Del(name) // nothing comes that could be encoded, whatever middleware had in mind
+		h.Header().Del(name) // middleware may have set it, but there is no body
 	}
 	_ = s.stream.SetWriteDeadline(time.Now().Add(s.b.set.writeTimeout))
 	_, _ = s.stream.Write(headOf("101 Switching Protocols", h.Header())) // the reader sees a closed connection
@@ -124,7 +124,7 @@ func (o *reopening) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return from, rw, nil
 }
 
-// handshake is what coder/websocket wants to see.
+// handshake is a request that coder/websocket accepts.
 var handshake = &http.Request{Method: http.MethodGet, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 	Header: http.Header{
 		"Connection":            {"Upgrade"},
@@ -139,8 +139,8 @@ func (s *session) sides() (*readSide, *bufio.ReadWriter) {
 	return &readSide{stream: &s.stream}, bufio.NewReadWriter(in, out)
 }
 
-// A readSide is the connection as coder/websocket has it. It does not close what it does not own, and notes the end of
-// reading: where a connection ends within a message, coder/websocket takes that for the message's end.
+// A readSide is the connection as coder/websocket has it. It does not close the stream, which it does not own. It notes
+// the end of reading: when a connection ends within a message, coder/websocket takes that for the message's end.
 type readSide struct {
 	*stream
 	err error
@@ -148,7 +148,7 @@ type readSide struct {
 
 func (r *readSide) Read(p []byte) (int, error) {
 	n, err := r.stream.Read(p)
-	if n > 0 { // the message may be whole; an error comes again
+	if n > 0 { // the message may be complete; an error comes again
 		return n, nil
 	}
 	r.err = err

@@ -10,8 +10,8 @@ import (
 // subprotocol is the JSON form on WebSocket.
 const subprotocol = "gpoll.v1"
 
-// upgrade makes a WebSocket of the connection. coder/websocket does the handshake and reads; the session goes on in a goroutine
-// of its own, so that net/http's stack and buffers go back.
+// upgrade makes a WebSocket of the connection. coder/websocket does the handshake. The session goes on in a goroutine
+// of its own, so that net/http frees its stack and buffers.
 func (b *Broadcaster) upgrade(w http.ResponseWriter, r *http.Request, req *request) *refusal {
 	if refused := checkUpgrade(r); refused != nil {
 		return refused
@@ -22,7 +22,7 @@ func (b *Broadcaster) upgrade(w http.ResponseWriter, r *http.Request, req *reque
 			message: "this server cannot upgrade a connection here; use long-poll or SSE"}
 	}
 	if r.Header.Get("Origin") == "" && r.Header.Get("Cookie") != "" {
-		// No browser leaves Origin out of an upgrade: cookies do not count here (contract T04).
+		// A browser sends Origin with every upgrade. This is another program: its cookies do not count.
 		r = r.Clone(r.Context())
 		r.Header.Del("Cookie")
 	}
@@ -32,7 +32,8 @@ func (b *Broadcaster) upgrade(w http.ResponseWriter, r *http.Request, req *reque
 	if slices.Contains(offeredProtocols(r.Header), subprotocol) {
 		s.form = formJSONFrame
 		if req.id != "" || req.hasTopics || !req.after.IsZero() || req.last != 0 {
-			return refuseBad("bad-request", "with gpoll.v1 the client id, after, topics and last go into the hello frame; leave them out of the request")
+			return refuseBad("bad-request", "with gpoll.v1 the client id, after, topics and last "+
+				"go into the hello frame; leave them out of the request")
 		}
 		s.request = r.Clone(b.ctx)
 		if b.state.Load() != stateOpen {
@@ -69,7 +70,7 @@ func (b *Broadcaster) upgrade(w http.ResponseWriter, r *http.Request, req *reque
 	return nil
 }
 
-// Where the peer has gone altogether, nobody hears this.
+// If the peer has gone altogether, nobody hears this.
 var refuseHalfClosed = refuseBad("not-websocket", "the connection was closed in one direction; a WebSocket needs both")
 
 // checkUpgrade reports what is wrong with a handshake (RFC 6455, section 4.2.1).
@@ -83,7 +84,8 @@ func checkUpgrade(r *http.Request) *refusal {
 		return &refusal{status: http.StatusUpgradeRequired, code: "not-websocket", upgrade: true,
 			message: "this address speaks WebSocket; connect with ws:// or use the long-poll or SSE address"}
 	case r.Method != http.MethodGet || h.Get("Sec-Websocket-Version") != "13" || !validKey(h["Sec-Websocket-Key"]):
-		return refuseBad("not-websocket", "the WebSocket handshake needs GET, one Sec-WebSocket-Key and Sec-WebSocket-Version: 13")
+		return refuseBad("not-websocket",
+			"the WebSocket handshake needs GET, one Sec-WebSocket-Key and Sec-WebSocket-Version: 13")
 	}
 	return nil
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/coder/websocket"
 )
 
-// greet answers the hello, or says why not.
+// greet answers the hello, or refuses it.
 func (s *session) greet(data []byte) {
 	c, o, end := s.hello(data)
 	s.request, s.greeted = nil, true
@@ -22,8 +22,8 @@ func (s *session) greet(data []byte) {
 	}
 }
 
-// stays reports whether the peer is still there after d, or has sent more, which is kept: it is giveWay for a hello, whose connection only this
-// goroutine reads. A WebSocket has no half that is closed alone.
+// stays reports whether the peer is still there after d, or has sent more, which stays keeps. It does giveWay's work
+// for a hello, whose connection only this goroutine reads. A peer cannot close one half of a WebSocket alone.
 func (s *session) stays(d time.Duration) bool {
 	if len(s.stream.prefix) > 0 {
 		return true
@@ -47,7 +47,8 @@ func (s *session) hello(data []byte) (*Client, attachOptions, *ending) {
 	r := s.request
 	var cmd command
 	if err := decodeStrict(data, &cmd); err != nil || cmd.Hello == nil {
-		return nil, o, refused(refuseBad("bad-request", `gpoll.v1 begins with {"hello":{"client-id":"0","topics":["…"],"after":"…"}}`))
+		return nil, o, refused(refuseBad("bad-request",
+			`gpoll.v1 begins with {"hello":{"client-id":"0","topics":["…"],"after":"…"}}`))
 	}
 	b := s.b
 	req := &request{json: true, hasTopics: cmd.Hello.Topics != nil, last: cmd.Hello.Last, arrived: b.arrivals.Add(1)}
@@ -80,7 +81,7 @@ func (s *session) hello(data []byte) (*Client, attachOptions, *ending) {
 
 var refuseHello = refuseBad("bad-request", "gpoll.v1 begins with a hello frame within 5 s")
 
-// refused is how a WebSocket ends by a refusal.
+// refused returns the ending of a WebSocket for a refusal.
 func refused(why *refusal) *ending {
 	end := &ending{why, websocket.StatusPolicyViolation}
 	switch {

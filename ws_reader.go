@@ -10,14 +10,14 @@ import (
 	"github.com/corvuscrypto/gpoll/internal/frame"
 )
 
-// Reading from a WebSocket. What most clients send is small and simple: pongs, and messages of one frame. The
-// session's goroutine reads these itself, so that nothing is held or made for them beside the bytes that have
-// arrived. Everything else is read by coder/websocket: see readMessage.
+// Reading from a WebSocket. Most clients send what is small and simple: pongs, and messages of one frame. The session's
+// goroutine reads these itself, and needs no memory for them but the bytes that have arrived. coder/websocket reads
+// everything else: see readMessage.
 
 // How long a frame or a message may take from its first byte to its last.
 const messageWait = 10 * time.Second
 
-// handleFrame handles what has arrived: a ping or a pong, or a whole message, for which it waits.
+// handleFrame handles a ping, a pong or a message of which something has arrived. It waits for the rest.
 func (s *session) handleFrame() error {
 	opcode, payload, err := s.readFrame()
 	if err != nil {
@@ -34,8 +34,7 @@ func (s *session) handleFrame() error {
 	return nil
 }
 
-// readFrame reads a ping, a pong or a whole message, of which something has arrived. The payload is the caller's to
-// keep.
+// readFrame reads a ping, a pong or a whole message, of which something has arrived. The caller may keep the payload.
 func (s *session) readFrame() (opcode byte, payload []byte, err error) {
 	st := &s.stream
 	opcode, payload, size := frame.Whole(st.prefix, quickSize)
@@ -63,7 +62,7 @@ func (s *session) readFrame() (opcode byte, payload []byte, err error) {
 // receive handles a message.
 func (s *session) receive(opcode byte, data []byte) {
 	switch {
-	case s.stream.closing.Load(): // what comes after a close is not read
+	case s.stream.closing.Load(): // nothing is read after a close frame
 	case opcode == frame.Text && !utf8.Valid(data):
 		s.reject(&ending{refuseBad("bad-utf-8", ""), websocket.StatusInvalidFramePayloadData})
 	case s.request != nil:
@@ -75,8 +74,8 @@ func (s *session) receive(opcode byte, data []byte) {
 	}
 }
 
-// obey does what a command asks. While too many answers wait for the client it is not read any further: it has to read them first, and ends
-// as slow when it does not. Nor is it while the application is asked. Nobody reads its pongs then.
+// obey does what a command asks. While too many answers wait for the client, or the application is asked, the reader
+// reads nothing more, no pongs either. A client that does not read its answers ends as slow.
 func (s *session) obey(data []byte) {
 	s.held.Store(true)
 	defer func() {
@@ -94,7 +93,7 @@ func (a *attach) appendAnswer(b, answer []byte) []byte { return frame.Append(b, 
 
 // reject closes the connection for a message.
 func (s *session) reject(why *ending) {
-	if s.request != nil { // in the place of the hello, which is not waited for any longer
+	if s.request != nil { // it stands for the hello, for which nobody waits any longer
 		s.request = nil
 		s.refuse(why)
 		return
@@ -102,7 +101,7 @@ func (s *session) reject(why *ending) {
 	s.sendClose(why)
 }
 
-// readDeadline is when reading ends that waits for nothing in particular; the zero time: never.
+// readDeadline is when reading ends that waits for no frame in particular; the zero time: never.
 func (s *session) readDeadline() time.Time {
 	if s.helloBy == 0 {
 		return time.Time{}
@@ -110,7 +109,7 @@ func (s *session) readDeadline() time.Time {
 	return s.b.began.Add(time.Duration(s.helloBy))
 }
 
-// hurry is called when the first byte of a frame or a message is there, and not the last: it has to be whole within
+// hurry is called when the first byte of a frame or a message has come, but not the last. The whole has to come within
 // messageWait.
 func (s *session) hurry() error {
 	by := time.Now().Add(messageWait)
