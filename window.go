@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Limits bound a window of the log. A message leaves the window by the first bound that it passes; the newest stays,
-// whatever its size.
+// Limits bound a window of the log. A message leaves the window by the first bound that it passes. The newest message
+// stays, whatever its size, until Age removes it.
 type Limits struct {
 	Count int           // messages; 0 means the default
 	Bytes int           // of memory: data, topic, Except, and about 200 more for each message; 0 means the default
