@@ -31,12 +31,14 @@ type attach struct {
 	client    *Client
 	transport transport
 	implicit  bool // a poll without cursor: the server keeps the cursor
+	verified  bool // see below; the flags stand together, for there is an attach for each client
+	isDue     bool // likewise
 
-	// Only the goroutine that serves the attach touches these. A command also touches want while the routine carries the
-	// client.
+	// Only the goroutine that serves the attach touches these and verified, which says that up to cursor everything that
+	// want is owed was read from the log or offered by the routine. A command also touches want while the routine
+	// carries the client.
 	want     interest
 	cursor   Position // all owed up to here has been returned by next
-	verified bool     // up to cursor, everything that want is owed was read from the log or offered by the routine
 	backfill []item   // goes out before everything else
 	queue    chan *record
 	head     *record // received from queue but not returned yet
@@ -44,10 +46,9 @@ type attach struct {
 	heavy  atomic.Int64 // bytes of large messages in queue
 	ending atomic.Pointer[ending]
 
-	// Guarded by the routine's mu.
+	// Guarded by the routine's mu, as isDue is, which says that due has come.
 	over    chan struct{} // closed when the attach has ended; nil while nobody waits for that
 	due     moment        // when the poll ends, or the next heartbeat is owed; 0: never
-	isDue   bool
 	ops     []operation   // in their order
 	room    chan struct{} // closed when there may be room for another operation; nil while nobody waits for that
 	expires moment        // when Authorize is asked again; 0: never

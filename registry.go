@@ -113,7 +113,6 @@ func (b *Broadcaster) register(reg registration) (*Client, *refusal) {
 		c.kept = &keptCursor{backfill: b.backfillLocked(c, c.topics, reg.last)}
 	}
 	if reg.fills {
-		c.kept = &keptCursor{}
 		c.hot().mode = counting
 	}
 	// The routine's rounds see the client from here on. The lock is held until everybody else sees it too.

@@ -377,6 +377,9 @@ func (r *routine) offerTo(c *Client, recs []*record) {
 // countLocked counts messages for a client that is expected to poll for them. When they are too many it has the client
 // removed.
 func (r *routine) countLocked(c *Client, recs []*record) {
+	if c.kept == nil {
+		c.kept = &keptCursor{}
+	}
 	for _, rec := range recs {
 		c.kept.backlog++
 		c.kept.bytes += rec.size()

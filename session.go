@@ -19,18 +19,17 @@ import (
 // also an end that comes meanwhile. The connection is closed when reading is over (over) and the end has reached the
 // peer or cannot (told).
 type session struct {
-	stream  stream
-	b       *Broadcaster
-	form    form
-	attach  *attach        // nil before begin
-	request *http.Request  // of gpoll.v1, until the hello
-	helloBy moment         // deadline of the hello; 0: it has come, or none is expected
-	greeted bool           // the hello has just been answered
-	reader  *socket.Reader // made when it is first needed
-
-	awaiting atomic.Bool // a ping has no answer yet
-	held     atomic.Bool // the reader obeys a command and reads no pong
-	checking bool        // only the routine's goroutine touches it
+	stream   stream
+	b        *Broadcaster
+	form     form
+	greeted  bool           // the hello has just been answered
+	checking bool           // only the routine's goroutine touches it
+	awaiting atomic.Bool    // a ping has no answer yet
+	held     atomic.Bool    // the reader obeys a command and reads no pong
+	attach   *attach        // nil before begin
+	request  *http.Request  // of gpoll.v1, until the hello
+	helloBy  moment         // deadline of the hello; 0: it has come, or none is expected
+	reader   *socket.Reader // made when it is first needed
 
 	passes  *passedGap  // of closeForGap
 	unwatch func() bool // see watch; nil: there is no watch. Guarded by stream.mu
