@@ -24,20 +24,25 @@ func (b *Broadcaster) arrive(r *http.Request, req *request) (arr arrival, refuse
 		return arr, refused
 	}
 	if req.id != "" {
-		if arr.client, refused = b.resolve(req, arr.grantee.user()); refused != nil {
+		arr.client, refused = b.resolve(req, arr.grantee.user())
+		if refused != nil && !(req.anew && refused == refuseUnknownClient) {
 			return arr, refused
 		}
 	}
 	if arr.named, refused = b.topicsOf(req, arr.client, arr.grantee); refused != nil || arr.client != nil {
 		return arr, refused
 	}
-	refused = arr.register(b, req)
+	refused = arr.register(b, r, req)
 	return arr, refused
 }
 
 // register makes a client of the request. It is a function of its own so that other requests keep a small stack.
-func (arr *arrival) register(b *Broadcaster, req *request) (refused *refusal) {
-	arr.client, refused = b.register(registration{remote: true, from: req.from, user: arr.grantee.user(), named: arr.named,
+func (arr *arrival) register(b *Broadcaster, r *http.Request, req *request) *refusal {
+	from, refused := b.clientIP(r)
+	if refused != nil {
+		return refused
+	}
+	arr.client, refused = b.register(registration{remote: true, from: from, user: arr.grantee.user(), named: arr.named,
 		given: arr.grantee.given(), cursor: req.after, last: req.last})
 	arr.registered = refused == nil
 	return refused

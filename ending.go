@@ -82,6 +82,9 @@ func (r *routine) detachLocked(a *attach, why *ending) {
 	}
 }
 
+// soon is when a client comes back that is refused for a reason that passes.
+func soon() time.Duration { return spread(time.Second, 5*time.Second) }
+
 // spread returns a random duration from least to most, so that clients do not all come back at once.
 func spread(least, most time.Duration) time.Duration {
 	if most <= least {

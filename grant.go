@@ -78,7 +78,7 @@ func refuseFor(err error) *refusal {
 	case errors.Is(err, ErrForbidden):
 		why = *refuseForbidden
 	case mayPass(err):
-		why = refusal{status: http.StatusServiceUnavailable, code: "unavailable", retry: spread(time.Second, 5*time.Second),
+		why = refusal{status: http.StatusServiceUnavailable, code: "unavailable", retry: soon(),
 			message: "the server cannot tell now who may read; come back after retry_ms with your last position"}
 	}
 	why.cause = err
@@ -162,7 +162,7 @@ func (a *attach) reauthorize() {
 			}
 			return
 		case !mayPass(err) || time.Now().After(giveUp):
-			a.endRefused(refuseFor(err))
+			a.end(b.endingFor(refuseFor(err)))
 			return
 		}
 		pause := time.NewTimer(reauthorizePause)
@@ -186,9 +186,7 @@ func (a *attach) renew(grant Grant) *ending {
 		return endUnauthorized
 	}
 	if err := expired(grant); err != nil {
-		why := refuseFor(err)
-		b.logRefusal(why, nil)
-		return refused(why)
+		return b.endingFor(refuseFor(err))
 	}
 	r := c.routine
 	r.mu.Lock()
@@ -196,8 +194,7 @@ func (a *attach) renew(grant Grant) *ending {
 		named := c.named
 		r.mu.Unlock()
 		if why := again.mayRead(b, named); why != nil {
-			b.logRefusal(why, nil)
-			return refused(why)
+			return b.endingFor(why)
 		}
 		r.mu.Lock()
 		if slices.Equal(named, c.named) { // else a topic was subscribed meanwhile under the old Grant
@@ -221,10 +218,10 @@ func expired(grant Grant) error {
 	return fmt.Errorf("the Grant that Authorize gave expired at %v", grant.Expires)
 }
 
-// endRefused ends the attach because Authorize refuses it now.
-func (a *attach) endRefused(why *refusal) {
-	a.client.routine.b.logRefusal(why, nil)
-	a.end(refused(why))
+// endingFor is how an attach ends that Authorize no longer allows, which the operator is told.
+func (b *Broadcaster) endingFor(why *refusal) *ending {
+	b.logRefusal(why, nil)
+	return refused(why)
 }
 
 func isTimeout(err error) bool {

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"time"
 )
 
 // logger returns Logger, or slog's default one for warnings and errors.
@@ -37,7 +38,7 @@ type refusalCount struct {
 	leftOut int    // since it was
 }
 
-const refusalPause = moment(60e9)
+const refusalPause = moment(time.Minute)
 
 // due reports whether a reason is to be logged, and how often it was left out before.
 func (l *refusalLog) due(code string, now moment) (leftOut int, ok bool) {
@@ -58,6 +59,12 @@ func (l *refusalLog) due(code string, now moment) (leftOut int, ok bool) {
 	leftOut, c.leftOut = c.leftOut, 0
 	c.next = now + refusalPause
 	return leftOut, true
+}
+
+// noteRefusal counts a refusal, and tells the operator of it as logRefusal does.
+func (b *Broadcaster) noteRefusal(why *refusal, r *http.Request) {
+	b.counts.refused.add(why.code)
+	b.logRefusal(why, r)
 }
 
 // logRefusal tells the operator why a client is refused. r is nil for a command and for an open attach; then the caller

@@ -135,11 +135,7 @@ func (b *Broadcaster) admit(w http.ResponseWriter, r *http.Request, req *request
 		b.refuse(w, r, b.refuseShutdown())
 		return false
 	}
-	refused := b.parseRequest(w, r, req)
-	if refused == nil && req.id == "" {
-		req.from, refused = b.clientIP(r)
-	}
-	if refused != nil {
+	if refused := b.parseRequest(w, r, req); refused != nil {
 		b.refuse(w, r, refused)
 		return false
 	}
@@ -182,8 +178,7 @@ func (l *headLines) set(name, value string) {
 
 // refuse counts and answers a request that cannot be served.
 func (b *Broadcaster) refuse(w http.ResponseWriter, r *http.Request, why *refusal) {
-	b.counts.refused.add(why.code)
-	b.logRefusal(why, r)
+	b.noteRefusal(why, r)
 	if isEventSource(r) && why.passes() {
 		b.writeEnd(w, r, why)
 		return

@@ -40,9 +40,8 @@ type userClients struct {
 
 // ofUser returns the clients of a user. The caller does not change the slice, nor does the registry.
 func (g *registry) ofUser(user string) []*Client {
-	g.mu.RLock()
-	defer g.mu.RUnlock()
-	return g.byUser[user].whole
+	whole, _ := g.countOf(user)
+	return whole
 }
 
 // countOf returns the clients of a user, as ofUser does, and their number with the arriving ones.
@@ -165,14 +164,14 @@ func (b *Broadcaster) place(c *Client, reg registration) *refusal {
 	}
 	if len(g.byKey)+g.arriving >= b.set.maxClients {
 		return &refusal{status: http.StatusServiceUnavailable, code: "too-many-clients",
-			retry: spread(time.Second, 5*time.Second),
+			retry: soon(),
 			message: fmt.Sprintf("the server holds its limit of %d clients (Broadcaster.MaxClients); come back later",
 				b.set.maxClients)}
 	}
 	of := g.byUser[c.user]
 	if c.user != "" && of.count >= b.set.maxPerUser {
 		return &refusal{status: http.StatusTooManyRequests, code: "too-many-clients",
-			retry: spread(time.Second, 5*time.Second),
+			retry: soon(),
 			message: fmt.Sprintf("this user holds the limit of %d clients (Broadcaster.MaxClientsPerUser); close another one",
 				b.set.maxPerUser)}
 	}

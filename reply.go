@@ -169,7 +169,6 @@ func (a *attach) doLocked(buf []byte, op *operation, at Position) (answered []by
 
 // refusal returns the operation that takes the place of a refused one.
 func (a *attach) refusal(why *refusal) operation {
-	a.client.routine.b.counts.refused.add(why.code)
-	a.client.routine.b.logRefusal(why, nil)
+	a.client.routine.b.noteRefusal(why, nil)
 	return operation{answer: errorJSON(why)}
 }

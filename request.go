@@ -8,7 +8,6 @@ import (
 	"io"
 	"mime"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -17,9 +16,9 @@ import (
 
 // A request is what a client asks for, from the query, the headers or the body of a POST.
 type request struct {
-	id        string     // whole client id; "" registers
-	escaped   bool       // id has escapedDollar for its dollar
-	from      netip.Addr // of a registration; see Broadcaster.ClientIP
+	id        string // whole client id; "" registers
+	escaped   bool   // id has escapedDollar for its dollar
+	anew      bool   // an id that is not known is replaced by a new one
 	after     Position
 	topics    []string // sorted, without repetition
 	hasTopics bool

@@ -200,11 +200,9 @@ func (a answer) code(t testing.TB) string {
 		Message string `json:"message"`
 		Retry   int64  `json:"retry_ms"`
 	}
-	body, kind := a.body, "application/json"
-	if a.status == http.StatusOK { // an EventSource is told in a stream
-		if _, data, ok := strings.Cut(body, "event: end\ndata: "); ok {
-			body, kind = data, "text/event-stream"
-		}
+	body, kind := errorOf(a.body), "application/json"
+	if a.status == http.StatusOK && body != a.body {
+		kind = "text/event-stream"
 	}
 	if err := json.Unmarshal([]byte(body), &e); err != nil {
 		t.Fatalf("status %d: the body %q of an error is not JSON: %v", a.status, a.body, err)
@@ -667,16 +665,21 @@ func closeFrame(c *websocket.Conn) (websocket.StatusCode, string) {
 	}
 }
 
+// errorOf returns the JSON of an error: the body itself, or the data of the event that tells an EventSource.
+func errorOf(body string) string {
+	if _, data, ok := strings.Cut(body, "event: end\ndata: "); ok {
+		return data
+	}
+	return body
+}
+
 // retryOf reads the hint of an ending.
 func retryOf(t testing.TB, body string) int64 {
 	t.Helper()
 	var v struct {
 		Retry int64 `json:"retry_ms"`
 	}
-	if _, data, ok := strings.Cut(body, "event: end\ndata: "); ok { // an EventSource's
-		body = data
-	}
-	if err := json.Unmarshal([]byte(body), &v); err != nil {
+	if err := json.Unmarshal([]byte(errorOf(body)), &v); err != nil {
 		t.Errorf("ending %s: %v", body, err)
 	}
 	return v.Retry

@@ -262,8 +262,7 @@ func (s *session) refuse(why *ending) {
 		_ = s.stream.Close()
 		return
 	}
-	s.b.counts.refused.add(why.refusal.code)
-	s.b.logRefusal(why.refusal, s.request)
+	s.b.noteRefusal(why.refusal, s.request)
 	s.sendClose(why)
 }
 

@@ -1,11 +1,10 @@
 package gpoll
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
+	"strings"
 	"time"
 )
 
@@ -27,13 +26,8 @@ func (b *Broadcaster) openEvents(w http.ResponseWriter, r *http.Request, req *re
 			"the middleware around the mount needs a Flush or an Unwrap method")
 		return nil, refuseNoStream
 	}
+	req.anew = isEventSource(r) // it always comes back to its first address
 	arr, refused := b.arrive(r, req)
-	if refused == refuseUnknownClient && isEventSource(r) { // it always comes back to its first address
-		req.id = ""
-		if req.from, refused = b.clientIP(r); refused == nil {
-			arr, refused = b.arrive(r, req)
-		}
-	}
 	if refused != nil {
 		return nil, refused
 	}
@@ -71,7 +65,7 @@ func isEventSource(r *http.Request) bool {
 func (b *Broadcaster) writeEnd(w http.ResponseWriter, r *http.Request, why *refusal) {
 	if why.retry == 0 {
 		later := *why
-		later.retry = spread(time.Second, 5*time.Second)
+		later.retry = soon()
 		why = &later
 	}
 	b.writeEventHead(w, r)
@@ -127,9 +121,9 @@ func (b *Broadcaster) takeOverEvents(w http.ResponseWriter, r *http.Request, f f
 	return true
 }
 
-// paddingSize is more than the least that compressing middleware compresses: by default 1,400 bytes at most in those
-// that are tried.
-const paddingSize = 2048
+// padding is a comment, longer than the least that compressing middleware compresses: by default 1,400 bytes at most in
+// those that are tried.
+var padding = ":" + strings.Repeat(" ", 2048) + "\n"
 
 // An eventWriter writes one SSE response through its http.ResponseWriter: over HTTP/2, TLS, or behind middleware that
 // keeps the connection.
@@ -175,7 +169,7 @@ func (e *eventWriter) begin() error {
 	e.sent = e.a.cursor
 	first := e.a.firstEvent()
 	if e.padded {
-		first = append(slices.Concat([]byte(":"), bytes.Repeat([]byte(" "), paddingSize), []byte("\n")), first...)
+		first = append([]byte(padding), first...)
 	}
 	if err := e.write(first); err != nil {
 		return err

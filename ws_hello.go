@@ -56,9 +56,6 @@ func (s *session) hello(data []byte) (*Client, attachOptions, *ending) {
 		req.id = cmd.Hello.ClientID
 	}
 	var no *refusal
-	if req.from, no = b.clientIP(r); no != nil {
-		return nil, o, refused(no)
-	}
 	if req.after, no = parseCursor(cmd.Hello.After); no != nil {
 		return nil, o, refused(no)
 	}

@@ -86,20 +86,16 @@ var wrappers = []wrapper{
 	{"unrolled/secure", secure.New(secure.Options{FrameDeny: true}).Handler},
 	{"http.CrossOriginProtection", http.NewCrossOriginProtection().Handler},
 
-	{"a recorder with Unwrap", func(h http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(&unwrapping{recorder{w, 0}}, r) })
-	}},
-	{"a recorder with Flush and Hijack", func(h http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(&flushing{recorder{w, 0}}, r) })
-	}},
-	{"a recorder with Flush alone", func(h http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			h.ServeHTTP(&onlyFlushing{recorder{w, 0}}, r)
-		})
-	}},
-	{"a bare recorder", func(h http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(&recorder{w, 0}, r) })
-	}},
+	{"a recorder with Unwrap", recording(func(w recorder) http.ResponseWriter { return &unwrapping{w} })},
+	{"a recorder with Flush and Hijack", recording(func(w recorder) http.ResponseWriter { return &flushing{w} })},
+	{"a recorder with Flush alone", recording(func(w recorder) http.ResponseWriter { return &onlyFlushing{w} })},
+	{"a bare recorder", recording(func(w recorder) http.ResponseWriter { return &w })},
+}
+
+func recording(wrap func(recorder) http.ResponseWriter) func(http.Handler) http.Handler {
+	return func(h http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(wrap(recorder{w, 0}), r) })
+	}
 }
 
 func must(adapter func(http.Handler) http.Handler, err error) func(http.Handler) http.Handler {

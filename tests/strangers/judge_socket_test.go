@@ -104,20 +104,15 @@ func (tr *track) matchSocket(e *epochLog, end *item) string {
 				break
 			}
 		}
-		if k == len(tr.frames) && k > 0 {
+		if k == len(tr.frames) {
 			if found < 0 {
-				found = i
+				found, earliest = i, i
 			}
-			if earliest < 0 || i < earliest {
-				earliest = i
-			}
-			latest = max(latest, i)
-		} else if k == len(tr.frames) && found < 0 {
-			found = i
+			earliest, latest = min(earliest, i), max(latest, i)
 		}
 		best = max(best, k)
 	}
-	unsure := earliest != latest
+	unsure := len(tr.frames) > 0 && earliest != latest
 	if found < 0 {
 		for s := range owed {
 			k := 0
