@@ -242,7 +242,7 @@ func (s *session) take(q *request, it item) {
 	s.log(q, it)
 	if it.kind != attached && it.kind != ended && it.kind != left && it.kind != wrong {
 		s.wait = 0
-		if s.old != nil {
+		if s.old != nil && !q.half { // a half-closed request may be answered without an attach
 			s.old.mu.Lock()
 			s.old.byAt = it.at
 			s.old.mu.Unlock()

@@ -206,6 +206,15 @@ func (tr *track) within(m *message) bool {
 	return true
 }
 
+// behind says that p lies before what the client has already.
+func (tr *track) behind(p position) bool {
+	if !tr.has || p.epoch == tr.wire.epoch {
+		return tr.has && p.seq < tr.wire.seq
+	}
+	e, now := tr.j.byName[p.epoch], tr.j.byName[tr.wire.epoch]
+	return e != nil && now != nil && e.n < now.n
+}
+
 // required says that m must be delivered or be covered by a gap.
 func (tr *track) required(m *message) bool {
 	if !tr.addressed(m) || !tr.since.IsZero() && m.began.Before(tr.since) {
@@ -325,12 +334,14 @@ func (tr *track) step(ev *logged) {
 		j.counts["gaps "+it.gap.reason]++
 		tr.missing(it)
 	case scanned:
-		if !tr.advance(it.pos, false, "position") && it.pos.epoch == tr.wire.epoch {
+		if tr.behind(it.pos) {
 			// A half-closed poll without a cursor may be answered before the server has noted that the last answer is out.
 			if !(tr.q.half && tr.q.transport == "plain" && tr.q.after.none()) {
 				tr.violate("order", "position %v after %v", it.pos, tr.wire)
 			}
+			return
 		}
+		tr.advance(it.pos, false, "position")
 		tr.lastArrived(it.at)
 		if e := j.byName[it.pos.epoch]; e != nil && it.pos.seq > j.farthest(e) {
 			tr.violate("phantom", "position %v is beyond the end of the log", it.pos)
