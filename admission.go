@@ -138,28 +138,6 @@ func (c *Client) giveWay(gone <-chan struct{}) bool {
 	return true
 }
 
-// attachOver returns a channel that is closed when c's attach ends; nil when there is none.
-func (c *Client) attachOver() <-chan struct{} {
-	c.routine.mu.Lock()
-	defer c.routine.mu.Unlock()
-	a := c.attach
-	if a == nil {
-		return nil
-	}
-	if a.over == nil {
-		a.over = make(chan struct{})
-	}
-	return a.over
-}
-
-// overLocked lets giveWay go on.
-func (a *attach) overLocked() {
-	if a.over != nil {
-		close(a.over)
-		a.over = nil
-	}
-}
-
 // readInPassing reads what a client is owed after a cursor, at most limit. Without a cursor it reads nothing: the
 // cursor that the server keeps belongs to the other attach.
 func (b *Broadcaster) readInPassing(arr *arrival, after Position, limit replay) (items []item, at Position, more bool) {
@@ -172,4 +150,43 @@ func (b *Broadcaster) readInPassing(arr *arrival, after Position, limit replay) 
 	}
 	want.topics = union(arr.named, arr.grantee.given())
 	return b.messages.read(after, &want, limit, nil)
+}
+
+// admit checks a request of any transport: its origin, its method, whether the Broadcaster shuts down. Then it parses
+// the request into req. When it reports false it has answered. A request waits only after admit has returned, so that
+// its goroutine keeps a small stack.
+func (b *Broadcaster) admit(w http.ResponseWriter, r *http.Request, req *request) bool {
+	if err := b.start(); err == ErrClosed { // before it ever served
+		b.refuse(w, r, b.refuseShutdown())
+		return false
+	} else if err != nil {
+		if leftOut, due := b.refusals.due("", b.now()); due {
+			b.log.Error("gpoll: cannot serve", "err", err, "left out", leftOut)
+		}
+		b.writeHead(w, r)
+		refuseInternal.write(w)
+		return false
+	}
+	if !b.originAllowed(r) {
+		b.refuse(w, r, refuseOrigin)
+		return false
+	}
+	switch r.Method {
+	case http.MethodGet, http.MethodPost:
+	case http.MethodOptions:
+		b.answerPreflight(w, r)
+		return false
+	default:
+		b.refuse(w, r, refuseMethod)
+		return false
+	}
+	if b.state.Load() != stateOpen { // before any look-up: Shutdown removes the clients
+		b.refuse(w, r, b.refuseShutdown())
+		return false
+	}
+	if refused := b.parseRequest(w, r, req); refused != nil {
+		b.refuse(w, r, refused)
+		return false
+	}
+	return true
 }

@@ -1,9 +1,9 @@
 package gpoll
 
 import (
-	"io"
 	"net/http"
 	"strconv"
+	"sync/atomic"
 	"time"
 	"unsafe"
 )
@@ -75,7 +75,7 @@ func makePlain(items []item, scanned Position) answer {
 var impossible = func(what string) { _ = what }
 
 // batchAnswer is the JSON form.
-func batchAnswer(c *Client, items []item, scanned Position, more bool) answer {
+func batchAnswer(id string, items []item, scanned Position, more bool) answer {
 	size := 128
 	for i := range items {
 		if items[i].rec != nil {
@@ -86,7 +86,7 @@ func batchAnswer(c *Client, items []item, scanned Position, more bool) answer {
 	}
 	body := make([]byte, 0, size)
 	body = append(body, `{"client-id":"`...)
-	body = append(body, c.ID()...)
+	body = append(body, id...)
 	body = append(body, `","position":"`...)
 	body = scanned.append(body)
 	body = append(body, `","messages":[`...)
@@ -115,58 +115,26 @@ func jsonAnswer(body []byte, at Position) answer {
 	}
 }
 
-// writeAnswer writes a through w: the answer to the poll r.
-func (b *Broadcaster) writeAnswer(w http.ResponseWriter, r *http.Request, a *answer) error {
-	h := w.Header()
-	lines := headLines{h, new([8]string)[:0]}
-	b.addHead(&lines, r)
-	if _, there := h["Date"]; !there { // net/http would format it for every answer
-		lines.set("Date", b.dateNow().value)
-	}
-	return a.write(w, &lines)
-}
-
-// write writes a through w. It adds a's fields to lines.
-func (a *answer) write(w http.ResponseWriter, lines *headLines) error {
-	for i, f := range a.fields {
-		if i > 0 && a.fields[i-1].name == f.name {
-			h := lines.h
-			h[f.name] = append(h[f.name], f.value)
-		} else {
-			lines.set(f.name, f.value)
-		}
-	}
-	if a.status == http.StatusNoContent {
-		w.WriteHeader(a.status)
-		return nil
-	}
-	length := a.length
-	if length == "" {
-		length = strconv.Itoa(len(a.body))
-	}
-	lines.set("Content-Length", length)
-	w.WriteHeader(a.status) // also 200, as http.ServeContent does: some middleware removes Content-Length only here
-	_, err := io.WriteString(w, a.body)
-	return err
-}
-
-// dateNow is the date of an answer at this second.
-func (b *Broadcaster) dateNow() *date {
-	now := time.Now()
-	if d := b.date.Load(); d != nil && d.second == now.Unix() {
-		return d
-	}
-	value := now.UTC().Format(http.TimeFormat)
-	d := &date{now.Unix(), value, []byte("Date: " + value + "\r\n")}
-	b.date.Store(d)
-	return d
-}
+// A calendar spells the Date header, once in a second.
+type calendar struct{ made atomic.Pointer[date] }
 
 // A date is one second in the spelling of the Date header.
 type date struct {
 	second int64
 	value  string
 	line   []byte
+}
+
+// today is the date of an answer at this second.
+func (c *calendar) today() *date {
+	now := time.Now()
+	if d := c.made.Load(); d != nil && d.second == now.Unix() {
+		return d
+	}
+	value := now.UTC().Format(http.TimeFormat)
+	d := &date{now.Unix(), value, []byte("Date: " + value + "\r\n")}
+	c.made.Store(d)
+	return d
 }
 
 // append appends a as net/http would write it. fixed are the lines that every answer to this poll has, and date is the
@@ -201,4 +169,25 @@ func (a *answer) appendLines(b []byte) []byte {
 		b = append(b, "\r\n"...)
 	}
 	return b
+}
+
+// answer is e as an answer to a request.
+func (e *refusal) answer() answer {
+	a := answer{status: e.status, fields: []field{{"Content-Type", "application/json"}, {"Gpoll-Error", e.code}},
+		body: string(e.body())}
+	add := func(name, value string) { a.fields = append(a.fields, field{name, value}) }
+	if e.retry > 0 {
+		add("Retry-After", strconv.FormatInt(int64((e.retry+time.Second-1)/time.Second), 10))
+	}
+	if e.allow != "" {
+		add("Allow", e.allow)
+	}
+	if e.upgrade {
+		add("Upgrade", "websocket")
+		add("Connection", "Upgrade")
+	}
+	if e.closes {
+		add("Connection", "close")
+	}
+	return a
 }

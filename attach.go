@@ -2,7 +2,6 @@ package gpoll
 
 import (
 	"errors"
-	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -398,10 +397,24 @@ func (a *attach) touch(d time.Duration) {
 	}
 }
 
-// without returns the strings of s that are not in minus.
-func without(s, minus []string) []string {
-	if len(minus) == 0 {
-		return s
+// attachOver returns a channel that is closed when c's attach ends; nil when there is none.
+func (c *Client) attachOver() <-chan struct{} {
+	c.routine.mu.Lock()
+	defer c.routine.mu.Unlock()
+	a := c.attach
+	if a == nil {
+		return nil
 	}
-	return slices.DeleteFunc(slices.Clone(s), func(v string) bool { return slices.Contains(minus, v) })
+	if a.over == nil {
+		a.over = make(chan struct{})
+	}
+	return a.over
+}
+
+// overLocked lets giveWay go on.
+func (a *attach) overLocked() {
+	if a.over != nil {
+		close(a.over)
+		a.over = nil
+	}
 }

@@ -161,8 +161,8 @@ type Broadcaster struct {
 
 	goroutines  group
 	turns       chan *scratch // taken by the routines that hand out
-	conns       pollConns
-	date        atomic.Pointer[date]
+	conns       connIndex
+	calendar    calendar
 	arrivals    atomic.Uint64 // numbers the requests that may attach, as they arrive
 	published   atomic.Uint64
 	delivered   atomic.Uint64
@@ -194,11 +194,6 @@ var DefaultBroadcaster = NewBroadcaster()
 
 // Send broadcasts msg with the DefaultBroadcaster. See [Broadcaster.Send].
 func Send(msg string) { DefaultBroadcaster.Send(msg) }
-
-// ListenAndBroadcast mounts the DefaultBroadcaster. See [Broadcaster.ListenAndBroadcast].
-func ListenAndBroadcast(path string, mux ...*http.ServeMux) {
-	DefaultBroadcaster.ListenAndBroadcast(path, mux...)
-}
 
 // Send broadcasts msg to every client, whatever its transport and topics. It never waits for a client. It waits while a
 // routine is RoutineBufferSize messages behind. A failure is logged and counted; use Publish to see it.

@@ -5,8 +5,8 @@ package gpoll
 // socket; and pollConn, through which it answers a poll on a connection of Listener. The routine and the attach know
 // only this interface.
 //
-// The caller of each method but perform holds the routine's mu. No method waits. c is the client that the attach
-// belongs to.
+// The caller of each method but perform and overdue holds the routine's mu. No method waits. c is the client that the
+// attach belongs to. A carrier that sets the mode inline is a roundWriter too.
 type carrier interface {
 	// take lets the routine carry the client on from its attach's cursor: the routine will offer everything behind it.
 	// take fills in h.by, h.mode and what else h says of the carrier. With mode queued the goroutine stays.
@@ -30,8 +30,13 @@ type carrier interface {
 	// on.
 	reached(r *routine, c *Client) Position
 
-	// elapsed is called when the attach's time has come: a poll is over, or a sign of life is owed.
+	// elapsed is called when the attach's time has come: a poll is over, or a sign of life is owed. It may put a into
+	// r.beats or r.expired.
 	elapsed(r *routine, a *attach)
+
+	// overdue is called afterwards, without the routine's mu, for an attach that elapsed has put there. For one of
+	// r.expired the routine has its turn: overdue collects an answer.
+	overdue(r *routine, a *attach, now moment)
 
 	// ended is called when the attach has been ended from outside. was is the mode that it had.
 	ended(r *routine, a *attach, was mode, why *ending)
@@ -77,6 +82,8 @@ func (*handler) elapsed(_ *routine, a *attach) {
 	a.due, a.isDue = 0, true
 	a.wake()
 }
+
+func (*handler) overdue(*routine, *attach, moment) {}
 
 // ended leaves the end to the goroutine: next reports it.
 func (*handler) ended(_ *routine, a *attach, _ mode, _ *ending) {

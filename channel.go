@@ -137,6 +137,8 @@ func (*channelSink) reached(r *routine, c *Client) Position { return maxPosition
 
 func (*channelSink) elapsed(*routine, *attach) {} // a channel is never due
 
+func (*channelSink) overdue(*routine, *attach, moment) {}
+
 // lagLocked lets a goroutine carry the client on from that cursor, until it has caught up.
 func (s *channelSink) lagLocked(c *Client, cursor Position) {
 	a := c.attach

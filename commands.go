@@ -2,7 +2,6 @@ package gpoll
 
 import (
 	"encoding/json"
-	"fmt"
 )
 
 // The commands of clients that have a stream. A command comes as JSON and is obeyed for its client's attach. The answer
@@ -63,27 +62,3 @@ func (a *attach) change(did string, named []string) {
 
 // refuse answers a command that cannot be obeyed. The session goes on.
 func (a *attach) refuse(why *refusal) { a.post(a.refusal(why)) }
-
-func refuseTooManyTopics(most int) *refusal {
-	return refuseBad("too-many-topics", fmt.Sprintf("that would be more than %d topics (Broadcaster.MaxTopics)", most))
-}
-
-func errorJSON(why *refusal) []byte {
-	return fmt.Appendf(nil, `{"error":{"code":%q,"message":%s}}`, why.code, appendJSONString(nil, why.message))
-}
-
-// subscriptionJSON needs to escape nothing: see validTopic.
-func subscriptionJSON(did string, topics []string, at Position) []byte {
-	b := append([]byte(`{"`), did...)
-	b = append(b, `":{"topics":[`...)
-	for i, topic := range topics {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = append(b, '"')
-		b = append(b, topic...)
-		b = append(b, '"')
-	}
-	b = append(b, `],"position":"`...)
-	return append(at.append(b), `"}}`...)
-}

@@ -92,3 +92,35 @@ func spread(least, most time.Duration) time.Duration {
 	}
 	return least + rand.N(most-least)
 }
+
+// refused returns the ending of a WebSocket for a refusal.
+func refused(why *refusal) *ending {
+	end := &ending{why, websocket.StatusPolicyViolation}
+	switch {
+	case why == refuseUnknownClient:
+		return endUnknown
+	case why == refuseSuperseded:
+		return endSuperseded
+	case why == refuseInternal:
+		return endInternal
+	case why.code == "unauthorized" || why.code == "forbidden" || why.code == "topic-forbidden":
+		end.closeCode = closeUnauthorized
+	case why.code == "rate":
+		end.closeCode = closeRate
+	case why.code == "shutdown":
+		end.closeCode = websocket.StatusGoingAway
+	case why.status == http.StatusServiceUnavailable || why.status == http.StatusTooManyRequests:
+		end.closeCode = websocket.StatusTryAgainLater
+	}
+	return end
+}
+
+func (b *Broadcaster) refuseShutdown() *refusal {
+	return &refusal{status: http.StatusServiceUnavailable, code: "shutdown",
+		retry:   spread(time.Second, b.set.shutdownSpread),
+		message: "the server is going down; come back after retry_ms with your last position"}
+}
+
+func (b *Broadcaster) endShutdown() *ending {
+	return &ending{b.refuseShutdown(), websocket.StatusGoingAway}
+}

@@ -3,8 +3,8 @@ package gpoll
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
-	"strconv"
 	"time"
 )
 
@@ -70,27 +70,6 @@ func (e *refusal) body() []byte {
 	return body
 }
 
-// answer is e as an answer to a request.
-func (e *refusal) answer() answer {
-	a := answer{status: e.status, fields: []field{{"Content-Type", "application/json"}, {"Gpoll-Error", e.code}},
-		body: string(e.body())}
-	add := func(name, value string) { a.fields = append(a.fields, field{name, value}) }
-	if e.retry > 0 {
-		add("Retry-After", strconv.FormatInt(int64((e.retry+time.Second-1)/time.Second), 10))
-	}
-	if e.allow != "" {
-		add("Allow", e.allow)
-	}
-	if e.upgrade {
-		add("Upgrade", "websocket")
-		add("Connection", "Upgrade")
-	}
-	if e.closes {
-		add("Connection", "close")
-	}
-	return a
-}
-
 // passes reports whether the same request may succeed later.
 func (e *refusal) passes() bool {
 	switch e.status {
@@ -98,12 +77,6 @@ func (e *refusal) passes() bool {
 		return true
 	}
 	return false
-}
-
-// write answers a request with e.
-func (e *refusal) write(w http.ResponseWriter) {
-	a := e.answer()
-	_ = a.write(w, &headLines{h: w.Header()}) // the peer may be gone; there is nothing left to tell it
 }
 
 // Refusals without variable parts. The answer to an unknown client id never says whether the id was well formed,
@@ -139,4 +112,8 @@ var (
 
 func refuseBad(code, message string) *refusal {
 	return &refusal{status: http.StatusBadRequest, code: code, message: message}
+}
+
+func refuseTooManyTopics(most int) *refusal {
+	return refuseBad("too-many-topics", fmt.Sprintf("that would be more than %d topics (Broadcaster.MaxTopics)", most))
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -13,17 +14,19 @@ import (
 )
 
 const (
-	brokerPatience = 10 * time.Second // for the broker when a Broadcaster begins
-	holePatience   = 5 * time.Second  // for History to bring the next part of a hole
-	holePage       = 512              // records that are asked for at a time
-	nonceCount     = 1024             // records whose nonces are remembered
+	holePatience = 5 * time.Second // for History to bring the next part of a hole
+	holePage     = 512             // records that are asked for at a time
+	nonceCount   = 1024            // records whose nonces are remembered
 )
 
 // A follower is the Subscriber of a Broadcaster: it reads the broker's stream into the log. The broker calls its
 // methods one at a time, and never while a lock of gpoll is held.
 type follower struct {
-	b   *Broadcaster
-	log *messageLog
+	broker   Broker
+	ctx      context.Context // ends with the Broadcaster
+	log      *messageLog
+	notify   func(address) // wakes the routines that have a client for a message
+	operator *slog.Logger
 
 	// Touched only in the broker's calls.
 	at      Position      // the end of the log
@@ -39,48 +42,6 @@ type follower struct {
 	outage string
 }
 
-// follow reads the broker's stream into the log, from as far back as the log's window holds.
-func (b *Broadcaster) follow() error {
-	ctx, cancel := context.WithTimeout(b.ctx, brokerPatience)
-	defer cancel()
-	before, newest, err := b.Broker.Window(ctx)
-	if err != nil {
-		return fmt.Errorf("gpoll: the broker's window: %w", err)
-	}
-	if before.Epoch == 0 || before.Epoch != newest.Epoch || before.Seq > newest.Seq || newest.Seq > maxSeq {
-		return fmt.Errorf("gpoll: the broker's window: from %v to %v is none", before, newest)
-	}
-	if count := uint64(b.set.history.Count); newest.Seq-before.Seq > count {
-		before.Seq = newest.Seq - count
-	}
-	b.messages = newMessageLog(before, b.set.history, b.topicLimits(), b.set.routineBuffer)
-	b.messages.spawn = b.spawn
-	f := &follower{b: b, log: b.messages, at: before, backlog: newest}
-	caught := make(chan struct{})
-	if f.caught = caught; before == newest {
-		close(caught)
-		f.caught = nil
-	}
-	following, stop := context.WithCancelCause(b.ctx)
-	late := context.AfterFunc(ctx, func() { stop(context.Cause(ctx)) })
-	end, err := b.Broker.Subscribe(following, before, f)
-	if !late() && err == nil { // ctx ended first
-		end()
-		err = context.Cause(following)
-	}
-	if err != nil {
-		stop(err)
-		return fmt.Errorf("gpoll: following the broker: %w", err)
-	}
-	b.follower, b.unsubscribe = f, func() { stop(ErrClosed); end() }
-	select {
-	case <-caught:
-	case <-ctx.Done():
-		b.log.Warn("gpoll: the broker takes long to deliver what it holds", "to", newest)
-	}
-	return nil
-}
-
 // Deliver implements Subscriber. It waits while a routine is RoutineBufferSize messages behind, and for History where
 // something is missing.
 func (f *follower) Deliver(records []Record) {
@@ -93,7 +54,7 @@ func (f *follower) Deliver(records []Record) {
 // rescue logs a panic. What the failed call left out is a hole when the next record comes.
 func (f *follower) rescue() {
 	if v := recover(); v != nil {
-		f.b.logPanic("the broker's delivery", v)
+		logPanic(f.operator, "the broker's delivery", v)
 	}
 }
 
@@ -133,7 +94,7 @@ func (f *follower) placed(r *Record) bool {
 	if r.Position.assignable() {
 		return true
 	}
-	f.b.log.Error("gpoll: the broker delivered a message at a position that none can have; it is dropped",
+	f.operator.Error("gpoll: the broker delivered a message at a position that none can have; it is dropped",
 		"position", r.Position)
 	return false
 }
@@ -155,7 +116,7 @@ func (f *follower) addRecord(rec *record) bool {
 			f.added(rec, did)
 			return true
 		}
-		if f.log.admit(f.b.ctx) != nil {
+		if f.log.admit(f.ctx) != nil {
 			return false
 		}
 	}
@@ -167,9 +128,9 @@ func (f *follower) added(rec *record, did appendResult) {
 	case dropped:
 		return
 	case appended:
-		f.b.notify(rec.to)
+		f.notify(rec.to)
 	case appendedToo: // a gap or a new epoch is for everybody
-		f.b.notify(address{})
+		f.notify(address{})
 	}
 	f.moved(rec.pos)
 }
@@ -196,17 +157,17 @@ func (f *follower) record(r *Record) *record {
 		if err == nil {
 			return newRecord(r.Position, to, except, data, now)
 		}
-		f.b.log.Error("gpoll: a message of the broker cannot be read; clients are told that it is missing",
+		f.operator.Error("gpoll: a message of the broker cannot be read; clients are told that it is missing",
 			"position", r.Position, "err", err)
 	case RecordEpoch:
 		return &record{pos: r.Position, to: address{kind: kindNobody}, at: now, begins: true}
 	case 0:
-		f.b.log.Error("gpoll: the broker cannot read a record; clients are told that it is missing",
+		f.operator.Error("gpoll: the broker cannot read a record; clients are told that it is missing",
 			"position", r.Position)
 	default:
 		if !f.unknown[r.Kind] {
 			f.unknown[r.Kind] = true
-			f.b.log.Warn("gpoll: records of a kind that this version does not know are passed over",
+			f.operator.Warn("gpoll: records of a kind that this version does not know are passed over",
 				"kind", r.Kind, "position", r.Position)
 		}
 		return &record{pos: r.Position, to: address{kind: kindNobody}, at: now}
@@ -236,7 +197,8 @@ func (f *follower) fill(until Position) {
 	for from.Seq+1 < until.Seq {
 		records, err := f.history(from, int(min(until.Seq-from.Seq-1, holePage)))
 		if err != nil {
-			f.b.log.Warn("gpoll: the broker's History does not bring what is missing", "after", from, "until", until, "err", err)
+			f.operator.Warn("gpoll: the broker's History does not bring what is missing",
+				"after", from, "until", until, "err", err)
 			return
 		}
 		before := from
@@ -260,10 +222,10 @@ func (f *follower) fill(until Position) {
 
 // history returns one part of a hole. Where the broker fails it tries again, for holePatience.
 func (f *follower) history(after Position, limit int) ([]Record, error) {
-	ctx, cancel := context.WithTimeout(f.b.ctx, holePatience)
+	ctx, cancel := context.WithTimeout(f.ctx, holePatience)
 	defer cancel()
 	for wait := 50 * time.Millisecond; ; wait *= 2 {
-		records, err := f.b.Broker.History(ctx, after, limit)
+		records, err := f.broker.History(ctx, after, limit)
 		if err == nil {
 			return records, nil
 		}
@@ -279,7 +241,7 @@ func (f *follower) history(after Position, limit int) ([]Record, error) {
 func (f *follower) Hole(until Position) {
 	defer f.rescue()
 	if !until.assignable() || until.Epoch != f.at.Epoch {
-		f.b.log.Error("gpoll: the broker reports a hole at a position that is not of its epoch", "position", until)
+		f.operator.Error("gpoll: the broker reports a hole at a position that is not of its epoch", "position", until)
 		return
 	}
 	f.fill(Position{until.Epoch, until.Seq + 1})
@@ -292,7 +254,7 @@ func (f *follower) Hole(until Position) {
 func (f *follower) Epoch(at Position) {
 	defer f.rescue()
 	if at.Epoch == 0 || at.Seq > maxSeq {
-		f.b.log.Error("gpoll: the broker reports an epoch that cannot be", "position", at)
+		f.operator.Error("gpoll: the broker reports an epoch that cannot be", "position", at)
 		return
 	}
 	if at.Epoch == f.at.Epoch || f.log.past(at) {
@@ -303,7 +265,7 @@ func (f *follower) Epoch(at Position) {
 	case f.at.Epoch == at.Epoch && f.at.Seq < at.Seq:
 		f.addRecord(newHole(f.at.Seq+1, at, f.log.now()))
 	case f.at.Epoch != at.Epoch && f.log.restart(at):
-		f.b.notify(address{})
+		f.notify(address{})
 		f.moved(at)
 	}
 }
@@ -318,9 +280,9 @@ func (f *follower) Outage(err error) {
 	f.mu.Unlock()
 	switch {
 	case err != nil && before == "":
-		f.b.log.Error("gpoll: the broker cannot be reached", "err", err)
+		f.operator.Error("gpoll: the broker cannot be reached", "err", err)
 	case err == nil && before != "":
-		f.b.log.Info("gpoll: the broker can be reached again")
+		f.operator.Info("gpoll: the broker can be reached again")
 	}
 }
 
@@ -358,7 +320,7 @@ func (f *follower) agrees(r *Record) bool {
 	ahead := r.Prev.Position.Epoch == r.Position.Epoch && r.Prev.Position.Seq >= r.Position.Seq
 	if ahead || f.differsLocked(own) || f.differsLocked(r.Prev) {
 		f.forked.Store(r.Position.Epoch)
-		f.b.log.Error("gpoll: "+errForked.Error(), "position", r.Position, "prev", r.Prev.Position)
+		f.operator.Error("gpoll: "+errForked.Error(), "position", r.Position, "prev", r.Prev.Position)
 		return false
 	}
 	if f.nonces == nil {

@@ -3,8 +3,14 @@ package gpoll_test
 import (
 	"bufio"
 	"encoding/json"
+	"fmt"
+	"go/ast"
+	"go/build"
+	"go/importer"
 	"go/parser"
 	"go/token"
+	"go/types"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -45,21 +51,90 @@ func TestRequirements(t *testing.T) {
 	}
 }
 
-// docs/architecture.md names every file of the package.
-func TestArchitectureNamesEveryFile(t *testing.T) {
+// Every file of the package has its floor in docs/architecture.md, and refers to no file of a higher one.
+func TestFloors(t *testing.T) {
 	text, err := os.ReadFile("docs/architecture.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	files, err := filepath.Glob("*.go")
-	if err != nil || len(files) == 0 {
-		t.Fatal(files, err)
-	}
-	for _, file := range files {
-		if !strings.HasSuffix(file, "_test.go") && !strings.Contains(string(text), "`"+file+"`") {
-			t.Errorf("%s is not in docs/architecture.md", file)
+	_, table, _ := strings.Cut(string(text), "\n## The floors\n")
+	table, _, _ = strings.Cut(table, "\n## ")
+	floors := map[string]int{}
+	for row := range strings.Lines(table) {
+		cells := strings.Split(row, "|")
+		if len(cells) < 4 {
+			continue
+		}
+		number, _, _ := strings.Cut(strings.TrimSpace(cells[1]), " ")
+		floor, err := strconv.Atoi(number)
+		if err != nil {
+			continue // the head of the table
+		}
+		for file := range strings.SplitSeq(cells[3], ",") {
+			file = strings.Trim(file, " `")
+			if floors[file] != 0 {
+				t.Errorf("%s stands on two floors", file)
+			}
+			floors[file] = floor
 		}
 	}
+	set, info := typed(t)
+	seen := map[string]bool{}
+	for id, used := range info.Uses {
+		if used.Pkg() == nil || used.Pkg().Path() != "github.com/corvuscrypto/gpoll" {
+			continue
+		}
+		from, to := filepath.Base(set.Position(id.Pos()).Filename), filepath.Base(set.Position(used.Pos()).Filename)
+		up := fmt.Sprintf("%s refers to %s of %s, which stands above it", from, used.Name(), to)
+		if floors[to] > floors[from] && !seen[up] {
+			seen[up] = true
+			t.Error(up)
+		}
+	}
+	set.Iterate(func(file *token.File) bool {
+		if name := filepath.Base(file.Name()); floors[name] == 0 {
+			t.Errorf("%s has no floor in docs/architecture.md", name)
+		} else {
+			delete(floors, name)
+		}
+		return true
+	})
+	for name := range floors {
+		t.Errorf("%s is in docs/architecture.md, but not there", name)
+	}
+}
+
+// typed returns the package's files and what each name in them means.
+func typed(t *testing.T) (*token.FileSet, *types.Info) {
+	out, err := exec.Command("go", "list", "-export", "-deps", "-f", "{{.ImportPath}} {{.Export}}", ".").Output()
+	if err != nil {
+		t.Fatalf("go list -export: %v", err)
+	}
+	exports := map[string]string{}
+	for line := range strings.Lines(string(out)) {
+		path, file, _ := strings.Cut(strings.TrimSpace(line), " ")
+		exports[path] = file
+	}
+	found, err := build.ImportDir(".", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := token.NewFileSet()
+	var files []*ast.File
+	for _, name := range found.GoFiles {
+		file, err := parser.ParseFile(set, name, nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, file)
+	}
+	info := &types.Info{Uses: map[*ast.Ident]types.Object{}}
+	open := func(path string) (io.ReadCloser, error) { return os.Open(exports[path]) }
+	conf := types.Config{Importer: importer.ForCompiler(token.NewFileSet(), "gc", open)}
+	if _, err := conf.Check("github.com/corvuscrypto/gpoll", set, files, info); err != nil {
+		t.Fatal(err)
+	}
+	return set, info
 }
 
 // No line of Go has more than 120 characters, a tab counting as one.

@@ -67,7 +67,7 @@ func (b *Broadcaster) LocksHeld() (held []string) {
 	b.conns.mu.RLock()
 	defer b.conns.mu.RUnlock()
 	for _, c := range b.conns.byAddr {
-		try("connection of Listener", &c.mu)
+		try("connection of Listener", &c.(*pollConn).mu)
 	}
 	for _, c := range b.clients.all(func(*Client) bool { return true }) {
 		if c.routine.mu.TryLock() {

@@ -13,25 +13,6 @@ import (
 // afterwards writes it without the lock (writeInline). What is no message goes out between two rounds (inPlace). A
 // client leaves this path when its socket is full, or for a gap (leave).
 
-// An inlineWrite is what one client gets in one round.
-type inlineWrite struct {
-	session *session
-	turn    uint32 // number of the stream's lease, when this was collected
-	piece   int32  // index in scratch.pieces
-}
-
-// A piece is messages in one form. Clients that get the same share it.
-type piece struct {
-	bytes    []byte
-	messages int
-}
-
-// collect notes what a client's socket gets in this round.
-func (r *routine) collect(h *hotClient, piece int32) {
-	h.collected = r.round
-	r.writes = append(r.writes, inlineWrite{h.by.(*session), h.turn, piece})
-}
-
 // take implements carrier. Where nobody can write to the socket without waiting, the pump goes on.
 func (s *session) take(c *Client, h *hotClient) {
 	if s.stream.raw == nil {
@@ -59,89 +40,45 @@ func (s *session) offer(r *routine, c *Client, recs []*record) {
 	r.collect(h, int32(len(r.pieces)-1))
 }
 
-// pieceForEveryone returns the index of the piece with the messages for everyone in a form.
-func (r *routine) pieceForEveryone(f form) int32 {
-	if r.made[f] == 0 {
-		r.pieces = append(r.pieces, piece{r.join(r.everyone, f), len(r.everyone)})
-		r.made[f] = int32(len(r.pieces))
-	}
-	return r.made[f] - 1
-}
-
-// join returns recs in a form in one piece.
-func (r *routine) join(recs []*record, f form) []byte {
-	if len(recs) == 1 {
-		return recs[0].in(f)
-	}
-	start := len(r.arena)
-	for _, rec := range recs {
-		r.arena = append(r.arena, rec.in(f)...)
-	}
-	return r.arena[start:len(r.arena):len(r.arena)]
-}
-
-// manySockets: a round that writes to so many is long enough to be worth measuring.
-const manySockets = 64
-
-// writeInline writes what was collected. It does not wait for a socket.
-func (r *routine) writeInline() {
-	if r.wrote = 0; len(r.writes) >= manySockets {
-		began := r.b.now()
-		defer func() {
-			r.wroteAt = r.b.now()
-			r.wrote = r.wroteAt - began
-		}()
-	}
-	delivered := 0
-	for i := range r.writes {
-		w := &r.writes[i]
-		delivered += r.writeOne(w, &r.pieces[w.piece])
-	}
-	if delivered > 0 {
-		r.b.delivered.Add(uint64(delivered))
-	}
-}
-
-// writeOne writes p to one client. It returns how many of its messages count as delivered: those that the socket took,
-// the last of them perhaps in part.
-func (r *routine) writeOne(w *inlineWrite, p *piece) (messages int) {
-	messages, err := r.writeLeased(w, p)
+// writeRound implements roundWriter. The socket may have taken the last of the messages that it counts in part only.
+func (s *session) writeRound(r *routine, turn uint32, p *piece) (messages int) {
+	messages, err := s.writeLeased(r, turn, p)
 	if err != nil {
-		w.session.attach.end(endGone) // its reader sees the error too
+		s.attach.end(endGone) // its reader sees the error too
 		return 0
 	}
 	return messages
 }
 
 // writeLeased writes p to one client, if the routine still has the right to.
-func (r *routine) writeLeased(w *inlineWrite, p *piece) (messages int, err error) {
-	s := &w.session.stream
+func (s *session) writeLeased(r *routine, turn uint32, p *piece) (messages int, err error) {
+	st := &s.stream
 	returned := false
-	s.mu.Lock()
+	st.mu.Lock()
 	defer func() {
 		if !returned { // a panic: nobody knows what went out
-			s.broken = true
-			s.stalled.Store(true)
+			st.broken = true
+			st.stalled.Store(true)
 		}
-		s.mu.Unlock()
+		st.mu.Unlock()
 	}()
-	if s.stalled.Load() || s.closing.Load() {
-		r.leaveInline(w, nil, 0, 0)
+	if st.stalled.Load() || st.closing.Load() {
+		s.leaveInline(r, turn, nil, 0, 0)
 		returned = true
 		return 0, nil
 	}
-	last, ok := s.lease.claim(w.turn, r.round)
+	last, ok := st.lease.claim(turn, r.round)
 	if !ok {
 		returned = true
 		return 0, nil // the lease ended before p: another goroutine or attach goes on from there
 	}
-	n, err := s.try(p.bytes)
+	n, err := st.try(p.bytes)
 	messages = p.messages
 	switch {
 	case err != nil:
-		s.lease.disclaim(w.turn, r.round, last)
+		st.lease.disclaim(turn, r.round, last)
 	case n < len(p.bytes):
-		messages = r.leaveInline(w, p, n, last)
+		messages = s.leaveInline(r, turn, p, n, last)
 	}
 	returned = true
 	return messages, err
@@ -151,21 +88,21 @@ func (r *routine) writeLeased(w *inlineWrite, p *piece) (messages int, err error
 // attach instead. The socket took n bytes of p; p is nil when nothing was tried. leaveInline returns how many of p's
 // messages were begun. The stream keeps the rest of those; the others are read from the log later, so that an end
 // before them waits for one frame only. stream.mu is held.
-func (r *routine) leaveInline(w *inlineWrite, p *piece, n int, last uint64) (begun int) {
-	a := w.session.attach
+func (s *session) leaveInline(r *routine, turn uint32, p *piece, n int, last uint64) (begun int) {
+	a := s.attach
 	c := a.client
-	s := &w.session.stream
+	st := &s.stream
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	ours := c.attach == a && s.lease.number() == w.turn
+	ours := c.attach == a && st.lease.number() == turn
 	var at Position
 	size := 0
 	if p != nil {
 		found := false
-		switch size, begun = begunFrames(p.bytes, n, w.session.form); {
+		switch size, begun = begunFrames(p.bytes, n, s.form); {
 		case !ours: // the lease was ended after the claim, which counts all of p as written
 		case n == 0:
-			s.lease.disclaim(w.turn, r.round, last)
+			st.lease.disclaim(turn, r.round, last)
 			found = true
 		case begun >= p.messages:
 			found = true
@@ -177,18 +114,18 @@ func (r *routine) leaveInline(w *inlineWrite, p *piece, n int, last uint64) (beg
 		}
 	}
 	if n < size {
-		s.rest = bytes.Clone(p.bytes[n:size])
-		s.stalled.Store(true)
+		st.rest = bytes.Clone(p.bytes[n:size])
+		st.stalled.Store(true)
 	}
 	switch {
 	case !ours: // another goroutine has the attach, or it has ended
-	case r.b.DisconnectSlow && !s.closing.Load():
+	case r.b.DisconnectSlow && !st.closing.Load():
 		r.endLocked(a, endSlow)
 		if !at.IsZero() {
 			c.cursor = at
 		}
 	default:
-		w.session.leave(r, c)
+		s.leave(r, c)
 		if !at.IsZero() {
 			a.cursor = at
 		}
@@ -294,8 +231,11 @@ func (s *session) reached(r *routine, c *Client) Position {
 // elapsed implements carrier: a sign of life is owed.
 func (s *session) elapsed(r *routine, a *attach) {
 	a.due = 0
-	r.beats = append(r.beats, s)
+	r.beats = append(r.beats, a)
 }
+
+// overdue implements carrier.
+func (s *session) overdue(r *routine, _ *attach, _ moment) { s.beat(r) }
 
 // ended has a goroutine tell the peer.
 func (s *session) ended(r *routine, _ *attach, _ mode, _ *ending) { r.b.spawn(s.finish) }
@@ -311,11 +251,6 @@ func (r *routine) cursorLocked(c *Client, wrote uint64) Position {
 // unwrittenLocked reports whether something that was collected for a client in this round has not been written.
 func (r *routine) unwrittenLocked(c *Client, wrote uint64) bool {
 	return c.hot().collected == r.round && wrote != r.round&leaseRound
-}
-
-func maxPosition(p Position, seq uint64) Position {
-	p.Seq = max(p.Seq, seq)
-	return p
 }
 
 // A lease is the right of a routine to write to a socket. Its upper bits are a number that changes when the lease ends,

@@ -1,12 +1,8 @@
 package gpoll
 
 import (
-	"maps"
 	"net"
-	"net/http"
-	"reflect"
 	"runtime"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -135,8 +131,8 @@ func (l *pollListener) wrap(conn net.Conn) net.Conn {
 func (l *pollListener) Close() error {
 	l.end.Do(func() { close(l.closed) })
 	err := l.Listener.Close()
-	for _, c := range l.b.conns.all() {
-		if c.listener == l {
+	for _, conn := range l.b.conns.all() {
+		if c := conn.(*pollConn); c.listener == l {
 			c.dismiss()
 		}
 	}
@@ -217,47 +213,4 @@ func (c *pollConn) shut() {
 	if watched {
 		c.look()
 	}
-}
-
-// pollConns finds the connection of a request. net/http tells a handler the LocalAddr of its connection: each
-// connection has its own pointer.
-type pollConns struct {
-	mu     sync.RWMutex
-	byAddr map[net.Addr]*pollConn
-}
-
-func (s *pollConns) add(c *pollConn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.byAddr == nil {
-		s.byAddr = map[net.Addr]*pollConn{}
-	}
-	s.byAddr[c.LocalAddr()] = c
-}
-
-func (s *pollConns) remove(c *pollConn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.byAddr, c.LocalAddr())
-}
-
-// all returns all connections.
-func (s *pollConns) all() []*pollConn {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return slices.Collect(maps.Values(s.byAddr))
-}
-
-// of returns the connection of r, or nil when it is none of Listener's.
-func (s *pollConns) of(r *http.Request) *pollConn {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if len(s.byAddr) == 0 {
-		return nil
-	}
-	addr, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
-	if !ok || reflect.TypeOf(addr).Kind() != reflect.Pointer { // other types may not be comparable
-		return nil
-	}
-	return s.byAddr[addr]
 }

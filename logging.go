@@ -87,7 +87,7 @@ func (b *Broadcaster) logRefusal(why *refusal, r *http.Request) {
 	}
 	if r != nil {
 		attrs = append(attrs, "method", clip(r.Method, 20), "path", clip(r.URL.Path, 200), "host", clip(r.Host, 200))
-		if origin := first(r.Header, "Origin"); origin != "" {
+		if origin := r.Header.Get("Origin"); origin != "" {
 			attrs = append(attrs, "origin", clip(origin, 200))
 		}
 	}

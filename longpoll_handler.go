@@ -78,7 +78,7 @@ func (p *poll) ready() event {
 // answer is one message in the plain form, a batch in JSON.
 func (p *poll) answer() answer {
 	if p.json {
-		return batchAnswer(p.attach.client, p.items, p.attach.cursor, p.more)
+		return batchAnswer(p.attach.client.ID(), p.items, p.attach.cursor, p.more)
 	}
 	return plainAnswer(p.items, p.attach.cursor)
 }
@@ -266,7 +266,7 @@ func (b *Broadcaster) answerRegistration(w http.ResponseWriter, r *http.Request,
 	r0.mu.Unlock()
 	out := jsonAnswer(registrationJSON(c), cursor)
 	if json {
-		out = batchAnswer(c, items, cursor, false)
+		out = batchAnswer(c.ID(), items, cursor, false)
 		b.countItems(items)
 	}
 	_ = b.writeAnswer(w, r, &out) // a client that does not hear its id expires

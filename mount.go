@@ -1,8 +1,10 @@
 package gpoll
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
+	"path"
 	"strings"
 )
 
@@ -103,93 +105,26 @@ func (b *Broadcaster) HandleWebSocket(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// admit checks a request of any transport: its origin, its method, whether the Broadcaster shuts down. Then it parses
-// the request into req. When it reports false it has answered. A request waits only after admit has returned, so that
-// its goroutine keeps a small stack.
-func (b *Broadcaster) admit(w http.ResponseWriter, r *http.Request, req *request) bool {
-	if err := b.start(); err == ErrClosed { // before it ever served
-		b.refuse(w, r, b.refuseShutdown())
-		return false
-	} else if err != nil {
-		if leftOut, due := b.refusals.due("", b.now()); due {
-			b.log.Error("gpoll: cannot serve", "err", err, "left out", leftOut)
-		}
-		b.writeHead(w, r)
-		refuseInternal.write(w)
-		return false
-	}
-	if !b.originAllowed(r) {
-		b.refuse(w, r, refuseOrigin)
-		return false
-	}
-	switch r.Method {
-	case http.MethodGet, http.MethodPost:
-	case http.MethodOptions:
-		b.answerPreflight(w, r)
-		return false
-	default:
-		b.refuse(w, r, refuseMethod)
-		return false
-	}
-	if b.state.Load() != stateOpen { // before any look-up: Shutdown removes the clients
-		b.refuse(w, r, b.refuseShutdown())
-		return false
-	}
-	if refused := b.parseRequest(w, r, req); refused != nil {
-		b.refuse(w, r, refused)
-		return false
-	}
-	return true
+// ListenAndBroadcast mounts the DefaultBroadcaster. See [Broadcaster.ListenAndBroadcast].
+func ListenAndBroadcast(path string, mux ...*http.ServeMux) {
+	DefaultBroadcaster.ListenAndBroadcast(path, mux...)
 }
 
-// writeHead writes the lines that every answer has. It is called with the answer, so that a waiting poll does not hold
-// their memory.
-func (b *Broadcaster) writeHead(w http.ResponseWriter, r *http.Request) {
-	b.addHead(&headLines{w.Header(), new([4]string)[:0]}, r)
+// route is one address below the mount.
+type route struct {
+	suffix  string
+	handler func(*Broadcaster) http.HandlerFunc
 }
 
-func (b *Broadcaster) addHead(lines *headLines, r *http.Request) {
-	lines.set("Cache-Control", "no-store")
-	lines.set("X-Content-Type-Options", "nosniff")
-	lines.set("Referrer-Policy", "no-referrer")
-	if vary := lines.h["Vary"]; len(vary) == 0 {
-		lines.set("Vary", varies)
-	} else {
-		lines.h["Vary"] = append(vary, varies)
-	}
-	b.writeCORS(lines.h, r)
+// routes is the table of the mount. A test runs the checks of every route over it.
+var routes = []route{
+	{"", func(b *Broadcaster) http.HandlerFunc { return b.ServeHTTP }},
+	{"/ws", func(b *Broadcaster) http.HandlerFunc { return b.HandleWebSocket }},
+	{"/events", func(b *Broadcaster) http.HandlerFunc { return b.HandleEvents }},
 }
 
-const varies = "Origin, Gpoll-Client-Id"
-
-// headLines are lines of one value each that are added to a head. The values are in one piece of memory of this
-// answer's own, since middleware may change them.
-type headLines struct {
-	h      http.Header
-	values []string
-}
-
-// set is h.Set for a name in its canonical form.
-func (l *headLines) set(name, value string) {
-	n := len(l.values)
-	l.values = append(l.values, value)
-	l.h[name] = l.values[n : n+1 : n+1]
-}
-
-// refuse counts and answers a request that cannot be served.
-func (b *Broadcaster) refuse(w http.ResponseWriter, r *http.Request, why *refusal) {
-	b.noteRefusal(why, r)
-	if isEventSource(r) && why.passes() {
-		b.writeEnd(w, r, why)
-		return
-	}
-	b.writeHead(w, r)
-	why.write(w)
-}
-
-// refuseIf refuses a request if there is a reason to.
-func (b *Broadcaster) refuseIf(w http.ResponseWriter, r *http.Request, why *refusal) {
-	if why != nil {
-		b.refuse(w, r, why)
-	}
+// plainPath reports whether a ServeMux pattern of that path matches just that path.
+func plainPath(p string) bool {
+	return strings.HasPrefix(p, "/") && !strings.ContainsAny(p, " {}?#%") &&
+		path.Clean(p) == cmp.Or(strings.TrimSuffix(p, "/"), "/")
 }

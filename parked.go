@@ -3,7 +3,6 @@ package gpoll
 import (
 	"sync"
 	"time"
-	"unique"
 )
 
 // A poll on a connection that is kept is parked: it has no goroutine that waits for messages. The routine answers it,
@@ -152,7 +151,7 @@ func (c *pollConn) idleAgain() {
 // answerLocked writes out as the answer of the parked poll.
 func (c *pollConn) answerLocked(out *answer) error {
 	buf := answerBuffers.Get().(*[]byte)
-	*buf = out.append((*buf)[:0], c.current.fixed.Value(), c.b.dateNow().line)
+	*buf = out.append((*buf)[:0], c.current.fixed.Value(), c.b.calendar.today().line)
 	err := c.putLocked(*buf)
 	if cap(*buf) <= maxAnswerBuffer {
 		answerBuffers.Put(buf)
@@ -292,134 +291,27 @@ func (c *pollConn) dismissLocked(why *refusal) {
 	c.refuseLocked(why, field{"Connection", "close"})
 }
 
-// A pollAnswer is what one parked poll gets in a round. Its connection's stream.mu is held until it is written.
-type pollAnswer struct {
-	conn     *pollConn
-	bytes    []byte
-	messages int
-}
-
-// offer collects the answer to the parked poll of a client.
-func (c *pollConn) offer(r *routine, of *Client, recs []*record) {
-	recs = newer(recs, of.hot().from)
-	if len(recs) == 0 {
-		return
-	}
-	a := of.attach
-	if !whole(recs) || !c.mu.TryLock() {
-		c.resumeLocked(r, of, r.before)
-		return
-	}
-	r.holding = c
-	p := &c.poll
-	limit := p.limit()
-	r.items = append(r.items, p.items...) // a gap that waits for its message
-	bytes := 0
-	for i, rec := range recs {
-		if i == limit.count || i > 0 && bytes+rec.size() > limit.bytes {
-			p.more = true
-			break
+// rescue is deferred in a goroutine that answers a.
+func (c *pollConn) rescue(a *attach) {
+	if v := recover(); v != nil {
+		c.b.logPanic("a goroutine of a connection", v)
+		if a.ending.Load() != nil { // the panic came while telling its end
+			c.shut()
+			return
 		}
-		bytes += rec.size()
-		r.items = append(r.items, item{rec: rec, pos: rec.pos})
-		a.cursor = rec.pos
+		a.end(endInternal)
 	}
-	p.items = r.items
-	if !p.more && p.json {
-		a.cursor = r.at
-	}
-	r.putParked(p, c)
 }
 
-// putParked collects the answer that p's items make. conn.mu is held.
-func (r *routine) putParked(p *poll, conn *pollConn) {
-	same := plainAnswerKey{fixed: conn.current.fixed} // many polls get the same plain answer to one message
-	if !p.json && len(p.items) == 1 {
-		same.rec = p.items[0].rec
-	}
-	if same.rec == nil || same != r.plain {
-		start := len(r.arena)
-		out := p.answer()
-		r.arena = out.append(r.arena, same.fixed.Value(), r.b.dateNow().line)
-		r.plain, r.plainBytes = same, r.arena[start:len(r.arena):len(r.arena)]
-	}
-	messages := len(p.items)
-	for _, it := range p.items {
-		if it.gap != nil {
-			r.b.countGap(it.gap)
-			messages--
+// rescueDrain is deferred in drain. An answer that did not go out whole ends its connection.
+func (c *pollConn) rescueDrain() {
+	if v := recover(); v != nil {
+		c.b.logPanic("a goroutine of a connection", v)
+		c.shut()
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.stalled.Load() { // else it had ended before
+			c.drainedLocked()
 		}
 	}
-	r.answers, r.holding = append(r.answers, pollAnswer{conn, r.plainBytes, messages}), nil
-	p.endLocked(true)
-	r.items, p.items = emptied(r.items), nil
-}
-
-// writeAnswers writes what offer collected. It does not wait for a socket.
-func (r *routine) writeAnswers() {
-	delivered := 0
-	for i := range r.answers {
-		out := &r.answers[i]
-		c := out.conn
-		r.begun = i + 1
-		err := c.putLocked(out.bytes)
-		if err == nil {
-			delivered += out.messages
-		}
-		if err != nil || c.stalled.Load() {
-			r.unsend(c.poll.attach)
-		}
-		c.mu.Unlock()
-		out.conn = nil
-	}
-	if delivered > 0 {
-		r.b.delivered.Add(uint64(delivered))
-	}
-}
-
-// unsend forgets a response that has not gone out, or not yet: the next poll without cursor gets its messages again.
-// See arrived.
-func (r *routine) unsend(a *attach) {
-	if !a.implicit {
-		return
-	}
-	c := a.client
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if c.attach == nil && c.kept != nil && c.kept.sent == a.cursor {
-		c.kept.sent, c.kept.backSent = Position{}, 0
-	}
-}
-
-// expireParked gives an empty answer to the parked polls whose time is over.
-func (r *routine) expireParked(now moment) {
-	if len(r.expired) == 0 {
-		return
-	}
-	r.scratch = <-r.b.turns
-	r.collectExpired(now)
-	r.expired = emptied(r.expired)
-	r.writeAnswers()
-	r.endTurn()
-}
-
-func (r *routine) collectExpired(now moment) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, a := range r.expired {
-		// The client may have another poll by now, or resume has this one. While its connection is in use it stays due, and
-		// the next sweep answers it.
-		conn := a.by.(*pollConn)
-		if a.client.attach == a && a.client.hot().mode == parked && now >= a.due && conn.mu.TryLock() {
-			r.holding = conn
-			a.cursor = maxPosition(r.at, a.cursor.Seq)
-			r.putParked(&conn.poll, conn)
-		}
-	}
-}
-
-// A plainAnswerKey names an answer in the plain form that many polls get.
-type plainAnswerKey struct {
-	rec   *record
-	fixed unique.Handle[string]
 }

@@ -11,7 +11,8 @@ func (b *Broadcaster) HoldConnections() (letGo func()) {
 	b.conns.mu.RLock()
 	defer b.conns.mu.RUnlock()
 	var held []*pollConn
-	for _, c := range b.conns.byAddr {
+	for _, conn := range b.conns.byAddr {
+		c := conn.(*pollConn)
 		c.mu.Lock()
 		held = append(held, c)
 	}

@@ -121,3 +121,8 @@ func (g *Gap) String() string {
 	from, to := g.bounds()
 	return fmt.Sprintf("%s..%s;%s", from, to, g.Reason)
 }
+
+func maxPosition(p Position, seq uint64) Position {
+	p.Seq = max(p.Seq, seq)
+	return p
+}

@@ -5,16 +5,12 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-	"time"
 	"unique"
 
 	"github.com/corvuscrypto/gpoll/internal/verbatim"
 )
 
-const (
-	maxRepeats = 4                // of one connection
-	repeatFor  = 30 * time.Second // after its pass through net/http a remembered poll counts
-)
+const maxRepeats = 4 // of one connection
 
 // A repeat is a poll that has passed through net/http, the middleware and Authorize. The same bytes, perhaps with
 // another seq in the cursor, repeat it.
@@ -71,7 +67,7 @@ func (b *Broadcaster) claim(r *http.Request, req *request) *claim {
 	if r.TLS != nil || r.ProtoMajor != 1 {
 		return nil
 	}
-	c := b.conns.of(r)
+	c, _ := b.conns.of(r).(*pollConn)
 	if c == nil {
 		return nil
 	}

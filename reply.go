@@ -1,5 +1,11 @@
 package gpoll
 
+import (
+	"fmt"
+
+	"github.com/corvuscrypto/gpoll/internal/frame"
+)
+
 // The reply lane: gpoll does what the client of a stream asks for in the order in which it asked, and answers in its
 // place among the messages. Where the routine carries the client, an operation is done and answered at once
 // (session.inPlace). Otherwise it waits in attach.ops for the goroutine that serves the attach. The waiting operations
@@ -172,3 +178,26 @@ func (a *attach) refusal(why *refusal) operation {
 	a.client.routine.b.noteRefusal(why, nil)
 	return operation{answer: errorJSON(why)}
 }
+
+func errorJSON(why *refusal) []byte {
+	return fmt.Appendf(nil, `{"error":{"code":%q,"message":%s}}`, why.code, appendJSONString(nil, why.message))
+}
+
+// subscriptionJSON needs to escape nothing: see validTopic.
+func subscriptionJSON(did string, topics []string, at Position) []byte {
+	b := append([]byte(`{"`), did...)
+	b = append(b, `":{"topics":[`...)
+	for i, topic := range topics {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, '"')
+		b = append(b, topic...)
+		b = append(b, '"')
+	}
+	b = append(b, `],"position":"`...)
+	return append(at.append(b), `"}}`...)
+}
+
+// appendAnswer appends the answer to a command as the client gets it: only gpoll.v1 brings commands.
+func (a *attach) appendAnswer(b, answer []byte) []byte { return frame.Append(b, frame.Text, answer) }

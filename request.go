@@ -9,7 +9,6 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 )
@@ -302,24 +301,6 @@ func (b *Broadcaster) checkTopics(topics []string) ([]string, *refusal) {
 		}
 	}
 	return sortedSet(topics), nil
-}
-
-// sortedSet returns a sorted copy of s without repetition; nil for none.
-func sortedSet(s []string) []string {
-	if len(s) == 0 {
-		return nil
-	}
-	s = slices.Clone(s)
-	slices.Sort(s)
-	return slices.Clip(slices.Compact(s))
-}
-
-// union returns the sorted set of the strings in a, a sorted set, and in b.
-func union(a, b []string) []string {
-	if len(b) == 0 {
-		return a
-	}
-	return sortedSet(append(slices.Clone(a), b...))
 }
 
 // first is h.Get for a name in its canonical form: Get would check every byte of it.

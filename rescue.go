@@ -1,8 +1,6 @@
 package gpoll
 
 import (
-	"io"
-	"runtime/debug"
 	"time"
 )
 
@@ -15,9 +13,7 @@ import (
 // of what they serve, and group.start for all of them), and the handlers, which net/http recovers (abandon).
 
 // logPanic tells the operator of a panic. It is called by the deferred function that recovered it.
-func (b *Broadcaster) logPanic(where string, v any) {
-	b.log.Error("gpoll: a panic in "+where, "panic", v, "stack", string(debug.Stack()))
-}
+func (b *Broadcaster) logPanic(where string, v any) { logPanic(b.log, where, v) }
 
 // contained runs a part f of the cleaning up after a panic, and reports whether f returned.
 func (b *Broadcaster) contained(where string, f func()) (ok bool) {
@@ -48,7 +44,9 @@ func (r *routine) rescue(from Position) {
 	var overfull []*Client
 	if t := r.scratch; t != nil {
 		overfull = t.overfull
-		r.abandonAnswers()
+		if r.answers != nil {
+			r.answers.abandon(r)
+		}
 		r.scratch = nil
 		b.turns <- &scratch{} // t may hold anything
 	}
@@ -56,31 +54,6 @@ func (r *routine) rescue(from Position) {
 	r.endAll(from)
 	for _, c := range overfull { // countLocked has marked them as removed
 		b.contained("a rescue", func() { b.remove(c, endBufferFull) })
-	}
-}
-
-// abandonAnswers unlocks the connections whose answers were collected in the failed round, and tells their clients.
-func (r *routine) abandonAnswers() {
-	b := r.b
-	if conn := r.holding; conn != nil { // its poll is still attached: endAll ends it
-		conn.poll.items = nil
-		conn.mu.Unlock()
-	}
-	for i := range r.answers {
-		conn := r.answers[i].conn
-		if conn == nil {
-			continue // written
-		}
-		b.contained("a rescue", func() {
-			r.unsend(conn.poll.attach)
-			b.countEnd(endInternal)
-			if i < r.begun { // some of it may have gone out
-				b.spawn(conn.shut) // the reader ends with it
-			} else {
-				conn.refuseLocked(refuseInternal)
-			}
-		})
-		conn.mu.Unlock()
 	}
 }
 
@@ -109,61 +82,5 @@ func (a *attach) rescue() {
 	if v := recover(); v != nil {
 		a.client.routine.b.logPanic("a goroutine of a client", v)
 		a.end(endInternal)
-	}
-}
-
-// rescue is deferred in a goroutine that answers a.
-func (c *pollConn) rescue(a *attach) {
-	if v := recover(); v != nil {
-		c.b.logPanic("a goroutine of a connection", v)
-		if a.ending.Load() != nil { // the panic came while telling its end
-			c.shut()
-			return
-		}
-		a.end(endInternal)
-	}
-}
-
-// rescue is deferred in a goroutine that writes to the session's stream.
-func (s *session) rescue() {
-	if v := recover(); v != nil {
-		s.b.logPanic("a goroutine of a connection", v)
-		if s.attach == nil || s.attach.ending.Load() != nil { // the panic came while telling its end
-			_ = s.stream.Close() // the reader ends with it
-			return
-		}
-		s.attach.end(endInternal)
-	}
-}
-
-// rescueReader is deferred in the goroutine that reads. It goes on reading until the peer was told, or cannot be.
-func (s *session) rescueReader() {
-	v := recover()
-	if v == nil {
-		return
-	}
-	s.b.logPanic("the reader of a connection", v)
-	s.b.contained("a rescue", func() {
-		if s.attach != nil {
-			s.attach.end(endInternal)
-		} else {
-			s.refuse(endInternal)
-		}
-		_ = s.stream.SetReadDeadline(time.Now().Add(s.b.set.writeTimeout + closeWait)) // reading reports a closed connection
-		_, _ = io.Copy(io.Discard, s.stream.Conn)                                      // the data has no use
-	})
-	s.over(io.ErrUnexpectedEOF)
-}
-
-// rescueDrain is deferred in drain. An answer that did not go out whole ends its connection.
-func (c *pollConn) rescueDrain() {
-	if v := recover(); v != nil {
-		c.b.logPanic("a goroutine of a connection", v)
-		c.shut()
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if c.stalled.Load() { // else it had ended before
-			c.drainedLocked()
-		}
 	}
 }

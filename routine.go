@@ -30,66 +30,13 @@ type routine struct {
 	round   uint64
 
 	// Only the routine's goroutine touches these.
-	*scratch          // while it hands out
-	reached  Position // everything up to here has been taken from the log
-	beats    []*session
-	expired  []*attach
+	*scratch             // while it hands out
+	reached  Position    // everything up to here has been taken from the log
+	beats    []*attach   // overdue, of carriers that owe a sign of life
+	expired  []*attach   // overdue, of carriers that are answered in a round
 	timer    *time.Timer // of gather; nil: none yet
 	wrote    moment      // how long the last round wrote to sockets; 0: to few, or to none
 	wroteAt  moment      // when that round was over
-}
-
-// A scratch is the memory of a round. A routine gets it with its turn to hand out: there is one for each processor.
-type scratch struct {
-	batch    []*record
-	everyone []*record // the records of batch that go to every client
-	merged   []*record
-	touched  []*Client
-	due      []dueRecord
-	overfull []*Client
-	sent     uint64 // to channels
-
-	// For the inline path.
-	writes []inlineWrite
-	pieces []piece
-	made   [formCount]int32 // 1 + index of the piece with everyone in that form; 0: not made yet
-	arena  []byte           // what is joined in this round
-
-	// For parked polls.
-	answers    []pollAnswer
-	begun      int       // how many of answers were begun
-	holding    *pollConn // its mu is held, and it is not in answers yet
-	items      []item
-	plain      plainAnswerKey // of the answer that was made last
-	plainBytes []byte
-}
-
-// reset forgets the round but keeps the memory. A quiet Broadcaster so holds no message beyond the log's window.
-func (t *scratch) reset() {
-	*t = scratch{
-		batch:    emptied(t.batch),
-		everyone: emptied(t.everyone),
-		merged:   emptied(t.merged),
-		touched:  emptied(t.touched),
-		due:      emptied(t.due),
-		overfull: emptied(t.overfull),
-		writes:   emptied(t.writes),
-		pieces:   emptied(t.pieces),
-		arena:    t.arena[:0],
-		answers:  emptied(t.answers),
-		items:    emptied(t.items),
-	}
-	if cap(t.arena) > 1<<20 {
-		t.arena = nil // a burst does not keep its memory
-	}
-}
-
-// A dueRecord is an element of the chain of addressed messages of one client in one round.
-type dueRecord struct {
-	rec    *record // nil: the message for everyone at index skip is not for this client
-	skip   int32
-	next   int32
-	before int32 // messages for everyone that come first
 }
 
 func newRoutine(b *Broadcaster, id int) *routine {

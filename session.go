@@ -3,6 +3,7 @@ package gpoll
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -465,4 +466,35 @@ func (s *session) appendBeat(b []byte, at Position) []byte {
 
 func positionJSON(p Position) []byte {
 	return append(p.append([]byte(`{"position":"`)), `"}`...)
+}
+
+// rescue is deferred in a goroutine that writes to the session's stream.
+func (s *session) rescue() {
+	if v := recover(); v != nil {
+		s.b.logPanic("a goroutine of a connection", v)
+		if s.attach == nil || s.attach.ending.Load() != nil { // the panic came while telling its end
+			_ = s.stream.Close() // the reader ends with it
+			return
+		}
+		s.attach.end(endInternal)
+	}
+}
+
+// rescueReader is deferred in the goroutine that reads. It goes on reading until the peer was told, or cannot be.
+func (s *session) rescueReader() {
+	v := recover()
+	if v == nil {
+		return
+	}
+	s.b.logPanic("the reader of a connection", v)
+	s.b.contained("a rescue", func() {
+		if s.attach != nil {
+			s.attach.end(endInternal)
+		} else {
+			s.refuse(endInternal)
+		}
+		_ = s.stream.SetReadDeadline(time.Now().Add(s.b.set.writeTimeout + closeWait)) // reading reports a closed connection
+		_, _ = io.Copy(io.Discard, s.stream.Conn)                                      // the data has no use
+	})
+	s.over(io.ErrUnexpectedEOF)
 }

@@ -6,7 +6,6 @@ import (
 	"math"
 	"net/http"
 	"net/url"
-	"path"
 	"slices"
 	"strings"
 	"time"
@@ -23,6 +22,7 @@ const (
 	maxQuery    = 2 << 10
 	maxBody     = 64 << 10
 	helloWait   = 5 * time.Second
+	repeatFor   = 30 * time.Second // after its pass through net/http a poll that Listener remembers counts
 )
 
 // settings are a Broadcaster's fields with the defaults filled in.
@@ -171,23 +171,4 @@ func defaultPort(scheme string) string {
 // jitter returns d ± 8 % at random. With the tick of a sweep a wait stays within 10 %.
 func jitter(d time.Duration) time.Duration {
 	return spread(d-d*8/100, d+d*8/100)
-}
-
-// route is one address below the mount.
-type route struct {
-	suffix  string
-	handler func(*Broadcaster) http.HandlerFunc
-}
-
-// routes is the table of the mount. A test runs the checks of every route over it.
-var routes = []route{
-	{"", func(b *Broadcaster) http.HandlerFunc { return b.ServeHTTP }},
-	{"/ws", func(b *Broadcaster) http.HandlerFunc { return b.HandleWebSocket }},
-	{"/events", func(b *Broadcaster) http.HandlerFunc { return b.HandleEvents }},
-}
-
-// plainPath reports whether a ServeMux pattern of that path matches just that path.
-func plainPath(p string) bool {
-	return strings.HasPrefix(p, "/") && !strings.ContainsAny(p, " {}?#%") &&
-		path.Clean(p) == cmp.Or(strings.TrimSuffix(p, "/"), "/")
 }

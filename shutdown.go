@@ -3,10 +3,6 @@ package gpoll
 import (
 	"context"
 	"fmt"
-	"net/http"
-	"time"
-
-	"github.com/coder/websocket"
 )
 
 // The states of a Broadcaster.
@@ -72,14 +68,4 @@ func (b *Broadcaster) shutDown(ctx context.Context) error {
 		return nil
 	}
 	return b.Broker.Close(ctx)
-}
-
-func (b *Broadcaster) refuseShutdown() *refusal {
-	return &refusal{status: http.StatusServiceUnavailable, code: "shutdown",
-		retry:   spread(time.Second, b.set.shutdownSpread),
-		message: "the server is going down; come back after retry_ms with your last position"}
-}
-
-func (b *Broadcaster) endShutdown() *ending {
-	return &ending{b.refuseShutdown(), websocket.StatusGoingAway}
 }

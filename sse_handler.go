@@ -2,7 +2,6 @@ package gpoll
 
 import (
 	"errors"
-	"fmt"
 	"net/http"
 	"strings"
 	"time"
@@ -54,26 +53,6 @@ func (b *Broadcaster) openEvents(w http.ResponseWriter, r *http.Request, req *re
 		padded: r.Header["Accept-Encoding"] != nil && isWrapped(w)}, nil
 }
 
-// isEventSource reports whether a request is one that a browser's EventSource makes. An EventSource gives up after any
-// answer but 200, and comes back after any end of a stream. So a refusal that passes with time is a 200 that says when
-// to come back, and a new id replaces one that is gone. Other refusals stay errors.
-func isEventSource(r *http.Request) bool {
-	return r.Method == http.MethodGet && accepts(r.Header, "text/event-stream")
-}
-
-// writeEnd answers with a stream that only says why it ends.
-func (b *Broadcaster) writeEnd(w http.ResponseWriter, r *http.Request, why *refusal) {
-	if why.retry == 0 {
-		later := *why
-		later.retry = soon()
-		why = &later
-	}
-	b.writeEventHead(w, r)
-	w.Header().Set("Gpoll-Error", why.code)
-	w.WriteHeader(http.StatusOK)
-	_, _ = w.Write(appendEnd(nil, &ending{refusal: why})) // it may have gone
-}
-
 // writeEventsInPassing answers a request for SSE whose sender has stopped sending while another attach has the client:
 // with the messages that are there, and without an attach. If the sender has gone altogether, nobody hears the answer,
 // and the other attach, which may be its own, goes on.
@@ -91,14 +70,6 @@ func (b *Broadcaster) writeEventsInPassing(w http.ResponseWriter, r *http.Reques
 	b.writeEventHead(w, r)
 	_, _ = w.Write(out) // it may have gone
 	b.countItems(items)
-}
-
-func (b *Broadcaster) writeEventHead(w http.ResponseWriter, r *http.Request) {
-	b.writeHead(w, r)
-	h := w.Header()
-	h.Set("Content-Type", "text/event-stream")
-	h.Set("Cache-Control", "no-store, no-transform")
-	h.Set("X-Accel-Buffering", "no")
 }
 
 // takeOverEvents takes the connection of an SSE response from net/http, which frees its stack and buffers. It reports
@@ -223,14 +194,6 @@ func (a *attach) firstEvent() []byte {
 // dispatches it. The event has a name since some clients take one without a name for an empty message.
 func appendHeartbeat(b []byte, at Position) []byte {
 	return append(appendEventID(append(b, "event: position\n"...), at), '\n')
-}
-
-// appendEnd appends the event that says why the stream ends, and when to come back.
-func appendEnd(b []byte, why *ending) []byte {
-	if why.refusal.retry > 0 {
-		b = fmt.Appendf(b, "retry: %d\n", why.refusal.retry.Milliseconds())
-	}
-	return appendEvent(b, "end", Position{}, why.refusal.body())
 }
 
 func (e *eventWriter) timeout() time.Duration { return e.a.client.routine.b.set.writeTimeout }

@@ -3,6 +3,7 @@ package gpoll
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
 	"time"
 )
@@ -97,4 +98,50 @@ func (b *Broadcaster) unfollow() {
 	if b.unsubscribe != nil {
 		b.unsubscribe()
 	}
+}
+
+// A broker may take so long when a Broadcaster begins.
+const brokerPatience = 10 * time.Second
+
+// follow reads the broker's stream into the log, from as far back as the log's window holds.
+func (b *Broadcaster) follow() error {
+	ctx, cancel := context.WithTimeout(b.ctx, brokerPatience)
+	defer cancel()
+	before, newest, err := b.Broker.Window(ctx)
+	if err != nil {
+		return fmt.Errorf("gpoll: the broker's window: %w", err)
+	}
+	if before.Epoch == 0 || before.Epoch != newest.Epoch || before.Seq > newest.Seq || newest.Seq > maxSeq {
+		return fmt.Errorf("gpoll: the broker's window: from %v to %v is none", before, newest)
+	}
+	if count := uint64(b.set.history.Count); newest.Seq-before.Seq > count {
+		before.Seq = newest.Seq - count
+	}
+	b.messages = newMessageLog(before, b.set.history, b.topicLimits(), b.set.routineBuffer)
+	b.messages.spawn = b.spawn
+	f := &follower{broker: b.Broker, ctx: b.ctx, log: b.messages, notify: b.notify, operator: b.log, at: before,
+		backlog: newest}
+	caught := make(chan struct{})
+	if f.caught = caught; before == newest {
+		close(caught)
+		f.caught = nil
+	}
+	following, stop := context.WithCancelCause(b.ctx)
+	late := context.AfterFunc(ctx, func() { stop(context.Cause(ctx)) })
+	end, err := b.Broker.Subscribe(following, before, f)
+	if !late() && err == nil { // ctx ended first
+		end()
+		err = context.Cause(following)
+	}
+	if err != nil {
+		stop(err)
+		return fmt.Errorf("gpoll: following the broker: %w", err)
+	}
+	b.follower, b.unsubscribe = f, func() { stop(ErrClosed); end() }
+	select {
+	case <-caught:
+	case <-ctx.Done():
+		b.log.Warn("gpoll: the broker takes long to deliver what it holds", "to", newest)
+	}
+	return nil
 }

@@ -8,11 +8,11 @@ func (r *routine) sweep(now moment) {
 	b := r.b
 	b.messages.expireSometimes(time.Now())
 	gone, asked := r.dues(now)
-	for _, s := range r.beats {
-		s.beat(r)
+	for _, a := range r.beats {
+		a.by.overdue(r, a, now)
 	}
 	r.beats = emptied(r.beats)
-	r.expireParked(now)
+	r.answerExpired(now)
 	for _, c := range gone {
 		b.expire(c, now)
 	}
@@ -46,4 +46,18 @@ func (r *routine) dues(now moment) (gone []*Client, asked []*attach) {
 		c.scheduleLocked()
 	}
 	return gone, asked
+}
+
+// answerExpired answers the polls whose time is over and that no goroutine serves.
+func (r *routine) answerExpired(now moment) {
+	if len(r.expired) == 0 {
+		return
+	}
+	r.scratch = <-r.b.turns
+	for _, a := range r.expired {
+		a.by.overdue(r, a, now)
+	}
+	r.expired = emptied(r.expired)
+	r.writeAnswers()
+	r.endTurn()
 }

@@ -2,10 +2,7 @@ package gpoll
 
 import (
 	"fmt"
-	"net/http"
 	"time"
-
-	"github.com/coder/websocket"
 )
 
 // greet answers the hello, or refuses it.
@@ -77,28 +74,6 @@ func (s *session) hello(data []byte) (*Client, attachOptions, *ending) {
 }
 
 var refuseHello = refuseBad("bad-request", "gpoll.v1 begins with a hello frame within 5 s")
-
-// refused returns the ending of a WebSocket for a refusal.
-func refused(why *refusal) *ending {
-	end := &ending{why, websocket.StatusPolicyViolation}
-	switch {
-	case why == refuseUnknownClient:
-		return endUnknown
-	case why == refuseSuperseded:
-		return endSuperseded
-	case why == refuseInternal:
-		return endInternal
-	case why.code == "unauthorized" || why.code == "forbidden" || why.code == "topic-forbidden":
-		end.closeCode = closeUnauthorized
-	case why.code == "rate":
-		end.closeCode = closeRate
-	case why.code == "shutdown":
-		end.closeCode = websocket.StatusGoingAway
-	case why.status == http.StatusServiceUnavailable || why.status == http.StatusTooManyRequests:
-		end.closeCode = websocket.StatusTryAgainLater
-	}
-	return end
-}
 
 // welcome answers the hello. position is where the stream begins.
 func (s *session) welcome(c *Client, position Position) []byte {

@@ -88,9 +88,6 @@ func (s *session) obey(data []byte) {
 	s.attach.obey(data)
 }
 
-// appendAnswer appends the answer to a command as the client gets it: only gpoll.v1 brings commands.
-func (a *attach) appendAnswer(b, answer []byte) []byte { return frame.Append(b, frame.Text, answer) }
-
 // reject closes the connection for a message.
 func (s *session) reject(why *ending) {
 	if s.request != nil { // it stands for the hello, for which nobody waits any longer
