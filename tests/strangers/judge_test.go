@@ -102,6 +102,7 @@ type track struct {
 	q        *request
 	id       string
 	lastSeen time.Time // an attach of id ended
+	gaveUp   time.Time // the client left an attach
 	topics   map[string]bool
 	wire     position // all owed up to it is done
 	has      bool     // wire is known
@@ -365,6 +366,9 @@ func (tr *track) step(ev *logged) {
 	case answered:
 		j.counts["answers "+tr.q.transport]++
 		tr.lastSeen = it.at
+		if tr.q.poll() { // the server may have answered long before the client read that
+			tr.lastSeen = tr.q.opened
+		}
 		if tr.answers++; tr.answers >= 3 { // a request that was given up may be read after the one that followed it
 			tr.mayLose = 0
 		}
@@ -388,6 +392,9 @@ func (tr *track) step(ev *logged) {
 func (tr *track) over(it *item) {
 	if it.code == "dial" {
 		return
+	}
+	if it.kind == left {
+		tr.gaveUp = it.at
 	}
 	// A request that was given up without an answer may never have attached.
 	switch {
