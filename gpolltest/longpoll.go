@@ -8,6 +8,7 @@ import (
 	"net/http"
 
 	"github.com/corvuscrypto/gpoll"
+	"github.com/corvuscrypto/gpoll/internal/wire"
 )
 
 // polls is a series of polls, one a call of next.
@@ -63,18 +64,14 @@ func (p *polls) next() (answer, error) {
 }
 
 func jsonPoll(body []byte) (answer, error) {
-	var batch struct {
-		ClientID string    `json:"client-id"`
-		Position string    `json:"position"`
-		Messages []element `json:"messages"`
-	}
+	var batch wire.Batch
 	if err := json.Unmarshal(body, &batch); err != nil {
 		return answer{}, fmt.Errorf("gpolltest: poll: %w: %.200q", err, body)
 	}
 	got := answer{clientID: batch.ClientID, items: make([]item, len(batch.Messages))}
 	var err error
 	for i := range batch.Messages {
-		if got.items[i], err = batch.Messages[i].item(); err != nil {
+		if got.items[i], err = itemOf(&batch.Messages[i]); err != nil {
 			return answer{}, fmt.Errorf("gpolltest: poll: %w: %.200q", err, body)
 		}
 	}
@@ -100,7 +97,7 @@ func plainPoll(resp *http.Response, body []byte, registers bool) (got answer, er
 	switch {
 	case registers:
 		got.scanned = pos
-		got.clientID, err = registration(body)
+		got.clientID, err = wire.ParseRegistration(body)
 	case resp.StatusCode == http.StatusNoContent:
 		got.scanned = pos
 	default:

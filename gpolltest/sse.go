@@ -1,7 +1,6 @@
 package gpolltest
 
 import (
-	"bufio"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -11,15 +10,15 @@ import (
 	"strings"
 
 	"github.com/corvuscrypto/gpoll"
+	"github.com/corvuscrypto/gpoll/internal/wire"
 )
 
 // events is one response of Server-Sent Events, read by the rules of the HTML standard, section 9.2.6.
 type events struct {
 	life
-	plain  bool
-	body   io.ReadCloser
-	r      *bufio.Reader
-	lastID string
+	plain bool
+	body  io.ReadCloser
+	r     *wire.Events
 }
 
 func (s *Session) openEvents(ctx context.Context, plain bool) (attach, answer, error) {
@@ -61,92 +60,49 @@ func (e *events) open(s *Session) (answer, error) {
 	if !strings.HasPrefix(resp.Header.Get("Content-Type"), "text/event-stream") {
 		return answer{}, fmt.Errorf("gpolltest: SSE with Content-Type %q", resp.Header.Get("Content-Type"))
 	}
-	e.r = bufio.NewReaderSize(e.body, 2048)
+	e.r = wire.NewEvents(e.body, 8<<20)
 	return e.next()
 }
 
 // next returns at the next event or the next blank line behind an id.
 func (e *events) next() (answer, error) {
-	var name string
-	var data []byte
-	hasData, hasID := false, false
 	for {
-		line, err := e.line()
-		if err != nil {
-			return answer{}, e.cause(err) // a partial event is dropped
-		}
-		if len(line) == 0 {
-			switch {
-			case hasData:
-				return e.dispatch(name, strings.TrimSuffix(string(data), "\n"))
-			case hasID:
-				pos, err := gpoll.ParsePosition(e.lastID)
-				return answer{scanned: pos}, err
-			}
-			name = ""
-			continue
-		}
-		field, value, _ := strings.Cut(line, ":")
-		value = strings.TrimPrefix(value, " ")
-		switch field {
-		case "event":
-			name = value
-		case "data":
-			hasData = true
-			data = append(append(data, value...), '\n')
-		case "id":
-			hasID = true
-			e.lastID = value
+		ev, err := e.r.Next()
+		switch {
+		case err != nil:
+			return answer{}, e.cause(err)
+		case ev.HasData:
+			return e.dispatch(&ev)
+		case ev.HasID:
+			pos, err := gpoll.ParsePosition(ev.ID)
+			return answer{scanned: pos}, err
 		}
 	}
 }
 
-// line reads up to CR, LF or CRLF.
-func (e *events) line() (string, error) {
-	var line []byte
-	for {
-		c, err := e.r.ReadByte()
-		if err != nil {
-			return "", err
-		}
-		switch c {
-		case '\r':
-			// The LF of a CRLF is there already: the server writes whole events.
-			if e.r.Buffered() > 0 {
-				if next, _ := e.r.Peek(1); next[0] == '\n' {
-					e.r.Discard(1)
-				}
-			}
-			return string(line), nil
-		case '\n':
-			return string(line), nil
-		}
-		line = append(line, c)
-	}
-}
-
-func (e *events) dispatch(name, data string) (got answer, err error) {
+func (e *events) dispatch(ev *wire.Event) (got answer, err error) {
+	name, data := ev.Name, ev.Data
 	fail := func(err error) (answer, error) {
-		return answer{}, fmt.Errorf("gpolltest: SSE event %q with id %q and data %.200q: %w", name, e.lastID, data, err)
+		return answer{}, fmt.Errorf("gpolltest: SSE event %q with id %q and data %.200q: %w", name, ev.ID, data, err)
 	}
 	if name == "end" {
 		return answer{}, refusalOf(http.StatusOK, []byte(data))
 	}
-	pos, err := gpoll.ParsePosition(e.lastID)
+	pos, err := gpoll.ParsePosition(ev.ID)
 	if err != nil {
 		return fail(err)
 	}
 	switch name {
 	case "client-id":
-		got.clientID, err = registration([]byte(data))
+		got.clientID, err = wire.ParseRegistration([]byte(data))
 		got.scanned = pos
 	case "gap":
-		var b bound
+		var b wire.Gap
 		if err = json.Unmarshal([]byte(data), &b); err != nil {
 			return fail(err)
 		}
 		var g *gpoll.Gap
-		g, err = b.gap()
+		g, err = gapOf(b)
 		got.items, got.scanned = []item{{gap: g}}, pos
 	case "base64":
 		var raw []byte
@@ -157,12 +113,12 @@ func (e *events) dispatch(name, data string) (got answer, err error) {
 			got.items = []item{{message: gpoll.Message{Position: pos, Data: []byte(data)}, plain: true}}
 			break
 		}
-		var el element
+		var el wire.Element
 		if err = json.Unmarshal([]byte(data), &el); err != nil {
 			return fail(err)
 		}
 		var it item
-		it, err = el.item()
+		it, err = itemOf(&el)
 		got.items = []item{it}
 		if err == nil && it.gap == nil && it.message.Position != pos {
 			err = fmt.Errorf("its id and the message's differ")

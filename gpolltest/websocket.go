@@ -7,12 +7,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strconv"
-	"strings"
-	"time"
 
 	"github.com/coder/websocket"
 	"github.com/corvuscrypto/gpoll"
+	"github.com/corvuscrypto/gpoll/internal/wire"
 )
 
 // A socket is a WebSocket of subprotocol gpoll.v1.
@@ -114,37 +112,16 @@ func (ws *socket) change(ctx context.Context, topics []string, add bool) error {
 	return ws.send(ctx, map[string][]string{"unsubscribe": topics})
 }
 
-// A frame is whatever a gpoll.v1 server sends.
-type frame struct {
-	element
-	Position string `json:"position"`
-	Welcome  *struct {
-		ClientID string `json:"client-id"`
-		Position string `json:"position"`
-	} `json:"welcome"`
-	Subscribed   *topicsAt `json:"subscribed"`
-	Unsubscribed *topicsAt `json:"unsubscribed"`
-	Error        *struct {
-		Code    string `json:"code"`
-		Message string `json:"message"`
-	} `json:"error"`
-}
-
-type topicsAt struct {
-	Topics   []string `json:"topics"`
-	Position string   `json:"position"`
-}
-
 func (ws *socket) next() (answer, error) {
 	_, data, err := ws.conn.Read(ws)
 	if err != nil {
 		return answer{}, ws.cause(closing(err))
 	}
-	var f frame
+	var f wire.Frame
 	if err := json.Unmarshal(data, &f); err != nil {
 		return answer{}, fmt.Errorf("gpolltest: frame %.200q: %w", data, err)
 	}
-	got, err := f.answer()
+	got, err := answerOf(&f)
 	if e, ok := err.(*ServerError); ok {
 		return answer{}, e
 	}
@@ -154,7 +131,7 @@ func (ws *socket) next() (answer, error) {
 	return got, err
 }
 
-func (f *frame) answer() (got answer, err error) {
+func answerOf(f *wire.Frame) (got answer, err error) {
 	position := f.Position
 	switch {
 	case f.Error != nil:
@@ -166,7 +143,7 @@ func (f *frame) answer() (got answer, err error) {
 	case f.Unsubscribed != nil:
 		got.unsubscribed, position = append([]string{}, f.Unsubscribed.Topics...), f.Unsubscribed.Position
 	case f.ID != "" || f.Gap != nil:
-		it, err := f.item()
+		it, err := itemOf(&f.Element)
 		if err != nil {
 			return got, err
 		}
@@ -204,7 +181,7 @@ func (ws *plainSocket) open(s *Session) (got answer, err error) {
 		return got, ws.cause(closing(err))
 	}
 	s.nameTopics(true)
-	got.clientID, err = registration(data)
+	got.clientID, err = wire.ParseRegistration(data)
 	return got, err
 }
 
@@ -218,7 +195,7 @@ func (ws *plainSocket) next() (answer, error) {
 	if err == nil {
 		return answer{items: []item{{message: gpoll.Message{Data: data}, plain: true}}}, nil
 	}
-	if websocket.CloseStatus(err) == closeGap {
+	if websocket.CloseStatus(err) == wire.CloseUnknown {
 		ws.end = closing(err)
 		if g, gerr := parseGap(ws.end.(*ServerError).Message); gerr == nil {
 			return answer{items: []item{{gap: g, plain: true}}}, nil
@@ -226,9 +203,6 @@ func (ws *plainSocket) next() (answer, error) {
 	}
 	return answer{}, ws.cause(closing(err))
 }
-
-// closeGap is the close code for a gap on a plain WebSocket and for a client id that is not known.
-const closeGap websocket.StatusCode = 4010
 
 // closing turns the server's close frame into a *ServerError.
 func closing(err error) error {
@@ -240,23 +214,6 @@ func closing(err error) error {
 	if ce, ok := errors.AsType[websocket.CloseError](err); ok {
 		reason = ce.Reason
 	}
-	e := &ServerError{Code: codes[status], Message: reason, Status: int(status)}
-	if _, gerr := parseGap(reason); gerr == nil {
-		e.Code = "gap"
-	}
-	if e.Code == "" {
-		e.Code = "close-" + strconv.Itoa(int(status))
-	}
-	if _, ms, ok := strings.Cut(reason, "retry_ms="); ok {
-		if n, err := strconv.ParseInt(ms, 10, 64); err == nil {
-			e.Retry = time.Duration(n) * time.Millisecond
-		}
-	}
-	return e
-}
-
-// codes says what a close code means.
-var codes = map[websocket.StatusCode]string{
-	1001: "shutdown", 1009: "too-large", 1011: "internal",
-	4001: "unauthorized", 4004: "removed", 4008: "slow", 4009: "superseded", closeGap: "unknown-client", 4029: "rate",
+	r := wire.ParseClose(int(status), reason)
+	return &ServerError{Code: r.Code, Message: r.Message, Status: int(status), Retry: r.Retry}
 }

@@ -10,66 +10,45 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"time"
 
 	"github.com/corvuscrypto/gpoll"
+	"github.com/corvuscrypto/gpoll/internal/wire"
 )
 
-// An element is one message or one gap in JSON form.
-type element struct {
-	ID     string `json:"id"`
-	Topic  string `json:"topic"`
-	Data   string `json:"data"`
-	Data64 []byte `json:"data64"`
-	Gap    *bound `json:"gap"`
-}
-
-// A bound is a gap in JSON.
-type bound struct {
-	From   string `json:"from"`
-	To     string `json:"to"`
-	Reason string `json:"reason"`
-}
-
-func (e *element) item() (item, error) {
+func itemOf(e *wire.Element) (item, error) {
 	if e.Gap != nil {
-		g, err := e.Gap.gap()
+		g, err := gapOf(*e.Gap)
 		return item{gap: g}, err
 	}
 	pos, err := gpoll.ParsePosition(e.ID)
-	data := e.Data64
-	if data == nil {
-		data = []byte(e.Data)
-	}
-	return item{message: gpoll.Message{Position: pos, Topic: e.Topic, Data: data}}, err
+	return item{message: gpoll.Message{Position: pos, Topic: e.Topic, Data: e.Payload()}}, err
 }
 
-func (b *bound) gap() (*gpoll.Gap, error) {
-	if b.Reason == "future" && b.From == "" && b.To == "" {
-		return &gpoll.Gap{Reason: b.Reason}, nil
+func gapOf(w wire.Gap) (*gpoll.Gap, error) {
+	if w.Reason == "future" && w.From == "" && w.To == "" {
+		return &gpoll.Gap{Reason: w.Reason}, nil
 	}
-	from, err := gpoll.ParsePosition(b.From)
+	from, err := gpoll.ParsePosition(w.From)
 	if err != nil {
-		return nil, fmt.Errorf("gap from %q: %w", b.From, err)
+		return nil, fmt.Errorf("gap from %q: %w", w.From, err)
 	}
-	to, err := gpoll.ParsePosition(b.To)
+	to, err := gpoll.ParsePosition(w.To)
 	if err != nil {
-		return nil, fmt.Errorf("gap to %q: %w", b.To, err)
+		return nil, fmt.Errorf("gap to %q: %w", w.To, err)
 	}
 	if from.Epoch != to.Epoch {
 		return nil, fmt.Errorf("a gap from %v to %v, of another epoch", from, to)
 	}
-	return &gpoll.Gap{Epoch: from.Epoch, From: from.Seq, To: to.Seq, Reason: b.Reason}, nil
+	return &gpoll.Gap{Epoch: from.Epoch, From: from.Seq, To: to.Seq, Reason: w.Reason}, nil
 }
 
 // parseGap reads `<from>..<to>;<reason>`.
 func parseGap(s string) (*gpoll.Gap, error) {
-	bounds, reason, ok := strings.Cut(s, ";")
-	from, to, ok2 := strings.Cut(bounds, "..")
-	if !ok || !ok2 {
-		return nil, fmt.Errorf("%q is not <from>..<to>;<reason>", s)
+	g, err := wire.ParseGap(s)
+	if err != nil {
+		return nil, err
 	}
-	return (&bound{from, to, reason}).gap()
+	return gapOf(g)
 }
 
 // maxQuery is the length at which a request goes by POST: the server refuses queries of more than 2 KiB.
@@ -132,27 +111,11 @@ func refusal(resp *http.Response) error {
 }
 
 func refusalOf(status int, body []byte) error {
-	var e struct {
-		Error   string `json:"error"`
-		Message string `json:"message"`
-		Retry   int64  `json:"retry_ms"`
+	r, err := wire.ParseRefusal(body)
+	if err != nil {
+		return fmt.Errorf("gpolltest: status %d: %w", status, err)
 	}
-	if err := json.Unmarshal(body, &e); err != nil || e.Error == "" {
-		return fmt.Errorf("gpolltest: status %d with a body that is not gpoll's: %.200q", status, body)
-	}
-	return &ServerError{Code: e.Error, Message: e.Message, Status: status,
-		Retry: time.Duration(e.Retry) * time.Millisecond}
-}
-
-// registration reads {"client-id":"…"}.
-func registration(data []byte) (string, error) {
-	var v struct {
-		ClientID string `json:"client-id"`
-	}
-	if err := json.Unmarshal(data, &v); err != nil || v.ClientID == "" {
-		return "", fmt.Errorf("gpolltest: not a registration: %.200q", data)
-	}
-	return v.ClientID, nil
+	return &ServerError{Code: r.Code, Message: r.Message, Status: status, Retry: r.Retry}
 }
 
 // A life is the context of an attach: it ends with ErrCut when the attach is cut.
