@@ -42,7 +42,8 @@ type Broadcaster struct {
 	// PollWait is how long a poll waits for a message, ±10 % at random. Default 25 s (RFC 6202, section 5.5).
 	PollWait time.Duration
 
-	// Heartbeat is the time between two signs of life on SSE and WebSocket, ±10 % at random. Default 15 s.
+	// Heartbeat is the time between two signs of life on SSE and WebSocket, ±10 % at random. Default 15 s. On a WebSocket
+	// it is never shorter than PongTimeout.
 	Heartbeat time.Duration
 
 	// PongTimeout is how long a WebSocket may take to answer a ping. Default 10 s.
