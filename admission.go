@@ -168,7 +168,7 @@ func (b *Broadcaster) admit(w http.ResponseWriter, r *http.Request, req *request
 		return false
 	}
 	if !b.originAllowed(r) {
-		b.refuse(w, r, refuseOrigin)
+		b.refuse(w, r, b.refuseOrigin(r))
 		return false
 	}
 	switch r.Method {

@@ -42,7 +42,8 @@ type Broadcaster struct {
 	// PollWait is how long a poll waits for a message, ±10 % at random. Default 25 s (RFC 6202, section 5.5).
 	PollWait time.Duration
 
-	// Heartbeat is the time between two signs of life on SSE and WebSocket, ±10 % at random. Default 15 s.
+	// Heartbeat is the time between two signs of life on SSE and WebSocket, ±10 % at random. Default 15 s. On a WebSocket
+	// it is never shorter than PongTimeout.
 	Heartbeat time.Duration
 
 	// PongTimeout is how long a WebSocket may take to answer a ping. Default 10 s.
@@ -131,6 +132,13 @@ type Broadcaster struct {
 	// PublicOrigin is this server's own origin as browsers see it. Set it where a proxy makes that origin differ from the
 	// request's Host. Empty means http and https of Host.
 	PublicOrigin string
+
+	// TrustForwarded takes this server's own origin from the header Forwarded (host and proto; RFC 7239) or from
+	// X-Forwarded-Host and X-Forwarded-Proto where a request has them, and from Host otherwise. Set it where every request
+	// comes through a proxy that writes them. Each proxy adds to their ends, so the last element counts: it is the word of
+	// the proxy that connects to this server, and whatever stands before may be the client's. Two headers that contradict
+	// each other are not believed. PublicOrigin, if set, counts alone.
+	TrustForwarded bool
 
 	// RefuseQueryID refuses a client id in the query, which proxies and browsers write to logs and histories. The header
 	// Gpoll-Client-Id and the first frame of gpoll.v1 can carry the id instead.

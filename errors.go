@@ -90,9 +90,6 @@ var (
 		message: "a GET carries no body; use POST with Content-Type: application/json"}
 	refuseMethod = &refusal{status: http.StatusMethodNotAllowed, code: "method", allow: "GET, POST, OPTIONS",
 		message: "use GET, or POST with a JSON body"}
-	refuseOrigin = &refusal{status: http.StatusForbidden, code: "origin",
-		message: "this origin may not read from here; the server lists it in AllowedOrigins, " +
-			"or sets PublicOrigin behind a proxy"}
 	refuseUnauthorized = &refusal{status: http.StatusUnauthorized, code: "unauthorized",
 		message: "the server's Authorize refused this request; sign in and try again"}
 	refuseForbidden = &refusal{status: http.StatusForbidden, code: "forbidden",

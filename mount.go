@@ -58,7 +58,8 @@ func handleIfFree(mux *http.ServeMux, pattern string, h http.Handler) {
 // ServeHTTP serves all transports on one path and chooses by the request's headers.
 func (b *Broadcaster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
-	case hasToken(r.Header, "Upgrade", "websocket"): // not h2c, which some clients offer at each request
+	case hasToken(r.Header, "Upgrade", "websocket"), // not h2c, which some clients offer at each request
+		r.Header["Sec-Websocket-Key"] != nil: // a proxy has dropped Upgrade; the client hears so
 		b.HandleWebSocket(w, r)
 	case accepts(r.Header, "text/event-stream"):
 		b.HandleEvents(w, r)
@@ -99,6 +100,13 @@ func (b *Broadcaster) HandleEvents(w http.ResponseWriter, r *http.Request) {
 
 // HandleWebSocket is the WebSocket handler, for applications that mount it themselves.
 func (b *Broadcaster) HandleWebSocket(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodGet && b.start() == nil {
+		// Behind a proxy that drops Upgrade the Host is often not right either. One thing after the other.
+		if refused := missesUpgrade(r); refused != nil {
+			b.refuse(w, r, refused)
+			return
+		}
+	}
 	var req request
 	if b.admit(w, r, &req) {
 		b.refuseIf(w, r, b.upgrade(w, r, &req))

@@ -1,6 +1,7 @@
 package gpoll
 
 import (
+	"cmp"
 	"net/http"
 	"strings"
 )
@@ -22,17 +23,55 @@ func (b *Broadcaster) originAllowed(r *http.Request) bool {
 	return false
 }
 
-// sameOrigin reports whether origin is this server's own: PublicOrigin, or what r's Host and scheme say. A proxy in
-// front may have ended TLS, so a plain request counts for both schemes.
+// sameOrigin reports whether origin is this server's own: PublicOrigin, or what r says.
 func (b *Broadcaster) sameOrigin(origin string, r *http.Request) bool {
 	if b.PublicOrigin != "" {
 		return origin == b.PublicOrigin
 	}
-	host := strings.ToLower(r.Host)
-	if host == "" || !validOrigin(origin) {
-		return false
+	own := b.addressIn(r)
+	return own.is(origin)
+}
+
+// refuseOrigin says, to the client and to the operator, which header of r does not match what.
+func (b *Broadcaster) refuseOrigin(r *http.Request) *refusal {
+	return &refusal{status: http.StatusForbidden, code: "origin", message: b.mismatch(r)}
+}
+
+func (b *Broadcaster) mismatch(r *http.Request) string {
+	origins := r.Header["Origin"]
+	switch len(origins) {
+	case 0:
+		return "there is no Origin, and Sec-Fetch-Site is " + clip(first(r.Header, "Sec-Fetch-Site"), 200) +
+			": a page of another site asks; it has to use fetch, EventSource or WebSocket, " +
+			"and the server lists its origin in AllowedOrigins"
+	case 1:
+	default:
+		return "the header Origin is there more than once; send it once"
 	}
-	return origin == serialOrigin("https", host) || r.TLS == nil && origin == serialOrigin("http", host)
+	const others = "; the server lists other origins in AllowedOrigins"
+	origin := origins[0]
+	said := "Origin " + clip(origin, 200)
+	if b.PublicOrigin != "" {
+		return said + " is not this server's PublicOrigin " + b.PublicOrigin + others
+	}
+	own := b.addressIn(r)
+	switch {
+	case own.doubt != "":
+		return said + " cannot be compared: " + own.doubt
+	case validOrigin(origin) && strings.HasSuffix(origin, "//"+own.host):
+		if own.schemeBy == "" {
+			return said + " is http, and this connection has TLS" + others
+		}
+		return said + " has another scheme than " + own.schemeBy + " says" + others
+	}
+	said += " is not " + own.by + " " + clip(cmp.Or(own.host, "(none)"), 200) +
+		": if a page of this server's own asks, "
+	if b.TrustForwarded {
+		return said + "the proxy in front has to send the Host that it got, with its port, " +
+			"as X-Forwarded-Host or in Forwarded" + others
+	}
+	return said + "the proxy in front has to pass on Host as it came, with its port, " +
+		"or the server sets PublicOrigin or TrustForwarded" + others
 }
 
 // serialOrigin returns the origin of scheme and host without the scheme's own port.

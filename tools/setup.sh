@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what the tests need beside Go: Node.js, Chromium, nginx with Nchan and npm packages. What cannot be installed is
-# said; the tests then skip with a sentence. With GPOLL_REQUIRE=1 it is a failure here.
+# Installs what the tests need beside Go: Node.js, Chromium, nginx with Nchan, four more proxies and npm packages. What cannot be
+# installed is said; the tests then skip with a sentence. With GPOLL_REQUIRE=1 it is a failure here.
 set -eu
 cd "$(dirname "$0")/.."
 browser=cmd/gpoll/testdata/browser
@@ -40,3 +40,6 @@ have nginx && [ -f /usr/lib/nginx/modules/ngx_nchan_module.so ] || install nginx
 have chromium chromium-browser google-chrome || install chromium ||
 	lacks "no Chromium: the browser tests are skipped. Install chromium."
 packages "$browser"
+PATH=$PATH:/usr/sbin
+have haproxy && have caddy && have apache2 && have varnishd || install haproxy caddy apache2-bin varnish ||
+	lacks "no HAProxy, Caddy, Apache or Varnish: the configurations of docs/proxies.md are not all tried. Install haproxy, caddy, apache2-bin and varnish."
