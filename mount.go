@@ -2,6 +2,7 @@ package gpoll
 
 import (
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strings"
 )
@@ -111,11 +112,9 @@ func (b *Broadcaster) admit(w http.ResponseWriter, r *http.Request, req *request
 		b.refuse(w, r, b.refuseShutdown())
 		return false
 	} else if err != nil {
-		if leftOut, due := b.refusals.due("", b.now()); due {
-			b.log.Error("gpoll: cannot serve", "err", err, "left out", leftOut)
-		}
-		b.writeHead(w, r)
-		refuseInternal.write(w)
+		b.tell(slog.LevelError, "gpoll: cannot serve", "err", err)
+		b.counts.refused.add(refuseInternal.code)
+		b.answerRefusal(w, r, refuseInternal, b.badSetting == nil)
 		return false
 	}
 	if !b.originAllowed(r) {
@@ -179,7 +178,12 @@ func (l *headLines) set(name, value string) {
 // refuse counts and answers a request that cannot be served.
 func (b *Broadcaster) refuse(w http.ResponseWriter, r *http.Request, why *refusal) {
 	b.noteRefusal(why, r)
-	if isEventSource(r) && why.passes() {
+	b.answerRefusal(w, r, why, why.passes())
+}
+
+// answerRefusal tells the client. passes says whether the same request may succeed later.
+func (b *Broadcaster) answerRefusal(w http.ResponseWriter, r *http.Request, why *refusal, passes bool) {
+	if passes && isEventSource(r) {
 		b.writeEnd(w, r, why)
 		return
 	}

@@ -2,7 +2,6 @@ package gpoll
 
 import (
 	"io"
-	"runtime/debug"
 	"time"
 )
 
@@ -16,7 +15,7 @@ import (
 
 // logPanic tells the operator of a panic. It is called by the deferred function that recovered it.
 func (b *Broadcaster) logPanic(where string, v any) {
-	b.log.Error("gpoll: a panic in "+where, "panic", v, "stack", string(debug.Stack()))
+	b.tellPanic(where, v)
 }
 
 // contained runs a part f of the cleaning up after a panic, and reports whether f returned.

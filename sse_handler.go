@@ -3,6 +3,7 @@ package gpoll
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strings"
 	"time"
@@ -22,7 +23,7 @@ func (b *Broadcaster) admitEvents(w http.ResponseWriter, r *http.Request) *event
 
 func (b *Broadcaster) openEvents(w http.ResponseWriter, r *http.Request, req *request) (*eventWriter, *refusal) {
 	if !canStream(w) {
-		b.log.Error("gpoll: SSE through a ResponseWriter without Flush: " +
+		b.tell(slog.LevelError, "gpoll: SSE through a ResponseWriter without Flush: "+
 			"the middleware around the mount needs a Flush or an Unwrap method")
 		return nil, refuseNoStream
 	}

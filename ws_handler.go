@@ -2,6 +2,7 @@ package gpoll
 
 import (
 	"encoding/base64"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -17,7 +18,8 @@ func (b *Broadcaster) upgrade(w http.ResponseWriter, r *http.Request, req *reque
 		return refused
 	}
 	if !canHijack(w) {
-		b.log.Error("gpoll: a ResponseWriter without Hijack: the middleware around the mount needs an Unwrap method")
+		b.tell(slog.LevelError, "gpoll: a WebSocket through a ResponseWriter without Hijack: "+
+			"the middleware around the mount needs a Hijack or an Unwrap method")
 		return &refusal{status: http.StatusNotImplemented, code: "not-websocket",
 			message: "this server cannot upgrade a connection here; use long-poll or SSE"}
 	}
