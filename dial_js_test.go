@@ -7,4 +7,6 @@ import (
 )
 
 // dialOptions: a JavaScript engine dials WebSockets in its own way.
-func dialOptions(*http.Client, http.Header, string) *websocket.DialOptions { return &websocket.DialOptions{} }
+func dialOptions(*http.Client, http.Header, string) *websocket.DialOptions {
+	return &websocket.DialOptions{}
+}
