@@ -220,10 +220,11 @@ func (a *attach) firstEvent() []byte {
 	return appendEvent(nil, "client-id", at, registrationJSON(a.client))
 }
 
-// appendHeartbeat appends an event without data: it moves Last-Event-ID to the scanned Position, and no EventSource
-// dispatches it. The event has a name since some clients take one without a name for an empty message.
+// appendHeartbeat appends an event that moves Last-Event-ID to the scanned Position. It has a name since some clients
+// take one without a name for an empty message, and an empty line of data since others do not take the id of an event
+// without data.
 func appendHeartbeat(b []byte, at Position) []byte {
-	return append(appendEventID(append(b, "event: position\n"...), at), '\n')
+	return appendEvent(b, "position", at, nil)
 }
 
 // appendEnd appends the event that says why the stream ends, and when to come back.

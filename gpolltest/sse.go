@@ -137,6 +137,8 @@ func (e *events) dispatch(name, data string) (got answer, err error) {
 		return fail(err)
 	}
 	switch name {
+	case "position":
+		got.scanned = pos
 	case "client-id":
 		got.clientID, err = registration([]byte(data))
 		got.scanned = pos
