@@ -1,6 +1,6 @@
 # make test    everything that has to pass, with what it needs installed where that can be done
 # make lint    gofmt, go vet, staticcheck, go fix
-# make cross   runs go vet on the root module for other systems
+# make cross   checks the root module for every other system
 # make bench   measures everything beside other libraries and writes docs/benchmarks.md; forty minutes on an idle machine
 # make bench-quick  measures a small part in two minutes; writes nothing
 # make fuzz    each fuzz target for FUZZTIME (default 30s)
@@ -16,7 +16,7 @@ FUZZTIME ?= 30s
 
 .PHONY: test setup lint cross bench bench-quick fuzz long explore mutants vuln
 
-test: setup lint
+test: setup lint cross
 	$(GO) test -race -timeout 15m work
 	GPOLL_TEST_LISTENER=1 $(GO) test -race -timeout 10m .
 	GOWORK=off $(GO) test -timeout 10m ./...

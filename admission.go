@@ -1,6 +1,7 @@
 package gpoll
 
 import (
+	"log/slog"
 	"net/http"
 	"time"
 )
@@ -160,11 +161,9 @@ func (b *Broadcaster) admit(w http.ResponseWriter, r *http.Request, req *request
 		b.refuse(w, r, b.refuseShutdown())
 		return false
 	} else if err != nil {
-		if leftOut, due := b.refusals.due("", b.now()); due {
-			b.log.Error("gpoll: cannot serve", "err", err, "left out", leftOut)
-		}
-		b.writeHead(w, r)
-		refuseInternal.write(w)
+		b.tell(slog.LevelError, "gpoll: cannot serve", "err", err)
+		b.counts.refused.add(refuseInternal.code)
+		b.answerRefusal(w, r, refuseInternal, b.badSetting == nil)
 		return false
 	}
 	if !b.originAllowed(r) {

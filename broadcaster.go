@@ -7,7 +7,6 @@ import (
 	"math"
 	"net/http"
 	"net/netip"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -149,8 +148,9 @@ type Broadcaster struct {
 	// Broker when no Broadcaster uses it.
 	Broker Broker
 
-	// Logger gets messages for the operator: errors, and why requests are refused, each reason once in a minute at most.
-	// It never gets a client id or a payload. nil means slog.Default() for warnings and errors.
+	// Logger gets messages for the operator: errors, and why requests are refused. Whatever each request or message
+	// could cause anew comes once in a minute at most, and then says how often it was left out. Logger never gets a
+	// client id or a payload. nil means slog.Default() for warnings and errors.
 	Logger *slog.Logger
 
 	once       sync.Once
@@ -162,7 +162,7 @@ type Broadcaster struct {
 	began      time.Time
 	set        settings
 	log        *slog.Logger
-	refusals   refusalLog
+	quiet      quietLog
 	messages   *messageLog
 	clients    registry
 	topics     topicIndex
@@ -207,7 +207,8 @@ func Send(msg string) { DefaultBroadcaster.Send(msg) }
 // routine is RoutineBufferSize messages behind. A failure is logged and counted; use Publish to see it.
 func (b *Broadcaster) Send(msg string) {
 	if _, err := b.publish(context.Background(), &Message{Data: []byte(msg)}, true); err != nil {
-		b.logger().Error("gpoll: Send failed", "err", err)
+		const message = "gpoll: Send failed"
+		b.tellOf(logKey{level: slog.LevelError, place: message + publishFailure(err)}, message, []any{"err", err})
 	}
 }
 
@@ -313,7 +314,7 @@ func (b *Broadcaster) topicLimits() func(string) Limits {
 func (b *Broadcaster) call(name string, f func()) (ok bool) {
 	defer func() {
 		if v := recover(); v != nil {
-			b.log.Error("gpoll: a panic in the application's "+name, "panic", v, "stack", string(debug.Stack()))
+			b.tellPanic("the application's "+name, v)
 		}
 	}()
 	f()

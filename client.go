@@ -1,6 +1,7 @@
 package gpoll
 
 import (
+	"log/slog"
 	"slices"
 	"sync/atomic"
 
@@ -185,13 +186,13 @@ func (c *Client) lagLocked() {
 func (b *Broadcaster) AddClient() (string, int) {
 	if err := b.start(); err != nil {
 		if err != ErrClosed {
-			b.log.Error("gpoll: AddClient failed", "err", err)
+			b.tell(slog.LevelError, "gpoll: AddClient failed", "err", err)
 		}
 		return "", -1
 	}
 	c, refused := b.register(registration{fills: true})
 	if refused != nil {
-		b.log.Warn("gpoll: AddClient refused", "code", refused.code)
+		b.tell(slog.LevelWarn, "gpoll: AddClient refused", "code", refused.code)
 		return "", -1
 	}
 	return c.uuid.String(), c.routine.id

@@ -27,6 +27,7 @@ type follower struct {
 	log      *messageLog
 	notify   func(address) // wakes the routines that have a client for a message
 	operator *slog.Logger
+	panicked func(where string, v any) // tells the operator
 
 	// Touched only in the broker's calls.
 	at      Position      // the end of the log
@@ -54,7 +55,7 @@ func (f *follower) Deliver(records []Record) {
 // rescue logs a panic. What the failed call left out is a hole when the next record comes.
 func (f *follower) rescue() {
 	if v := recover(); v != nil {
-		logPanic(f.operator, "the broker's delivery", v)
+		f.panicked("the broker's delivery", v)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -58,7 +59,7 @@ func (b *Broadcaster) askFor(r *http.Request) (*grantee, *refusal) {
 	}
 	for _, topic := range grant.Topics {
 		if !validTopic(topic) {
-			b.log.Error("gpoll: Authorize gave a bad topic", "topic", clip(topic, 40), "rule", topicRule)
+			b.tell(slog.LevelError, "gpoll: Authorize gave a bad topic", "topic", clip(topic, 40), "rule", topicRule)
 			return nil, refuseInternal
 		}
 	}

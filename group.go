@@ -2,8 +2,6 @@ package gpoll
 
 import (
 	"context"
-	"log/slog"
-	"runtime/debug"
 	"sync"
 )
 
@@ -62,8 +60,4 @@ func (g *group) wait(ctx context.Context) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-}
-
-func logPanic(log *slog.Logger, where string, v any) {
-	log.Error("gpoll: a panic in "+where, "panic", v, "stack", string(debug.Stack()))
 }

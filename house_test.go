@@ -94,13 +94,13 @@ func TestFloors(t *testing.T) {
 	set.Iterate(func(file *token.File) bool {
 		if name := filepath.Base(file.Name()); floors[name] == 0 {
 			t.Errorf("%s has no floor in docs/architecture.md", name)
-		} else {
-			delete(floors, name)
 		}
 		return true
 	})
 	for name := range floors {
-		t.Errorf("%s is in docs/architecture.md, but not there", name)
+		if _, err := os.Stat(name); err != nil {
+			t.Errorf("docs/architecture.md: %v", err)
+		}
 	}
 }
 

@@ -4,6 +4,9 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"runtime"
+	"runtime/debug"
+	"strings"
 	"sync"
 	"time"
 )
@@ -27,38 +30,90 @@ func (h warnings) WithAttrs(attrs []slog.Attr) slog.Handler {
 }
 func (h warnings) WithGroup(name string) slog.Handler { return warnings{h.Handler.WithGroup(name)} }
 
-// A refusalLog lets a reason be logged once in a minute.
-type refusalLog struct {
+// A quietLog lets what requests and messages cause be logged once in a minute. What somebody sends thousands of
+// times a second may not fill the disk of the operator.
+type quietLog struct {
 	mu sync.Mutex
-	by map[string]*refusalCount // by code, of which there are few; "" is for a Broadcaster that cannot serve
+	by map[logKey]*logCount
 }
 
-type refusalCount struct {
+// A logKey says what is the same to the operator. There are few of them, whatever clients send.
+type logKey struct {
+	level  slog.Level
+	place  string // the code of a refusal, or the message
+	status int    // of a refusal: one code may stand for several mistakes
+	pc     uintptr
+}
+
+type logCount struct {
 	next    moment // from when on it is logged again
 	leftOut int    // since it was
 }
 
-const refusalPause = moment(time.Minute)
+const logPause = moment(time.Minute)
 
-// due reports whether a reason is to be logged, and how often it was left out before.
-func (l *refusalLog) due(code string, now moment) (leftOut int, ok bool) {
+// due reports whether something is to be logged, and how often it was left out before.
+func (l *quietLog) due(key logKey, now moment) (leftOut int, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	c := l.by[code]
+	c := l.by[key]
 	if c == nil {
 		if l.by == nil {
-			l.by = map[string]*refusalCount{}
+			l.by = map[logKey]*logCount{}
 		}
-		c = &refusalCount{}
-		l.by[code] = c
+		c = &logCount{}
+		l.by[key] = c
 	}
 	if now < c.next {
 		c.leftOut++
 		return 0, false
 	}
 	leftOut, c.leftOut = c.leftOut, 0
-	c.next = now + refusalPause
+	c.next = now + logPause
 	return leftOut, true
+}
+
+// tell logs a message, which is a constant, once in a minute.
+func (b *Broadcaster) tell(level slog.Level, message string, attrs ...any) {
+	b.tellOf(logKey{level: level, place: message}, message, attrs)
+}
+
+func (b *Broadcaster) tellOf(key logKey, message string, attrs []any) {
+	if !b.log.Enabled(context.Background(), key.level) {
+		return
+	}
+	leftOut, ok := b.quiet.due(key, b.now())
+	if !ok {
+		return
+	}
+	if leftOut > 0 {
+		attrs = append(attrs, "left out", leftOut)
+	}
+	b.log.Log(context.Background(), key.level, message, attrs...)
+}
+
+// tellPanic logs a panic once in a minute for each line of code that panics. It is called by the deferred function that
+// recovered it, or by what that function calls.
+func (b *Broadcaster) tellPanic(where string, v any) {
+	b.tellOf(logKey{level: slog.LevelError, place: where, pc: panicked()}, "gpoll: a panic in "+where,
+		[]any{"panic", v, "stack", string(debug.Stack())})
+}
+
+// panicked returns where the panic began whose deferred functions run; 0 if that is too deep.
+func panicked() uintptr {
+	var pcs [64]uintptr
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs[:])])
+	for found := false; ; {
+		f, more := frames.Next()
+		inRuntime := strings.HasPrefix(f.Function, "runtime.")
+		if found && !inRuntime {
+			return f.PC
+		}
+		found = found || f.Function == "runtime.gopanic"
+		if !more {
+			return 0
+		}
+	}
 }
 
 // noteRefusal counts a refusal, and tells the operator of it as logRefusal does.
@@ -77,7 +132,7 @@ func (b *Broadcaster) logRefusal(why *refusal, r *http.Request) {
 	if !b.log.Enabled(context.Background(), slog.LevelWarn) {
 		return
 	}
-	leftOut, ok := b.refusals.due(why.code, b.now())
+	leftOut, ok := b.quiet.due(logKey{level: slog.LevelWarn, place: why.code, status: why.status}, b.now())
 	if !ok {
 		return
 	}

@@ -13,7 +13,7 @@ import (
 // of what they serve, and group.start for all of them), and the handlers, which net/http recovers (abandon).
 
 // logPanic tells the operator of a panic. It is called by the deferred function that recovered it.
-func (b *Broadcaster) logPanic(where string, v any) { logPanic(b.log, where, v) }
+func (b *Broadcaster) logPanic(where string, v any) { b.tellPanic(where, v) }
 
 // contained runs a part f of the cleaning up after a panic, and reports whether f returned.
 func (b *Broadcaster) contained(where string, f func()) (ok bool) {

@@ -79,7 +79,12 @@ func (l *headLines) set(name, value string) {
 // refuse counts and answers a request that cannot be served.
 func (b *Broadcaster) refuse(w http.ResponseWriter, r *http.Request, why *refusal) {
 	b.noteRefusal(why, r)
-	if isEventSource(r) && why.passes() {
+	b.answerRefusal(w, r, why, why.passes())
+}
+
+// answerRefusal tells the client. passes says whether the same request may succeed later.
+func (b *Broadcaster) answerRefusal(w http.ResponseWriter, r *http.Request, why *refusal, passes bool) {
+	if passes && isEventSource(r) {
 		b.writeEnd(w, r, why)
 		return
 	}

@@ -526,14 +526,15 @@ func (s *server) socket(t testing.TB, path, protocol string, header ...string) *
 
 func (s *server) trySocket(t testing.TB, path, protocol string, header ...string) (*websocket.Conn, answer, error) {
 	t.Helper()
-	opts := &websocket.DialOptions{HTTPClient: s.client, HTTPHeader: http.Header{}}
+	lines, host := http.Header{}, ""
 	for i := 0; i < len(header); i += 2 {
 		if header[i] == "Host" {
-			opts.Host = header[i+1]
+			host = header[i+1]
 			continue
 		}
-		opts.HTTPHeader.Add(header[i], header[i+1])
+		lines.Add(header[i], header[i+1])
 	}
+	opts := dialOptions(s.client, lines, host)
 	if protocol != "" {
 		opts.Subprotocols = []string{protocol}
 	}

@@ -2,6 +2,7 @@ package gpoll
 
 import (
 	"errors"
+	"log/slog"
 	"net/http"
 	"strings"
 	"time"
@@ -21,7 +22,7 @@ func (b *Broadcaster) admitEvents(w http.ResponseWriter, r *http.Request) *event
 
 func (b *Broadcaster) openEvents(w http.ResponseWriter, r *http.Request, req *request) (*eventWriter, *refusal) {
 	if !canStream(w) {
-		b.log.Error("gpoll: SSE through a ResponseWriter without Flush: " +
+		b.tell(slog.LevelError, "gpoll: SSE through a ResponseWriter without Flush: "+
 			"the middleware around the mount needs a Flush or an Unwrap method")
 		return nil, refuseNoStream
 	}
@@ -190,10 +191,11 @@ func (a *attach) firstEvent() []byte {
 	return appendEvent(nil, "client-id", at, registrationJSON(a.client))
 }
 
-// appendHeartbeat appends an event without data: it moves Last-Event-ID to the scanned Position, and no EventSource
-// dispatches it. The event has a name since some clients take one without a name for an empty message.
+// appendHeartbeat appends an event that moves Last-Event-ID to the scanned Position. It has a name since some clients
+// take one without a name for an empty message, and an empty line of data since others do not take the id of an event
+// without data.
 func appendHeartbeat(b []byte, at Position) []byte {
-	return append(appendEventID(append(b, "event: position\n"...), at), '\n')
+	return appendEvent(b, "position", at, nil)
 }
 
 func (e *eventWriter) timeout() time.Duration { return e.a.client.routine.b.set.writeTimeout }

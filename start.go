@@ -119,8 +119,8 @@ func (b *Broadcaster) follow() error {
 	}
 	b.messages = newMessageLog(before, b.set.history, b.topicLimits(), b.set.routineBuffer)
 	b.messages.spawn = b.spawn
-	f := &follower{broker: b.Broker, ctx: b.ctx, log: b.messages, notify: b.notify, operator: b.log, at: before,
-		backlog: newest}
+	f := &follower{broker: b.Broker, ctx: b.ctx, log: b.messages, notify: b.notify, operator: b.log,
+		panicked: b.logPanic, at: before, backlog: newest}
 	caught := make(chan struct{})
 	if f.caught = caught; before == newest {
 		close(caught)

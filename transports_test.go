@@ -123,7 +123,7 @@ func (s *server) socketHTTP1(t testing.TB, protocol string) *websocket.Conn {
 		tr.TLSClientConfig.NextProtos = nil
 		client = &http.Client{Transport: tr}
 	}
-	opts := &websocket.DialOptions{HTTPClient: client}
+	opts := dialOptions(client, nil, "")
 	if protocol != "" {
 		opts.Subprotocols = []string{protocol}
 	}

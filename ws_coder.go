@@ -32,12 +32,13 @@ func (s *session) accept(w http.ResponseWriter, r *http.Request) error {
 
 // open makes a connection of coder/websocket.
 func (s *session) open(w http.ResponseWriter, r *http.Request) (*websocket.Conn, error) {
-	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{
+	o := &websocket.AcceptOptions{
 		Subprotocols:       []string{subprotocol},
 		InsecureSkipVerify: true, // originAllowed has checked the whole origin, not the host alone
 		CompressionMode:    websocket.CompressionDisabled,
-		OnPongReceived:     s.ponged,
-	})
+	}
+	s.notePongs(o)
+	ws, err := websocket.Accept(w, r, o)
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package gpoll
 
 import (
 	"encoding/base64"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -16,10 +17,13 @@ func (b *Broadcaster) upgrade(w http.ResponseWriter, r *http.Request, req *reque
 	if refused := checkUpgrade(r); refused != nil {
 		return refused
 	}
+	if !servesWebSocket {
+		return refuseNoUpgrade
+	}
 	if !canHijack(w) {
-		b.log.Error("gpoll: a ResponseWriter without Hijack: the middleware around the mount needs an Unwrap method")
-		return &refusal{status: http.StatusNotImplemented, code: "not-websocket",
-			message: "this server cannot upgrade a connection here; use long-poll or SSE"}
+		b.tell(slog.LevelError, "gpoll: a WebSocket through a ResponseWriter without Hijack: "+
+			"the middleware around the mount needs a Hijack or an Unwrap method")
+		return refuseNoUpgrade
 	}
 	if r.Header.Get("Origin") == "" && r.Header.Get("Cookie") != "" {
 		// A browser sends Origin with every upgrade. This is another program: its cookies do not count.
@@ -69,6 +73,9 @@ func (b *Broadcaster) upgrade(w http.ResponseWriter, r *http.Request, req *reque
 	b.spawn(s.run)
 	return nil
 }
+
+var refuseNoUpgrade = &refusal{status: http.StatusNotImplemented, code: "not-websocket",
+	message: "this server cannot upgrade a connection here; use long-poll or SSE"}
 
 // If the peer has gone altogether, nobody hears this.
 var refuseHalfClosed = refuseBad("not-websocket", "the connection was closed in one direction; a WebSocket needs both")

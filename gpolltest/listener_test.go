@@ -11,7 +11,6 @@ import (
 	"os"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -54,7 +53,7 @@ func TestPipeHalfClose(t *testing.T) {
 	if got, err := io.ReadAll(b); string(got) != "question" || err != nil {
 		t.Fatalf("the peer reads %q, %v", got, err)
 	}
-	if _, err := a.Write([]byte("x")); !errors.Is(err, syscall.EPIPE) {
+	if _, err := a.Write([]byte("x")); !errors.Is(err, errPipe) {
 		t.Errorf("Write after CloseWrite: %v", err)
 	}
 	io.WriteString(b, "answer")
@@ -79,7 +78,7 @@ func TestPipeClose(t *testing.T) {
 	if got, err := io.ReadAll(b); string(got) != "last words" || err != nil {
 		t.Errorf("the peer reads %q, %v", got, err)
 	}
-	if _, err := b.Write([]byte("x")); !errors.Is(err, syscall.EPIPE) {
+	if _, err := b.Write([]byte("x")); !errors.Is(err, errPipe) {
 		t.Errorf("the peer's Write: %v", err)
 	}
 }
@@ -89,10 +88,10 @@ func TestPipeCut(t *testing.T) {
 	io.WriteString(a, "lost")
 	a.Cut()
 	for name, c := range map[string]*Conn{"own": a, "peer's": b} {
-		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, errReset) {
 			t.Errorf("%s Read: %v", name, err)
 		}
-		if _, err := c.Write([]byte("x")); !errors.Is(err, syscall.ECONNRESET) {
+		if _, err := c.Write([]byte("x")); !errors.Is(err, errReset) {
 			t.Errorf("%s Write: %v", name, err)
 		}
 	}
@@ -196,7 +195,7 @@ func TestListenerServesHTTP(t *testing.T) {
 		// A cut reaches a waiting request, and the next one gets a new connection.
 		time.AfterFunc(time.Minute, ln.Cut)
 		post := strings.NewReader("a GET would be sent again")
-		if _, err := client.Post("http://any.test/", "text/plain", post); !errors.Is(err, syscall.ECONNRESET) {
+		if _, err := client.Post("http://any.test/", "text/plain", post); !errors.Is(err, errReset) {
 			t.Errorf("cut request: %v", err)
 		}
 		if resp, err := client.Get("http://any.test/"); err != nil {

@@ -93,6 +93,8 @@ func (e *events) dispatch(ev *wire.Event) (got answer, err error) {
 		return fail(err)
 	}
 	switch name {
+	case "position":
+		got.scanned = pos
 	case "client-id":
 		got.clientID, err = wire.ParseRegistration([]byte(data))
 		got.scanned = pos

@@ -32,11 +32,7 @@ func (s *Session) connect(l life, protocol ...string) (*websocket.Conn, error) {
 		}
 		target = r.URL.String()
 	}
-	conn, resp, err := websocket.Dial(l, target, &websocket.DialOptions{
-		HTTPClient:   s.httpClient(),
-		HTTPHeader:   s.Header,
-		Subprotocols: protocol,
-	})
+	conn, resp, err := websocket.Dial(l, target, s.dialOptions(protocol))
 	switch {
 	case err == nil:
 		conn.SetReadLimit(readLimit)

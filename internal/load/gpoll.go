@@ -104,6 +104,7 @@ func (g Gpoll) event(c *Client, name, data []byte) error {
 			return ErrNotGpoll
 		}
 		c.Ready()
+	case "position": // a heartbeat
 	case "gap":
 		c.Gap()
 	case "end":

@@ -196,6 +196,11 @@ func sseItem(ev event, first bool, seen string, asJSON bool) item {
 		return bad("event %q: %v", ev.name, err)
 	}
 	switch ev.name {
+	case "position":
+		if ev.data != "" {
+			return bad("a heartbeat with data %q", ev.data)
+		}
+		return item{kind: scanned, at: now, pos: pos}
 	case "client-id":
 		var reg struct {
 			ID string `json:"client-id"`

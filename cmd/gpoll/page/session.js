@@ -277,8 +277,9 @@ export class Session {
 
 	/** @param {{type: string, data: string[], id: string}} event @returns {End | undefined} the end, if this was it */
 	#event({ type, data, id }) {
-		const value = data.length > 0 ? JSON.parse(data.join('\n')) : null;
-		switch (value === null ? 'heartbeat' : type) {
+		const text = data.join('\n');
+		const value = text && JSON.parse(text);
+		switch (type) {
 			case 'client-id':
 				this.#id = value['client-id'];
 				if (!this.#cursor) this.#move(id);
@@ -290,11 +291,13 @@ export class Session {
 				break;
 			case 'end':
 				return new End(value.error, value.message, value.retry_ms);
-			case 'heartbeat':
+			case 'position':
 				this.#move(id);
 				break;
-			default:
-				this.#element(value);
+			case '':
+				if (value) this.#element(value); // else only a comment came
+				break;
+			default: // of a later server
 		}
 	}
 
