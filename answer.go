@@ -1,7 +1,6 @@
 package gpoll
 
 import (
-	"io"
 	"net/http"
 	"strconv"
 	"time"
@@ -116,18 +115,18 @@ func jsonAnswer(body []byte, at Position) answer {
 }
 
 // writeAnswer writes a through w: the answer to the poll r.
-func (b *Broadcaster) writeAnswer(w http.ResponseWriter, r *http.Request, a *answer) error {
+func (b *Broadcaster) writeAnswer(w http.ResponseWriter, r *http.Request, a *answer, each deadlineSetter) error {
 	h := w.Header()
 	lines := headLines{h, new([8]string)[:0]}
 	b.addHead(&lines, r)
 	if _, there := h["Date"]; !there { // net/http would format it for every answer
 		lines.set("Date", b.dateNow().value)
 	}
-	return a.write(w, &lines)
+	return a.write(w, &lines, each)
 }
 
 // write writes a through w. It adds a's fields to lines.
-func (a *answer) write(w http.ResponseWriter, lines *headLines) error {
+func (a *answer) write(w http.ResponseWriter, lines *headLines, each deadlineSetter) error {
 	for i, f := range a.fields {
 		if i > 0 && a.fields[i-1].name == f.name {
 			h := lines.h
@@ -137,6 +136,7 @@ func (a *answer) write(w http.ResponseWriter, lines *headLines) error {
 		}
 	}
 	if a.status == http.StatusNoContent {
+		each.beforePiece()
 		w.WriteHeader(a.status)
 		return nil
 	}
@@ -146,8 +146,7 @@ func (a *answer) write(w http.ResponseWriter, lines *headLines) error {
 	}
 	lines.set("Content-Length", length)
 	w.WriteHeader(a.status) // also 200, as http.ServeContent does: some middleware removes Content-Length only here
-	_, err := io.WriteString(w, a.body)
-	return err
+	return writePieces(w, a.body, each)
 }
 
 // dateNow is the date of an answer at this second.

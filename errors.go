@@ -103,7 +103,7 @@ func (e *refusal) passes() bool {
 // write answers a request with e.
 func (e *refusal) write(w http.ResponseWriter) {
 	a := e.answer()
-	_ = a.write(w, &headLines{h: w.Header()}) // the peer may be gone; there is nothing left to tell it
+	_ = a.write(w, &headLines{h: w.Header()}, noDeadline{}) // the peer may be gone; there is nothing left to tell it
 }
 
 // Refusals without variable parts. The answer to an unknown client id never says whether the id was well formed,

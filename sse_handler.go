@@ -89,7 +89,7 @@ func (b *Broadcaster) writeEventsInPassing(w http.ResponseWriter, r *http.Reques
 		out = appendItem(out, &items[i], f)
 	}
 	b.writeEventHead(w, r)
-	_, _ = w.Write(out) // it may have gone
+	_ = writePieces(w, string(out), &everyPiece{w, b.set.writeTimeout}) // it may have gone
 	b.countItems(items)
 }
 
@@ -189,9 +189,10 @@ func (e *eventWriter) proceed() error {
 		case gotNothing:
 			return nil
 		case gotItems:
-			for i := range e.items {
-				e.buf = appendItem(e.buf, &e.items[i], e.form)
+			if err := e.writeItems(); err != nil {
+				return err
 			}
+			continue
 		case gotDue:
 			e.buf = appendHeartbeat(e.buf, a.cursor)
 			a.touch(jitter(b.set.heartbeat))
@@ -205,9 +206,32 @@ func (e *eventWriter) proceed() error {
 			return err
 		}
 		e.sent = a.cursor
-		b.countItems(e.items)
-		clear(e.items)
 	}
+}
+
+// writeItems writes items, whole events at a time. It leaves the rest out when the attach has ended.
+func (e *eventWriter) writeItems() error {
+	defer clear(e.items)
+	from := 0 // index of the first item in buf
+	for i := range e.items {
+		e.buf = appendItem(e.buf, &e.items[i], e.form)
+		last := i == len(e.items)-1
+		if len(e.buf) < netHTTPPiece && !last {
+			continue
+		}
+		if e.a.ending.Load() != nil {
+			return nil
+		}
+		if err := e.write(e.buf); err != nil {
+			return err
+		}
+		if e.sent = e.items[i].pos; last {
+			e.sent = e.a.cursor
+		}
+		e.a.client.routine.b.countItems(e.items[from : i+1])
+		e.buf, from = e.buf[:0], i+1
+	}
+	return nil
 }
 
 // firstEvent tells the client its id and where the stream begins.
@@ -235,19 +259,25 @@ func appendEnd(b []byte, why *ending) []byte {
 
 func (e *eventWriter) timeout() time.Duration { return e.a.client.routine.b.set.writeTimeout }
 
-// write writes and flushes p. After WriteTimeout the attach ends as slow. The write goes on for as long again, so that
-// the client is told any end that came meanwhile after a whole event.
+// write writes and flushes p. A piece that takes longer than WriteTimeout ends the attach as slow. The write goes on
+// for as long again, so that the client is told any end that came meanwhile after a whole event.
 func (e *eventWriter) write(p []byte) error {
-	e.late.Reset(e.timeout())
 	defer e.late.Stop()
-	err := e.rc.SetWriteDeadline(time.Now().Add(2 * e.timeout()))
-	if err != nil && !errors.Is(err, http.ErrNotSupported) {
-		return err
+	for begun := false; len(p) > 0 || !begun; begun = true {
+		n := min(len(p), netHTTPPiece)
+		if !begun || e.a.ending.Load() == nil {
+			e.late.Reset(e.timeout())
+			err := e.rc.SetWriteDeadline(time.Now().Add(2 * e.timeout()))
+			if err != nil && !errors.Is(err, http.ErrNotSupported) {
+				return err
+			}
+		}
+		if _, err := e.w.Write(p[:n]); err != nil {
+			return err
+		}
+		p = p[n:]
 	}
-	if _, err := e.w.Write(p); err != nil {
-		return err
-	}
-	err = e.rc.Flush()
+	err := e.rc.Flush()
 	_ = e.rc.SetWriteDeadline(time.Time{}) // over HTTP/2 a deadline resets the stream even when nothing is written
 	return err
 }
