@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -95,6 +94,7 @@ type way struct {
 	name   string
 	how    func(*setup)
 	h2     bool
+	http2  *http.HTTP2Config // the server's
 	secure bool
 	stream bool // it has its end told, for another WriteTimeout
 	kept   bool // the attach ends before the answer has gone out: look at the connection
@@ -257,6 +257,7 @@ func (w *way) serve(t *testing.T, certificate tls.Certificate) *slowServer {
 		how.server = func(hs *http.Server) {
 			hs.Protocols = new(http.Protocols)
 			hs.Protocols.SetUnencryptedHTTP2(true)
+			hs.HTTP2 = w.http2
 		}
 	}
 	s.server = start(t, how)
@@ -282,16 +283,10 @@ func (w *way) serve(t *testing.T, certificate tls.Certificate) *slowServer {
 	return s
 }
 
-func certificate(t *testing.T) tls.Certificate {
-	ts := httptest.NewTLSServer(nil)
-	defer ts.Close()
-	return ts.TLS.Certificates[0]
-}
-
 // A client that takes 40 KiB in a second gets 960 kB on every way, in one message and in a batch: in 24 s, with a
 // WriteTimeout of 10 s. So does one that takes 4 KiB in a second, in four minutes.
 func TestProgressIsKept(t *testing.T) {
-	cert := certificate(t)
+	cert := certificateForTests()
 	for _, w := range ways {
 		for _, c := range []struct{ rate, messages, size int }{
 			{40 << 10, 1, 960_000}, {40 << 10, 20, 48_000}, {4 << 10, 1, 960_000},
@@ -319,7 +314,7 @@ func TestProgressIsKept(t *testing.T) {
 // A client that takes nothing, or a byte now and then, is cut at WriteTimeout: a poll, and a stream after its end has
 // had WriteTimeout too.
 func TestNoProgressIsCut(t *testing.T) {
-	cert := certificate(t)
+	cert := certificateForTests()
 	for _, w := range ways {
 		for _, rate := range []int64{0, 1, 100} {
 			t.Run(fmt.Sprintf("%s/%d", w.name, rate), func(t *testing.T) {
@@ -360,9 +355,31 @@ func TestNoProgressIsCut(t *testing.T) {
 	}
 }
 
+// The server's own pings end the stream of a machine that vanished, over HTTP/2, as docs/guide.md says.
+func TestHTTP2MachineVanishes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := way{h2: true,
+			http2: &http.HTTP2Config{SendPingTimeout: 15 * time.Second, WriteByteTimeout: 10 * time.Second}}
+		s := w.serve(t, tls.Certificate{})
+		stream := s.events(t, "/poll/events?client-id=0")
+		stream.next(t)
+		advance(5 * time.Minute)
+		if n := s.Stats().Attached["sse"]; n != 1 {
+			t.Fatalf("%d streams are attached", n)
+		}
+		s.rate.Store(0)
+		began := time.Now()
+		for s.Stats().Attached["sse"] > 0 && time.Since(began) < 5*time.Minute {
+			time.Sleep(100 * time.Millisecond)
+		}
+		within(t, "given up", time.Since(began), 10*time.Second, 40*time.Second)
+		s.rate.Store(-1)
+	})
+}
+
 // A client whose batch was cut gets smaller ones until one goes out. When its link is good again the batches grow.
 func TestBatchThatWasCut(t *testing.T) {
-	cert := certificate(t)
+	cert := certificateForTests()
 	for _, w := range ways {
 		if w.stream {
 			continue

@@ -42,6 +42,7 @@ type settings struct {
 	allowedHeaders                                        string // of a preflight
 	origins                                               map[string]bool
 	tick                                                  time.Duration // between two sweeps of a routine
+	gone                                                  time.Duration // see watchGone
 	youth                                                 time.Duration // of a poll; see deadlines
 }
 
@@ -118,6 +119,7 @@ func (s *settings) fill(b *Broadcaster) error {
 	}
 	s.heavy = s.clientBytes / s.clientBuffer
 	shortest := min(s.pollWait, s.heartbeat, s.pongTimeout, s.clientTTL, s.attachTimeout)
+	s.gone = max(2*s.writeTimeout, leastGone)
 	s.youth = min(time.Second, s.writeTimeout/10)
 	s.tick = min(250*time.Millisecond, max(shortest/50, time.Millisecond))
 	return nil

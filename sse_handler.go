@@ -50,7 +50,7 @@ func (b *Broadcaster) openEvents(w http.ResponseWriter, r *http.Request, req *re
 		return nil, b.refusalOf(err)
 	}
 	b.writeEventHead(w, r)
-	return &eventWriter{a: a, w: w, rc: http.NewResponseController(w), done: r.Context().Done(), form: f,
+	return &eventWriter{a: a, w: w, r: r, rc: http.NewResponseController(w), done: r.Context().Done(), form: f,
 		padded: r.Header["Accept-Encoding"] != nil && isWrapped(w)}, nil
 }
 
@@ -102,10 +102,9 @@ func (b *Broadcaster) writeEventHead(w http.ResponseWriter, r *http.Request) {
 }
 
 // takeOverEvents takes the connection of an SSE response from net/http, which frees its stack and buffers. It reports
-// whether it answered. It does not over HTTP/2, nor where middleware keeps the connection or encodes the body, nor over
-// TLS, which would gain nothing.
+// whether it answered. It does not over HTTP/2, nor where middleware keeps the connection or encodes the body.
 func (b *Broadcaster) takeOverEvents(w http.ResponseWriter, r *http.Request, f form, c *Client, o attachOptions) bool {
-	if r.ProtoMajor != 1 || r.TLS != nil || !canHijack(w) || w.Header()["Content-Encoding"] != nil {
+	if r.ProtoMajor != 1 || !canHijack(w) || w.Header()["Content-Encoding"] != nil {
 		return false
 	}
 	s := &session{b: b, form: f}
@@ -125,11 +124,12 @@ func (b *Broadcaster) takeOverEvents(w http.ResponseWriter, r *http.Request, f f
 // those that are tried.
 var padding = ":" + strings.Repeat(" ", 2048) + "\n"
 
-// An eventWriter writes one SSE response through its http.ResponseWriter: over HTTP/2, TLS, or behind middleware that
+// An eventWriter writes one SSE response through its http.ResponseWriter: over HTTP/2, or behind middleware that
 // keeps the connection.
 type eventWriter struct {
 	a    *attach
 	w    http.ResponseWriter
+	r    *http.Request
 	rc   *http.ResponseController
 	done <-chan struct{}
 	late *time.Timer // ends the attach as slow; it runs while a write waits
@@ -145,6 +145,7 @@ type eventWriter struct {
 func (e *eventWriter) serve() {
 	e.late = e.a.client.routine.b.after(e.timeout(), func() { e.a.end(endSlow) })
 	defer e.late.Stop()
+	defer e.a.client.routine.b.watchRequest(e.r)()
 	err := e.begin()
 	for err == nil {
 		select {
