@@ -29,9 +29,10 @@ func (t transport) String() string {
 type attach struct {
 	client    *Client
 	transport transport
-	implicit  bool // a poll without cursor: the server keeps the cursor
-	verified  bool // see below; the flags stand together, for there is an attach for each client
-	isDue     bool // likewise
+	implicit  bool  // a poll without cursor: the server keeps the cursor
+	verified  bool  // see below; the flags stand together, for there is an attach for each client
+	isDue     bool  // likewise
+	narrow    uint8 // the client's, when the attach began
 
 	// Only the goroutine that serves the attach touches these and verified, which says that up to cursor everything that
 	// want is owed was read from the log or offered by the routine. A command also touches want while the routine
@@ -137,7 +138,7 @@ func (c *Client) openLocked(o *attachOptions) (*attach, error) {
 		a = new(attach)
 	}
 	*a = attach{client: c, transport: o.transport, cursor: o.cursor, grantee: o.grantee, by: o.by, later: o.later,
-		due: due}
+		due: due, narrow: c.narrow}
 	if a.by == nil {
 		a.by = (*handler)(a)
 	}

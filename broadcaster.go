@@ -48,9 +48,15 @@ type Broadcaster struct {
 	// PongTimeout is how long a WebSocket may take to answer a ping. Default 10 s.
 	PongTimeout time.Duration
 
-	// WriteTimeout is how long one write to a client may take before its attach ends as slow. The message that tells the
-	// end, after the frame that was begun, may take as long again before gpoll gives up the connection. Default 10 s. It
-	// replaces the http.Server's for the answers that gpoll writes. The answer to a poll may take a second longer.
+	// WriteTimeout is the longest time for which a client may make no progress while something waits for it; then its
+	// attach ends as slow. Default 10 s. A client makes progress if it takes 32 KiB in each WriteTimeout, or all that
+	// waits, however long the whole takes. It makes none if it takes less than 8 KiB. "Takes" means that the client's
+	// system acknowledges it, where this system says so: on Linux, on connections that gpoll has. Otherwise it means that
+	// this system takes it. A poll whose batch was cut gets a smaller one the next time.
+	//
+	// The message that tells an end, after the frame that was begun, may take WriteTimeout altogether before gpoll gives
+	// up the connection. WriteTimeout replaces the http.Server's for the answers that gpoll writes. The answer to a poll
+	// may take a second longer.
 	WriteTimeout time.Duration
 
 	// ClientTTL is how long a client may stay unattached. Default 60 s.

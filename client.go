@@ -24,6 +24,7 @@ type Client struct {
 	removed   bool
 	attached  bool           // ever
 	streamed  bool           // the last attach was a stream
+	narrow    uint8          // how much smaller the next answer is: see cutLocked
 	attach    *attach        // nil between attaches
 	newest    uint64         // arrival of the newest attach there ever was
 	named     []string       // topics that the client asked for

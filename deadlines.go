@@ -11,7 +11,7 @@ import (
 // handlers set none, and most answers fit the socket at once. So a poll on a server without time-outs leaves the
 // deadlines alone while it is young, which is for a second; a deadline of middleware has to be longer than that. When
 // the poll waits on, its handler lifts them. When an answer is still being written after that second, or when the
-// attach is ended, a guard sets its deadline.
+// attach is ended, a guard sets its deadline. From then on each piece of the answer has one.
 type deadlines struct {
 	conn  deadliner // nil: the deadlines were lifted at once
 	rest  time.Duration
@@ -110,7 +110,8 @@ func (d *deadlines) lift() {
 	}
 }
 
-// write reports whether the answer may be written without a deadline: a guard will set one when it takes long.
+// write notes that the answer is being written, and reports whether it may be written without a deadline: a guard will
+// set one when it takes long. The state tells when it has.
 func (d *deadlines) write() bool { return d.conn != nil && d.state.CompareAndSwap(young, writing) }
 
 // end returns when nobody touches the deadlines any more. It reports whether from now on only the handler looks at

@@ -609,13 +609,20 @@ func TestShutdownStaysInItsContext(t *testing.T) {
 
 // serveTLS serves a Broadcaster over TLS and HTTP/1.1 on in-memory connections.
 func serveTLS(t *testing.T, certificate tls.Certificate, buffer int) *server {
+	return serveTLSBehind(t, certificate, buffer, func(h http.Handler) http.Handler { return h })
+}
+
+// serveTLSBehind is serveTLS behind middleware.
+func serveTLSBehind(t *testing.T, certificate tls.Certificate, buffer int,
+	wrap func(http.Handler) http.Handler) *server {
+
 	b := gpoll.NewBroadcaster()
 	b.Heartbeat = time.Hour
 	mux := http.NewServeMux()
 	b.ListenAndBroadcast("/poll", mux)
 	ln := gpolltest.NewListener()
 	ln.Buffer = buffer
-	hs := &http.Server{Handler: mux}
+	hs := &http.Server{Handler: wrap(mux)}
 	served := make(chan error, 1)
 	go func() { // ends with hs.Close
 		config := &tls.Config{Certificates: []tls.Certificate{certificate}, NextProtos: []string{"http/1.1"}}
@@ -676,6 +683,22 @@ func TestEndOverTLS(t *testing.T) {
 			t.Run(fmt.Sprint("sse ", code, " ", pause), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					s := serveTLS(t, certificate, 8<<10)
+					id, after := s.register(t)
+					c := s.stream(t, "sse", id, after)
+					s.Send(big(0))
+					synctest.Wait()
+					time.Sleep(5 * time.Second)
+					end(t, s, id)
+					time.Sleep(pause)
+					messages, said, err := c.rest()
+					if late != (err != nil) || !late && (len(messages) != 1 || !c.says(said, code)) {
+						t.Errorf("%q and %v after %d messages", said, err, len(messages))
+					}
+				})
+			})
+			t.Run(fmt.Sprint("sse through net/http ", code, " ", pause), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					s := serveTLSBehind(t, certificate, 8<<10, noHijack)
 					id, after := s.register(t)
 					stream := s.events(t, "/poll/events"+query("client-id", id, "after", after))
 					stream.next(t)

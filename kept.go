@@ -127,6 +127,7 @@ func (k *keeping) end() {
 		return
 	}
 	c.unwatch()
+	c.b.unwatchGone(c.Conn)
 	c.idleUntil(time.Time{})
 	s := newServedConn(c, k.unmatched)
 	c.mu.Lock()
@@ -185,6 +186,7 @@ func (c *pollConn) idleUntil(t time.Time) {
 // keepLocked begins to keep the connection.
 func (c *pollConn) keepLocked() {
 	l := c.listener
+	c.b.watchGone(c.Conn)
 	c.watch = &l.watches[int(l.turn.Add(1))%len(l.watches)]
 	c.hungUp.Store(false)
 	if c.idle > 0 {

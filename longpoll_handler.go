@@ -51,7 +51,7 @@ const maxPlainGaps = 32
 
 // limit bounds one answer. In the plain form the first message ends it.
 func (p *poll) limit() replay {
-	limit := p.attach.client.routine.b.limitReplay()
+	limit := p.attach.client.routine.b.limitReplay().narrowed(p.attach.narrow)
 	if !p.json {
 		limit.count = 1
 	}
@@ -100,6 +100,9 @@ func (p *poll) end(written bool) bool {
 	r := p.attach.client.routine
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if written && len(p.items) > 0 {
+		p.attach.client.wholeLocked()
+	}
 	return p.endLocked(written)
 }
 
@@ -110,9 +113,10 @@ type waitingPoll struct {
 	r     *http.Request
 	claim *claim
 	later deadlines
-	own   attach  // poll.attach
-	first [1]item // where poll.items begins; most polls are answered with one
-	alone bool    // nobody else knows the poll any more
+	late  *time.Timer // ends the attach as slow; nil: the deadline does. See beforePiece
+	own   attach      // poll.attach
+	first [1]item     // where poll.items begins; most polls are answered with one
+	alone bool        // nobody else knows the poll any more
 }
 
 // waitingPolls are the memory of polls that have been answered.
@@ -182,7 +186,7 @@ func (b *Broadcaster) answerInPassing(w http.ResponseWriter, r *http.Request, re
 	p := poll{attach: &attach{client: arr.client}, json: req.json}
 	p.items, p.attach.cursor, p.more = b.readInPassing(arr, req.after, p.limit())
 	out := p.answer()
-	_ = b.writeAnswer(w, r, &out) // it may have gone
+	_ = b.writeAnswer(w, r, &out, &everyPiece{w, b.set.writeTimeout}) // it may have gone
 	b.countItems(p.items)
 }
 
@@ -223,11 +227,10 @@ func (p *waitingPoll) proceed() bool {
 // write answers.
 func (p *waitingPoll) write() {
 	b := p.attach.client.routine.b
-	rc := http.NewResponseController(p.w)
-	if !p.later.write() {
-		// Behind a wrapper without Unwrap the server's own time-out stays in force, and nobody says whether the write went
-		// out.
-		_ = rc.SetWriteDeadline(time.Now().Add(b.set.writeTimeout))
+	p.later.write()
+	if p.r.TLS != nil || p.r.ProtoMajor > 1 {
+		a := p.attach
+		p.late = b.after(b.set.writeTimeout, func() { a.end(endSlow) })
 	}
 	out := p.answer()
 	p.claim.watch(&out)
@@ -235,15 +238,35 @@ func (p *waitingPoll) write() {
 	answering.Store(true)
 	// Asked before the answer goes out: curl and some proxies close the connection as soon as they have the answer.
 	gone := p.r.Context().Err() != nil
-	err := b.writeAnswer(p.w, p.r, &out)
+	err := b.writeAnswer(p.w, p.r, &out, p)
 	if err == nil && canStream(p.w) {
-		err = rc.Flush()
+		err = http.NewResponseController(p.w).Flush()
 	}
 	written := err == nil && !gone
 	p.end(written)
+	if p.late != nil && !p.late.Stop() {
+		p.alone = false // it still looks at the attach
+	}
+	if err != nil {
+		p.attach.client.cut()
+	}
 	answering.Store(false)
 	b.countItems(p.items)
 	p.claim.settle(p, &out, written)
+}
+
+// beforePiece implements deadlineSetter. Behind a wrapper without Unwrap the server's own time-out stays in force, and
+// nobody says whether the write went out. Over TLS, net/http says goodbye for 5 s after the deadline; over HTTP/2 a
+// write returns only when the connection takes it. So a timer ends the attach there.
+func (p *waitingPoll) beforePiece() {
+	if p.late != nil {
+		p.late.Reset(p.attach.client.routine.b.set.writeTimeout)
+	}
+	if p.later.conn != nil && p.later.state.Load() == writing {
+		return // a guard will set a deadline when the answer takes long
+	}
+	timeout := p.attach.client.routine.b.set.writeTimeout
+	_ = http.NewResponseController(p.w).SetWriteDeadline(time.Now().Add(timeout))
 }
 
 // end is poll.end. It leaves the connection to net/http.
@@ -269,7 +292,7 @@ func (b *Broadcaster) answerRegistration(w http.ResponseWriter, r *http.Request,
 		out = batchAnswer(c.ID(), items, cursor, false)
 		b.countItems(items)
 	}
-	_ = b.writeAnswer(w, r, &out) // a client that does not hear its id expires
+	_ = b.writeAnswer(w, r, &out, &everyPiece{w, b.set.writeTimeout}) // a client that does not hear its id expires
 }
 
 // registrationJSON is {"client-id":"…"}, the answer of the 2015 package.

@@ -83,7 +83,7 @@ func (b *Broadcaster) HandleRequests(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// HandleEvents is the Server-Sent Events handler, for applications that mount it themselves. Over HTTP/1.1 without TLS
+// HandleEvents is the Server-Sent Events handler, for applications that mount it themselves. Over HTTP/1.1
 // it takes the connection over (http.Hijacker), as a WebSocket does, where the ResponseWriter allows it.
 func (b *Broadcaster) HandleEvents(w http.ResponseWriter, r *http.Request) {
 	if e := b.admitEvents(w, r); e != nil {

@@ -181,25 +181,33 @@ func (c *pollConn) putLocked(p []byte) error {
 	return err
 }
 
-// drain writes what the socket did not take at once. When that takes longer than WriteTimeout it closes the connection.
+// drain writes what the socket did not take at once. When the client makes no progress for WriteTimeout, it closes the
+// connection. From a shutdown on progress does not count.
 func (c *pollConn) drain() {
 	defer c.rescueDrain()
-	_ = c.Conn.SetWriteDeadline(time.Now().Add(c.timeout)) // the write reports a closed connection
-	if c.writeRest() {
+	late := c.b.pace(&c.stream, func() { _ = c.Conn.SetWriteDeadline(time.Unix(1, 0)) }) // the write ends
+	late.frozen = func() bool { return c.b.ctx.Err() != nil || c.listener.isClosed() }
+	late.start()
+	defer late.stop()
+	if c.writeRest(late) {
 		c.shut() // the reader ends with it
 	}
 }
 
 // writeRest writes what is left over, waits for that, and reports whether the connection has to be closed.
-func (c *pollConn) writeRest() (last bool) {
+func (c *pollConn) writeRest(late *pace) (last bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.writeOutLocked(nil)
+	late.stop()
 	_ = c.Conn.SetWriteDeadline(time.Time{}) // before the server may set its own
+	switch {
+	case c.broken:
+		c.poll.attach.client.cut()
+	case !c.refused:
+		c.poll.arrived()
+	}
 	if !c.broken {
-		if !c.refused {
-			c.poll.arrived()
-		}
 		c.idleAgain()
 	}
 	c.drainedLocked()
@@ -219,6 +227,7 @@ func (p *poll) arrived() {
 	c := a.client
 	c.routine.mu.Lock()
 	defer c.routine.mu.Unlock()
+	c.wholeLocked()
 	if !a.implicit || a.ending.Load() != nil || c.attach != nil {
 		return
 	}

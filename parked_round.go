@@ -104,8 +104,11 @@ func (l *parkedAnswers) write(r *routine) {
 		if err == nil {
 			delivered += out.messages
 		}
-		if err != nil || c.stalled.Load() {
-			r.unsend(c.poll.attach)
+		switch a := c.poll.attach; {
+		case err != nil || c.stalled.Load():
+			r.unsend(a)
+		case a.narrow > 0 && out.messages > 0:
+			a.client.whole()
 		}
 		c.mu.Unlock()
 		out.conn = nil

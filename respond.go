@@ -2,24 +2,23 @@ package gpoll
 
 import (
 	"fmt"
-	"io"
 	"net/http"
 	"strconv"
 )
 
 // writeAnswer writes a through w: the answer to the poll r.
-func (b *Broadcaster) writeAnswer(w http.ResponseWriter, r *http.Request, a *answer) error {
+func (b *Broadcaster) writeAnswer(w http.ResponseWriter, r *http.Request, a *answer, each deadlineSetter) error {
 	h := w.Header()
 	lines := headLines{h, new([8]string)[:0]}
 	b.addHead(&lines, r)
 	if _, there := h["Date"]; !there { // net/http would format it for every answer
 		lines.set("Date", b.calendar.today().value)
 	}
-	return a.write(w, &lines)
+	return a.write(w, &lines, each)
 }
 
 // write writes a through w. It adds a's fields to lines.
-func (a *answer) write(w http.ResponseWriter, lines *headLines) error {
+func (a *answer) write(w http.ResponseWriter, lines *headLines, each deadlineSetter) error {
 	for i, f := range a.fields {
 		if i > 0 && a.fields[i-1].name == f.name {
 			h := lines.h
@@ -29,6 +28,7 @@ func (a *answer) write(w http.ResponseWriter, lines *headLines) error {
 		}
 	}
 	if a.status == http.StatusNoContent {
+		each.beforePiece()
 		w.WriteHeader(a.status)
 		return nil
 	}
@@ -38,8 +38,7 @@ func (a *answer) write(w http.ResponseWriter, lines *headLines) error {
 	}
 	lines.set("Content-Length", length)
 	w.WriteHeader(a.status) // also 200, as http.ServeContent does: some middleware removes Content-Length only here
-	_, err := io.WriteString(w, a.body)
-	return err
+	return writePieces(w, a.body, each)
 }
 
 // writeHead writes the lines that every answer has. It is called with the answer, so that a waiting poll does not hold
@@ -102,7 +101,7 @@ func (b *Broadcaster) refuseIf(w http.ResponseWriter, r *http.Request, why *refu
 // write answers a request with e.
 func (e *refusal) write(w http.ResponseWriter) {
 	a := e.answer()
-	_ = a.write(w, &headLines{h: w.Header()}) // the peer may be gone; there is nothing left to tell it
+	_ = a.write(w, &headLines{h: w.Header()}, noDeadline{}) // the peer may be gone; there is nothing left to tell it
 }
 
 // isEventSource reports whether a request is one that a browser's EventSource makes. An EventSource gives up after any

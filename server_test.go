@@ -42,12 +42,13 @@ type setup struct {
 	broadcaster func(*gpoll.Broadcaster)
 	server      func(*http.Server)
 	wrap        func(http.Handler) http.Handler
-	tls         bool // TLS with HTTP/2
-	http1       bool // with tls: HTTP/1.1 only
-	memory      bool // the in-memory listener, for fake time
-	buffer      int  // with memory: bytes that a connection holds; 0: the ordinary size
-	listener    bool // on Broadcaster.Listener; GPOLL_TEST_LISTENER=1 sets it for every test
-	coded       bool // connections are codedConns at both ends
+	tls         bool                            // TLS with HTTP/2
+	http1       bool                            // with tls: HTTP/1.1 only
+	memory      bool                            // the in-memory listener, for fake time
+	buffer      int                             // with memory: bytes that a connection holds; 0: the ordinary size
+	listener    bool                            // on Broadcaster.Listener; GPOLL_TEST_LISTENER=1 sets it for every test
+	coded       bool                            // connections are codedConns at both ends
+	under       func(net.Listener) net.Listener // with memory: goes around the listener, below everything else
 }
 
 // A codedConn encodes what it carries: the bytes on the wire are not those that are read from it and written to it,
@@ -155,8 +156,11 @@ func (s *server) serveMemory(t testing.TB, handler http.Handler, how setup) (sto
 	ln := gpolltest.NewListener()
 	ln.Buffer = how.buffer
 	var accepts net.Listener = ln
+	if how.under != nil {
+		accepts = how.under(ln)
+	}
 	if how.wrapped() {
-		accepts = s.Listener(ln)
+		accepts = s.Listener(accepts)
 	}
 	hs := &http.Server{Handler: handler}
 	if how.server != nil {

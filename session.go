@@ -23,10 +23,11 @@ type session struct {
 	stream   stream
 	b        *Broadcaster
 	form     form
-	greeted  bool           // the hello has just been answered
-	checking bool           // only the routine's goroutine touches it
-	awaiting atomic.Bool    // a ping has no answer yet
-	held     atomic.Bool    // the reader obeys a command and reads no pong
+	greeted  bool        // the hello has just been answered
+	checking bool        // only the routine's goroutine touches it; so also pinged
+	awaiting atomic.Bool // a ping has no answer yet
+	held     atomic.Bool // the reader obeys a command and reads no pong
+	pinged   pingMark
 	attach   *attach        // nil before begin
 	request  *http.Request  // of gpoll.v1, until the hello
 	helloBy  moment         // deadline of the hello; 0: it has come, or none is expected
@@ -63,7 +64,6 @@ func (s *session) begin(c *Client, o attachOptions, head []byte) {
 	}
 	late := s.lateness()
 	err := s.write(first, late)
-	late.Stop()
 	if err != nil {
 		a.end(endGone)
 		return
@@ -123,20 +123,20 @@ func (s *session) startPump() {
 	}
 }
 
-// lateness returns a timer that ends the attach as slow. It runs while write waits; the caller stops it.
-func (s *session) lateness() *time.Timer {
+// lateness returns what ends the attach as slow, for write.
+func (s *session) lateness() *pace {
 	a := s.attach
-	return s.b.after(s.b.set.writeTimeout, func() { a.end(endSlow) })
+	return s.b.pace(&s.stream, func() { a.end(endSlow) })
 }
 
-// write writes what is left over, then p, then the control frames that wait. It waits for the socket. When that takes
-// longer than WriteTimeout, late ends the attach or, before the attach, the connection. The write goes on until the
-// end's own time is over, so that the peer is told the end after a whole frame. write also tells an end that comes
-// meanwhile.
-func (s *session) write(p []byte, late *time.Timer) error {
-	late.Reset(s.b.set.writeTimeout)
+// write writes what is left over, then p, then the control frames that wait. It waits for the socket. When the peer
+// makes no progress for WriteTimeout, late ends the attach or, before the attach, the connection. The write goes on
+// until the end's own time is over, so that the peer is told the end after a whole frame. write also tells an end that
+// comes meanwhile.
+func (s *session) write(p []byte, late *pace) error {
+	late.start()
 	told, err := s.stream.writeWaiting(p)
-	late.Stop()
+	late.stop()
 	if told {
 		s.told(err)
 	}
@@ -152,7 +152,6 @@ func (s *session) pump() {
 	defer s.rescue()
 	a := s.attach
 	late := s.lateness()
-	defer late.Stop()
 	var items []item
 	var buf []byte
 	err := s.write(nil, late) // the rest of the routine's write
@@ -179,7 +178,7 @@ func (s *session) pump() {
 }
 
 // writeItems writes items, in the memory of buf, piece by piece. After an error the attach ends.
-func (s *session) writeItems(items []item, buf []byte, late *time.Timer) ([]byte, error) {
+func (s *session) writeItems(items []item, buf []byte, late *pace) ([]byte, error) {
 	buf = buf[:0]
 	from := 0 // index of the first item in buf
 	for i := range items {
@@ -411,8 +410,8 @@ func (s *session) follow(left bool, err error) {
 func (s *session) carry() {
 	a := s.attach
 	if a == nil { // only the reader runs, and calls this
-		late := s.b.after(s.b.set.writeTimeout, func() { _ = s.stream.Close() }) // which ends the write
-		_ = s.write(nil, late)                                                   // it sees a failure too
+		late := s.b.pace(&s.stream, func() { _ = s.stream.Close() }) // which ends the write
+		_ = s.write(nil, late)                                       // it sees a failure too
 		return
 	}
 	r := a.client.routine
@@ -432,13 +431,18 @@ func (s *session) beat(r *routine) {
 	if !s.form.events() {
 		if s.checking = !s.checking; !s.checking {
 			if !s.held.Load() && s.awaiting.Load() { // in this order: see obey
-				a.end(endTimeout)
-				return
+				if !s.pinged.under(&s.stream) {
+					a.end(endTimeout)
+					return
+				}
+				s.checking = true
+				next = 2 * set.pongTimeout
 			}
 			a.touch(max(next-set.pongTimeout, set.tick))
 			return
 		}
 		s.awaiting.Store(true)
+		s.pinged.begin(&s.stream)
 		s.sendControl(ping, frame.Append(nil, frame.Ping, ""))
 		next = set.pongTimeout
 	}

@@ -30,6 +30,7 @@ func (s *session) hijack(w http.ResponseWriter) error {
 		return err
 	}
 	s.stream.init(conn, bytes.Clone(read), s.b.set.writeTimeout)
+	s.b.watchGone(conn)
 	return nil
 }
 

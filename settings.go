@@ -25,6 +25,9 @@ const (
 	repeatFor   = 30 * time.Second // after its pass through net/http a poll that Listener remembers counts
 )
 
+// leastGone is more than the time for which an ordinary network is silent.
+const leastGone = 20 * time.Second
+
 // settings are a Broadcaster's fields with the defaults filled in.
 type settings struct {
 	routineMaxClients, clientBuffer, routineBuffer        int
@@ -42,6 +45,7 @@ type settings struct {
 	allowedHeaders                                        string // of a preflight
 	origins                                               map[string]bool
 	tick                                                  time.Duration // between two sweeps of a routine
+	gone                                                  time.Duration // see watchGone
 	youth                                                 time.Duration // of a poll; see deadlines
 }
 
@@ -118,6 +122,7 @@ func (s *settings) fill(b *Broadcaster) error {
 	}
 	s.heavy = s.clientBytes / s.clientBuffer
 	shortest := min(s.pollWait, s.heartbeat, s.pongTimeout, s.clientTTL, s.attachTimeout)
+	s.gone = max(2*s.writeTimeout, leastGone)
 	s.youth = min(time.Second, s.writeTimeout/10)
 	s.tick = min(250*time.Millisecond, max(shortest/50, time.Millisecond))
 	return nil

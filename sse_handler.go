@@ -50,7 +50,7 @@ func (b *Broadcaster) openEvents(w http.ResponseWriter, r *http.Request, req *re
 		return nil, b.refusalOf(err)
 	}
 	b.writeEventHead(w, r)
-	return &eventWriter{a: a, w: w, rc: http.NewResponseController(w), done: r.Context().Done(), form: f,
+	return &eventWriter{a: a, w: w, r: r, rc: http.NewResponseController(w), done: r.Context().Done(), form: f,
 		padded: r.Header["Accept-Encoding"] != nil && isWrapped(w)}, nil
 }
 
@@ -69,15 +69,14 @@ func (b *Broadcaster) writeEventsInPassing(w http.ResponseWriter, r *http.Reques
 		out = appendItem(out, &items[i], f)
 	}
 	b.writeEventHead(w, r)
-	_, _ = w.Write(out) // it may have gone
+	_ = writePieces(w, string(out), &everyPiece{w, b.set.writeTimeout}) // it may have gone
 	b.countItems(items)
 }
 
 // takeOverEvents takes the connection of an SSE response from net/http, which frees its stack and buffers. It reports
-// whether it answered. It does not over HTTP/2, nor where middleware keeps the connection or encodes the body, nor over
-// TLS, which would gain nothing.
+// whether it answered. It does not over HTTP/2, nor where middleware keeps the connection or encodes the body.
 func (b *Broadcaster) takeOverEvents(w http.ResponseWriter, r *http.Request, f form, c *Client, o attachOptions) bool {
-	if r.ProtoMajor != 1 || r.TLS != nil || !canHijack(w) || w.Header()["Content-Encoding"] != nil {
+	if r.ProtoMajor != 1 || !canHijack(w) || w.Header()["Content-Encoding"] != nil {
 		return false
 	}
 	s := &session{b: b, form: f}
@@ -97,11 +96,12 @@ func (b *Broadcaster) takeOverEvents(w http.ResponseWriter, r *http.Request, f f
 // those that are tried.
 var padding = ":" + strings.Repeat(" ", 2048) + "\n"
 
-// An eventWriter writes one SSE response through its http.ResponseWriter: over HTTP/2, TLS, or behind middleware that
+// An eventWriter writes one SSE response through its http.ResponseWriter: over HTTP/2, or behind middleware that
 // keeps the connection.
 type eventWriter struct {
 	a    *attach
 	w    http.ResponseWriter
+	r    *http.Request
 	rc   *http.ResponseController
 	done <-chan struct{}
 	late *time.Timer // ends the attach as slow; it runs while a write waits
@@ -117,6 +117,7 @@ type eventWriter struct {
 func (e *eventWriter) serve() {
 	e.late = e.a.client.routine.b.after(e.timeout(), func() { e.a.end(endSlow) })
 	defer e.late.Stop()
+	defer e.a.client.routine.b.watchRequest(e.r)()
 	err := e.begin()
 	for err == nil {
 		select {
@@ -161,9 +162,10 @@ func (e *eventWriter) proceed() error {
 		case gotNothing:
 			return nil
 		case gotItems:
-			for i := range e.items {
-				e.buf = appendItem(e.buf, &e.items[i], e.form)
+			if err := e.writeItems(); err != nil {
+				return err
 			}
+			continue
 		case gotDue:
 			e.buf = appendHeartbeat(e.buf, a.cursor)
 			a.touch(jitter(b.set.heartbeat))
@@ -177,9 +179,32 @@ func (e *eventWriter) proceed() error {
 			return err
 		}
 		e.sent = a.cursor
-		b.countItems(e.items)
-		clear(e.items)
 	}
+}
+
+// writeItems writes items, whole events at a time. It leaves the rest out when the attach has ended.
+func (e *eventWriter) writeItems() error {
+	defer clear(e.items)
+	from := 0 // index of the first item in buf
+	for i := range e.items {
+		e.buf = appendItem(e.buf, &e.items[i], e.form)
+		last := i == len(e.items)-1
+		if len(e.buf) < netHTTPPiece && !last {
+			continue
+		}
+		if e.a.ending.Load() != nil {
+			return nil
+		}
+		if err := e.write(e.buf); err != nil {
+			return err
+		}
+		if e.sent = e.items[i].pos; last {
+			e.sent = e.a.cursor
+		}
+		e.a.client.routine.b.countItems(e.items[from : i+1])
+		e.buf, from = e.buf[:0], i+1
+	}
+	return nil
 }
 
 // firstEvent tells the client its id and where the stream begins.
@@ -200,19 +225,25 @@ func appendHeartbeat(b []byte, at Position) []byte {
 
 func (e *eventWriter) timeout() time.Duration { return e.a.client.routine.b.set.writeTimeout }
 
-// write writes and flushes p. After WriteTimeout the attach ends as slow. The write goes on for as long again, so that
-// the client is told any end that came meanwhile after a whole event.
+// write writes and flushes p. A piece that takes longer than WriteTimeout ends the attach as slow. The write goes on
+// for as long again, so that the client is told any end that came meanwhile after a whole event.
 func (e *eventWriter) write(p []byte) error {
-	e.late.Reset(e.timeout())
 	defer e.late.Stop()
-	err := e.rc.SetWriteDeadline(time.Now().Add(2 * e.timeout()))
-	if err != nil && !errors.Is(err, http.ErrNotSupported) {
-		return err
+	for begun := false; len(p) > 0 || !begun; begun = true {
+		n := min(len(p), netHTTPPiece)
+		if !begun || e.a.ending.Load() == nil {
+			e.late.Reset(e.timeout())
+			err := e.rc.SetWriteDeadline(time.Now().Add(2 * e.timeout()))
+			if err != nil && !errors.Is(err, http.ErrNotSupported) {
+				return err
+			}
+		}
+		if _, err := e.w.Write(p[:n]); err != nil {
+			return err
+		}
+		p = p[n:]
 	}
-	if _, err := e.w.Write(p); err != nil {
-		return err
-	}
-	err = e.rc.Flush()
+	err := e.rc.Flush()
 	_ = e.rc.SetWriteDeadline(time.Time{}) // over HTTP/2 a deadline resets the stream even when nothing is written
 	return err
 }

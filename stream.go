@@ -26,11 +26,12 @@ type stream struct {
 	stalled  atomic.Bool     // a goroutine writes, rest is not empty, or the connection is broken
 	controls atomic.Bool     // control is not empty
 	closing  atomic.Bool     // the last frame was queued: no data from here on
+	given    atomic.Int64    // bytes that the system has taken to send
 	raw      syscall.RawConn // nil where the socket cannot be watched: TLS, other systems
 
 	net.Conn
 	prefix  []byte        // bytes that were read but not handled yet
-	timeout time.Duration // of one write that waits
+	timeout time.Duration // without progress, of a write that waits: see pace
 
 	// Guarded by mu, as are writes to the flags above.
 	rest     []byte    // what the socket refused
@@ -202,7 +203,7 @@ func (s *stream) writeUnlocked(p []byte) error {
 			s.busy, s.broken = false, true
 		}
 	}()
-	_, err := s.Conn.Write(p)
+	err := s.writeAll(p)
 	returned = true
 	return err
 }
@@ -297,11 +298,14 @@ func (s *stream) tryWriteLocked(p []byte) error {
 	return nil
 }
 
-func (s *stream) try(p []byte) (int, error) {
+func (s *stream) try(p []byte) (n int, err error) {
 	if s.raw == nil {
-		return s.Conn.(tryWriter).TryWrite(p)
+		n, err = s.Conn.(tryWriter).TryWrite(p)
+	} else {
+		n, err = socket.TryWrite(s.raw, p)
 	}
-	return socket.TryWrite(s.raw, p)
+	s.given.Add(int64(n))
+	return n, err
 }
 
 // A tryWriter is a connection of Listener that is no socket but in memory, for tests. Each has its own LocalAddr

@@ -146,7 +146,9 @@ func newHTTPServer(s *site, logger *slog.Logger) *http.Server {
 		ReadHeaderTimeout: 5 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
+		// A client over HTTP/2 whose machine vanishes, or that takes nothing.
+		HTTP2:    &http.HTTP2Config{SendPingTimeout: 15 * time.Second, WriteByteTimeout: 10 * time.Second},
+		ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
 	}
 	new(unused).watch(srv)
 	return srv

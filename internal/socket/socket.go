@@ -15,10 +15,13 @@ import (
 
 // Below is Raw of what carries conn, through TLS and through whatever else has a method NetConn.
 func Below(conn net.Conn) syscall.RawConn {
-	if over, ok := conn.(interface{ NetConn() net.Conn }); ok {
+	for {
+		over, ok := conn.(interface{ NetConn() net.Conn })
+		if !ok {
+			return Raw(conn)
+		}
 		conn = over.NetConn()
 	}
-	return Raw(conn)
 }
 
 // BufferSize is how many bytes a buffer of Take has.

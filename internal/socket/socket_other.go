@@ -15,6 +15,9 @@ func Raw(net.Conn) syscall.RawConn { return nil }
 // TryWrite returns errors.ErrUnsupported.
 func TryWrite(syscall.RawConn, []byte) (int, error) { return 0, errors.ErrUnsupported }
 
+// Write returns errors.ErrUnsupported.
+func Write(syscall.RawConn, []byte, func(int)) error { return errors.ErrUnsupported }
+
 // TryRead returns errors.ErrUnsupported.
 func TryRead(syscall.RawConn, []byte) (int, error) { return 0, errors.ErrUnsupported }
 

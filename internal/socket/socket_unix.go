@@ -64,6 +64,31 @@ func TryWrite(raw syscall.RawConn, p []byte) (n int, err error) {
 	return a.end(err)
 }
 
+// Write writes p and waits for the socket, until the connection's write deadline. It calls took with the number of
+// bytes whenever the socket has taken some. It does not keep p.
+func Write(raw syscall.RawConn, p []byte, took func(n int)) error {
+	var failed error
+	err := raw.Write(func(fd uintptr) (done bool) {
+		for len(p) > 0 {
+			n, err := writeOnce(int(fd), p)
+			if err != nil {
+				failed = err
+				return true
+			}
+			if n == 0 {
+				return false
+			}
+			took(n)
+			p = p[n:]
+		}
+		return true
+	})
+	if err == nil {
+		err = failed
+	}
+	return err
+}
+
 // TryRead reads what has arrived, at most len(p) bytes, which is not 0, and returns how many: 0 when nothing has. The
 // error is io.EOF when the peer sends no more.
 func TryRead(raw syscall.RawConn, p []byte) (n int, err error) {
