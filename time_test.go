@@ -584,7 +584,10 @@ func TestGrantExpiresDuringOutage(t *testing.T) {
 			begun := time.Now()
 			events := make(chan event, 1)
 			go func() { // ends with the message or the end of the stream
-				ev, _ := stream.read()
+				ev, err := stream.read()
+				for err == nil && ev.name == "position" {
+					ev, err = stream.read()
+				}
 				events <- ev
 			}()
 			advance(100 * time.Second)
