@@ -325,3 +325,15 @@ func accepts(h http.Header, mediaType string) bool {
 	}
 	return false
 }
+
+// hasToken reports whether a comma-separated header names token.
+func hasToken(h http.Header, name, token string) bool {
+	for _, line := range h[name] {
+		for part := range strings.SplitSeq(line, ",") {
+			if strings.EqualFold(strings.TrimSpace(part), token) {
+				return true
+			}
+		}
+	}
+	return false
+}

@@ -82,46 +82,19 @@ var refuseHalfClosed = refuseBad("not-websocket", "the connection was closed in 
 
 // checkUpgrade reports what is wrong with a handshake (RFC 6455, section 4.2.1).
 func checkUpgrade(r *http.Request) *refusal {
-	if refused := missesUpgrade(r); refused != nil {
-		return refused
-	}
-	if r.Method != http.MethodGet || r.Header.Get("Sec-Websocket-Version") != "13" ||
-		!validKey(r.Header["Sec-Websocket-Key"]) {
+	h := r.Header
+	switch {
+	case r.ProtoMajor != 1 || !r.ProtoAtLeast(1, 1):
+		return &refusal{status: http.StatusUpgradeRequired, code: "not-websocket",
+			message: "a WebSocket needs HTTP/1.1 here; over HTTP/2 use long-poll or SSE"}
+	case !hasToken(h, "Connection", "upgrade") || !hasToken(h, "Upgrade", "websocket"):
+		return &refusal{status: http.StatusUpgradeRequired, code: "not-websocket", upgrade: true,
+			message: "this address speaks WebSocket; connect with ws:// or use the long-poll or SSE address"}
+	case r.Method != http.MethodGet || h.Get("Sec-Websocket-Version") != "13" || !validKey(h["Sec-Websocket-Key"]):
 		return refuseBad("not-websocket",
 			"the WebSocket handshake needs GET, one Sec-WebSocket-Key and Sec-WebSocket-Version: 13")
 	}
 	return nil
-}
-
-// missesUpgrade reports why a request cannot become a WebSocket. A proxy drops Upgrade and Connection, and often speaks
-// HTTP/1.0, unless it is told otherwise; the key of the handshake still shows that a client meant one.
-func missesUpgrade(r *http.Request) *refusal {
-	connection, upgrade := hasToken(r.Header, "Connection", "upgrade"), hasToken(r.Header, "Upgrade", "websocket")
-	newer := r.ProtoAtLeast(1, 1)
-	if newer && r.ProtoMajor == 1 && connection && upgrade {
-		return nil
-	}
-	refused := &refusal{status: http.StatusUpgradeRequired, code: "not-websocket", upgrade: r.ProtoMajor == 1}
-	const instead = "; or use long-poll or SSE"
-	switch {
-	case r.ProtoMajor > 1:
-		refused.message = "a WebSocket needs HTTP/1.1 here; over HTTP/2 use long-poll or SSE"
-	case !newer:
-		refused.message = "this request came by HTTP/1.0, and a WebSocket needs HTTP/1.1: the proxy in front has to " +
-			"speak HTTP/1.1 to the server and to pass on the headers Upgrade and Connection" + instead
-	case len(r.Header["Sec-Websocket-Key"]) == 0:
-		refused.message = "this address speaks WebSocket; connect with ws:// or use the long-poll or SSE address"
-	default:
-		missing := "the headers Upgrade and Connection"
-		if connection {
-			missing = "the header Upgrade"
-		} else if upgrade {
-			missing = "the header Connection"
-		}
-		refused.message = "this WebSocket handshake came without " + missing + ": the proxy in front has to pass on " +
-			"Upgrade: websocket and Connection: Upgrade" + instead
-	}
-	return refused
 }
 
 // validKey reports whether a handshake has one key of 16 bytes in base64.
@@ -131,18 +104,6 @@ func validKey(keys []string) bool {
 	}
 	key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(keys[0]))
 	return err == nil && len(key) == 16
-}
-
-// hasToken reports whether a comma-separated header names token.
-func hasToken(h http.Header, name, token string) bool {
-	for _, line := range h[name] {
-		for part := range strings.SplitSeq(line, ",") {
-			if strings.EqualFold(strings.TrimSpace(part), token) {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 func offeredProtocols(h http.Header) []string {

@@ -6,6 +6,39 @@ import (
 	"strings"
 )
 
+// What proxies do to the requests that they pass on.
+
+// missesUpgrade reports why a request cannot become a WebSocket. A proxy drops Upgrade and Connection, and often speaks
+// HTTP/1.0, unless it is told otherwise; the key of the handshake still shows that a client meant one.
+func missesUpgrade(r *http.Request) *refusal {
+	connection, upgrade := hasToken(r.Header, "Connection", "upgrade"), hasToken(r.Header, "Upgrade", "websocket")
+	newer := r.ProtoAtLeast(1, 1)
+	if newer && r.ProtoMajor == 1 && connection && upgrade {
+		return nil
+	}
+	refused := &refusal{status: http.StatusUpgradeRequired, code: "not-websocket", upgrade: r.ProtoMajor == 1}
+	const instead = "; or use long-poll or SSE"
+	switch {
+	case r.ProtoMajor > 1:
+		refused.message = "a WebSocket needs HTTP/1.1 here; over HTTP/2 use long-poll or SSE"
+	case !newer:
+		refused.message = "this request came by HTTP/1.0, and a WebSocket needs HTTP/1.1: the proxy in front has to " +
+			"speak HTTP/1.1 to the server and to pass on the headers Upgrade and Connection" + instead
+	case len(r.Header["Sec-Websocket-Key"]) == 0:
+		refused.message = "this address speaks WebSocket; connect with ws:// or use the long-poll or SSE address"
+	default:
+		missing := "the headers Upgrade and Connection"
+		if connection {
+			missing = "the header Upgrade"
+		} else if upgrade {
+			missing = "the header Connection"
+		}
+		refused.message = "this WebSocket handshake came without " + missing + ": the proxy in front has to pass on " +
+			"Upgrade: websocket and Connection: Upgrade" + instead
+	}
+	return refused
+}
+
 // An ownAddress is where browsers find this server, as a request tells.
 type ownAddress struct {
 	host        string
