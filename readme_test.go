@@ -249,7 +249,9 @@ func TestREADMEPage(t *testing.T) {
 	chromium := lookForChromium(t, "the README's page")
 	page := fenced(t, readmeFile, "html", 1)[0]
 	said := make(chan string, 100)
-	browse(t, chromium, startREADMEProgram(t), said, page+`<script>
+	browse(t, chromium, startREADMEProgram(t), said, `<script>
+EventSource = class extends EventSource { constructor(url) { super(url); window.events = this } }
+</script>`+page+`<script>
 new MutationObserver(() => fetch("/said", {method: "POST", body: out.textContent})).observe(out, {childList: true})
 events.onopen = () => {
 	document.querySelector("input").value = "typed"

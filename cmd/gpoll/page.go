@@ -25,7 +25,8 @@ const contentPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; 
 // recent is how many messages the page shows of the time before it was opened, if the window has them.
 const recent = 50
 
-// pageData is what the page has to know of the server.
+// pageData is what the page has to know of the server. Addresses are relative to the page: a proxy may serve it below a
+// prefix.
 type pageData struct {
 	Mount, Send string
 	Token       bool
@@ -44,7 +45,7 @@ func addPage(mux *http.ServeMux, set *settings, token bool, stats func() gpoll.S
 	mux.HandleFunc("/{$}", func(w http.ResponseWriter, r *http.Request) {
 		var index bytes.Buffer
 		err := t.Execute(&index, pageData{
-			Mount: set.path, Send: sendPath, Token: token, MaxMessage: int(set.maxMessage),
+			Mount: "." + set.path, Send: "." + sendPath, Token: token, MaxMessage: int(set.maxMessage),
 			HeartbeatMS: set.heartbeat.Milliseconds(), PollWaitMS: set.pollWait.Milliseconds(),
 			After: recentPosition(stats()),
 		})

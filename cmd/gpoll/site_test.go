@@ -261,7 +261,7 @@ func TestPageIsServedStrictly(t *testing.T) {
 		})
 	}
 	body, _ := io.ReadAll(ask(s, "GET", "/", "").Body)
-	for _, want := range []string{`data-mount="/live/feed"`, `data-send="/send"`, `data-max-message="1000"`,
+	for _, want := range []string{`data-mount="./live/feed"`, `data-send="./send"`, `data-max-message="1000"`,
 		`data-poll-wait="7000"`} {
 		if !strings.Contains(string(body), want) {
 			t.Errorf("the page lacks %s", want)

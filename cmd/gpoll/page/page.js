@@ -37,14 +37,52 @@ const session = new Session({
 	},
 	message(message, by) {
 		count.received++;
+		const [epoch, seq] = numbered(message.id);
+		skip(epoch, seq - 1);
+		shown = { epoch, seq };
 		push({ message, by, at: new Date() });
 	},
 	gap(gap) {
 		count.gaps++;
+		const [epoch, seq] = numbered(gap.to);
+		shown = gap.reason === 'future' || seq === 0 ? nowhere : { epoch, seq };
 		push({ gap, at: new Date() });
 	},
-	position(position) { count.position = position; draw(); },
+	position(position) {
+		count.position = position;
+		const [epoch, seq] = numbered(position);
+		skip(epoch, seq);
+		shown = { epoch, seq };
+		draw();
+	},
+	fallback(from, to, why) {
+		const now = transports.find((t) => t.value === to);
+		now.checked = true;
+		$('fallback').textContent = `${name(from)} failed twice, so the page tries ${name(to)}. ${why}`;
+		$('fallback').hidden = false;
+	},
 });
+
+/** @param {string} value  of a transport */
+function name(value) { return transports.find((t) => t.value === value).nextElementSibling.textContent; }
+
+// Numbers count the messages of all topics. Those that do not come here are not lost: the page says where they went.
+const nowhere = { epoch: '', seq: 0 };
+let shown = root.after ? { epoch: numbered(root.after)[0], seq: numbered(root.after)[1] } : nowhere; // up to here all is said
+
+/** @param {string} position @returns {[string, number]} */
+function numbered(position) {
+	const [epoch, seq] = position.split('-');
+	return [epoch, Number(seq)];
+}
+
+/** Notes that the messages after shown, up to seq, are not for this page. @param {string} epoch @param {number} seq */
+function skip(epoch, seq) {
+	if (shown === nowhere || epoch !== shown.epoch || seq <= shown.seq) return;
+	const last = waiting.at(-1);
+	if (last?.skip) last.skip.to = seq;
+	else push({ skip: { from: shown.seq + 1, to: seq } });
+}
 
 // Rows are collected and drawn once a frame; what a hidden tab would drop again at once is not kept.
 const count = { received: 0, gaps: 0, position: '' };
@@ -71,7 +109,9 @@ function draw() {
 		if (waiting.length === 0) return;
 		const rows = waiting;
 		waiting = [];
-		$('log').append(...rows.map((row) => row.gap ? gapRow(row) : messageRow(row)));
+		const newest = /** @type {HTMLElement | null} */ ($('log').lastElementChild);
+		if (rows[0].skip && newest?.dataset.from) newest.replaceWith(skipRow({ skip: { ...rows.shift().skip, from: Number(newest.dataset.from) } }));
+		$('log').append(...rows.map((row) => row.skip ? skipRow(row) : row.gap ? gapRow(row) : messageRow(row)));
 		while ($('log').childElementCount > CAP) $('log').firstElementChild.remove();
 		$('empty').hidden = true;
 		if ($('follow').checked) follow();
@@ -100,13 +140,15 @@ function messageRow({ message, by, at }) {
 	row.dataset.id = message.id;
 	const meta = element('div', 'meta');
 	meta.append(time(at), element('span', `by ${by}`, LABELS[by]));
-	if (message.topic) meta.append(element('span', 'topic', message.topic));
 	const seq = element('span', 'seq', `#${message.id.split('-')[1]}`);
 	seq.title = `Position ${message.id}`;
 	meta.append(seq);
 	const text = message.data64 === undefined ? message.data ?? '' : binary(message.data64);
 	const data = element('div', message.data64 === undefined ? 'data' : 'data binary', text.slice(0, SHOWN));
-	row.append(meta, data);
+	const body = element('div', 'body');
+	if (message.topic) body.append(element('span', 'topic', message.topic));
+	body.append(data);
+	row.append(meta, body);
 	if (text.length > SHOWN) {
 		const more = /** @type {HTMLButtonElement} */ (element('button', 'more', `Show all ${text.length.toLocaleString()} characters`));
 		more.type = 'button';
@@ -133,6 +175,13 @@ function gapRow({ gap, at }) {
 	return row;
 }
 
+/** @param {{skip: {from: number, to: number}}} row */
+function skipRow({ skip: { from, to } }) {
+	const row = element('li', 'skipped', from === to ? `#${from} went to a topic you do not receive.` : `#${from} to #${to} went to topics you do not receive.`);
+	row.dataset.from = String(from);
+	return row;
+}
+
 /** @param {import('./session.js').Gap} gap */
 function gapSentence({ from, to, reason }) {
 	const cause = CAUSES[reason] ?? reason;
@@ -150,10 +199,11 @@ let announcing = 0;
 /** @param {any[]} rows */
 function announce(rows) {
 	for (const row of rows) {
+		if (row.skip) continue;
 		unheard.messages++;
 		unheard.last = row.gap ? gapSentence(row.gap) : row.message.data?.slice(0, 200) ?? 'Binary message';
 	}
-	if (announcing) return;
+	if (announcing || unheard.messages === 0) return;
 	announcing = window.setTimeout(() => {
 		announcing = 0;
 		announced = performance.now();
@@ -202,6 +252,7 @@ function remember() {
 
 for (const t of transports) {
 	t.addEventListener('change', () => {
+		$('fallback').hidden = true;
 		session.use(t.value);
 		remember();
 	});
@@ -272,11 +323,11 @@ function result(text, failed = false) {
 // From a terminal
 
 const auth = $('token') ? ' -H "Authorization: Bearer $GPOLL_PUBLISH_TOKEN"' : '';
-$('curl-send').textContent = `curl${auth} -d 'hello' '${location.origin}${root.send}'`;
+$('curl-send').textContent = `curl${auth} -d 'hello' '${new URL(root.send, location.href)}'`;
 
 function readCommand() {
 	const topics = topicsIn($('topics').value).map((t) => `topic=${encodeURIComponent(t)}`).join('&');
-	$('curl-read').textContent = `curl -N '${location.origin}${root.mount}/events${topics && `?${topics}`}'`;
+	$('curl-read').textContent = `curl -N '${new URL(root.mount, location.href)}/events${topics && `?${topics}`}'`;
 }
 
 readCommand();

@@ -14,7 +14,8 @@
  * @property {(state: State, detail: string) => void} state  detail is a sentence, or ''
  * @property {(message: Message, transport: Transport) => void} message
  * @property {(gap: Gap) => void} gap  messages from..to may be missing; to with seq 0 is the rest of that epoch
- * @property {(position: string) => void} position  the cursor has moved
+ * @property {(position: string) => void} position  the cursor has moved; every message up to it has been handed out
+ * @property {(from: Transport, to: Transport, why: string) => void} fallback  from failed twice, and to is tried instead
  */
 
 const MAX_DELAY = 30_000; // ms between two attempts
@@ -22,7 +23,12 @@ const STABLE = 10_000; // ms after which a connection counts as good, and the ne
 const POLL_FLOOR = 250; // ms between two polls that brought nothing
 const POLL_OPEN = 400; // ms after which a poll that has not failed is taken to be waiting
 const OVERTAKEN = 5_000; // ms after a change in which a request of the former connection may still reach the server
-const FIRST_BYTE = 5_000; // ms for the first answer of a stream
+const FIRST_BYTE = 3_000; // ms for the first answer of a stream
+const FAILURES = 2; // of a transport, one after the other, before the next transport is tried
+const PROBE = '0$00000000-0000-4000-8000-000000000000'; // a client id that nobody has
+
+/** What is tried when a transport does not work here. @type {Partial<Record<Transport, Transport>>} */
+const NEXT = { websocket: 'sse', sse: 'long-poll' };
 
 /** Codes after which trying again is wrong; the other errors are worth another attempt. */
 const FINAL = new Set(['unauthorized', 'superseded', 'removed', 'too-large', 'protocol', 'origin', 'host', 'not-found', 'method',
@@ -113,6 +119,7 @@ export class Session {
 
 	async #run() {
 		let failures = 0;
+		let useless = 0; // connections of this transport, one after the other, that did not open while the server was there
 		let state = /** @type {State} */ ('connecting');
 		let detail = '';
 		while (this.#running) {
@@ -124,7 +131,7 @@ export class Session {
 			attach.abort(); // timers and streams of this connection end with it
 			if (this.#attach !== attach || !this.#running) return; // stopped, and perhaps started anew
 			if (end.code === 'changed') { // the transport or the topics: at once, and no failure
-				[state, detail, failures] = ['connecting', '', 0];
+				[state, detail, failures, useless] = ['connecting', '', 0, 0];
 				continue;
 			}
 			// A request that was given up may overtake the one that replaced it; then the session took itself over.
@@ -136,6 +143,24 @@ export class Session {
 			}
 			if (opened && performance.now() - opened > STABLE) failures = 0;
 			[state, detail] = ['reconnecting', end.message];
+			const next = NEXT[this.#transport];
+			if (opened || !next) useless = 0;
+			else {
+				const probe = this.#attach = new AbortController();
+				this.#on.state(state, detail);
+				useless = await this.#there(probe.signal) ? useless + 1 : 0;
+				if (this.#attach !== probe || !this.#running) return; // stopped, and perhaps started anew
+				if (probe.signal.aborted) {
+					[state, detail, failures, useless] = ['connecting', '', 0, 0];
+					continue;
+				}
+				if (useless === FAILURES) {
+					this.#on.fallback(this.#transport, next, end.message);
+					this.#transport = next;
+					[state, detail, failures, useless] = ['connecting', '', 0, 0];
+					continue;
+				}
+			}
 			if (end.code === 'unknown-client' && this.#id !== '0' && failures === 0) {
 				this.#id = '0'; // register again and keep the cursor
 				failures++;
@@ -149,6 +174,17 @@ export class Session {
 			this.#on.state(state, detail);
 			await sleep(delay, pause.signal);
 			if (this.#attach !== pause) return;
+		}
+	}
+
+	/** Reports whether the server serves: then a connection that does not open fails for its transport. @param {AbortSignal} signal */
+	async #there(signal) {
+		try {
+			const headers = { 'Gpoll-Client-Id': PROBE };
+			const response = await fetch(this.#mount, { headers, signal: AbortSignal.any([signal, AbortSignal.timeout(FIRST_BYTE)]), cache: 'no-store' });
+			return response.headers.get('Gpoll-Error') === 'unknown-client';
+		} catch {
+			return false;
 		}
 	}
 
@@ -175,12 +211,12 @@ export class Session {
 	#element(e) {
 		if (e.gap) {
 			if (e.gap.reason === 'future') this.#newest = ''; // the log is shorter than the cursor said
-			else if (!e.gap.to.endsWith('-0')) this.#move(e.gap.to);
 			this.#on.gap(e.gap);
+			if (e.gap.reason !== 'future' && !e.gap.to.endsWith('-0')) this.#move(e.gap.to);
 		} else if (e.id && isAfter(e.id, this.#newest)) {
 			this.#newest = e.id;
-			this.#move(e.id);
 			this.#on.message(e, this.#transport);
+			this.#move(e.id);
 		}
 	}
 
@@ -209,7 +245,8 @@ export class Session {
 				const dead = setTimeout(() => end(new End('network', 'the server has fallen silent')), 2.2 * heartbeat);
 				return () => { clearTimeout(probe); clearTimeout(dead); };
 			};
-			let heard = watch();
+			const unopened = setTimeout(() => end(new End('network', 'the WebSocket does not open')), FIRST_BYTE);
+			let heard = () => clearTimeout(unopened);
 			signal.addEventListener('abort', () => heard());
 			ws.onopen = () => ws.send(JSON.stringify({ hello: {
 				'client-id': this.#id, topics: this.#topics, ...(this.#cursor && { after: this.#cursor }),
@@ -232,6 +269,7 @@ export class Session {
 			};
 			ws.onclose = ({ code, reason }) => {
 				heard();
+				if (!this.#opened && code === 1006) return end(new End('network', 'the WebSocket was refused, perhaps by a proxy that does not pass Upgrade on'));
 				const retry = /retry_ms=(\d+)/.exec(reason);
 				end(new End(CLOSE_CODES[code] || 'network', '', retry ? Number(retry[1]) : 0));
 			};

@@ -1,6 +1,6 @@
 // Drives the page of gpoll in Chromium, against a server that it starts, kills and starts again.
 //
-//   node browser.mjs <gpoll binary> <chromium binary> <address>
+//   node browser.mjs <gpoll binary> <chromium binary> <address> <README's program> <its address>
 //
 // It prints a line for each step. The first failure ends it with code 1 and the state of the page.
 
@@ -9,11 +9,12 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { chromium } from 'playwright-core';
+import { proxy } from './proxy.mjs';
 
-const [gpoll, executablePath, addr] = process.argv.slice(2);
+const [gpoll, executablePath, addr, readme, readmeAddr] = process.argv.slice(2);
 const DEADLINE = 15_000; // ms for anything to happen
 const TRANSPORTS = { websocket: ['WebSocket', 'ws'], sse: ['SSE', 'sse'], 'long-poll': ['Long-poll', 'poll'] };
 
@@ -30,7 +31,9 @@ async function serve(...flags) {
 
 async function post(server, text, topic = '') {
 	const response = await fetch(`${server.url}/send${topic && `?topic=${topic}`}`, { method: 'POST', body: text });
-	assert.equal(response.status, 200, await response.text());
+	const body = await response.text();
+	assert.equal(response.status, 200, body);
+	return Number(JSON.parse(body).position.split('-')[1]);
 }
 
 const profile = await mkdtemp(join(tmpdir(), 'gpoll-browser-'));
@@ -51,8 +54,8 @@ page.on('console', (m) => {
 
 const state = (name) => page.locator(`#state[data-state=${name}]`).waitFor();
 const message = (text) => page.locator('#log .message', { has: page.getByText(text, { exact: true }) });
-const open = async (transport) => {
-	await page.goto(`${server.url}/?transport=${transport}`);
+const open = async (transport, url = server.url) => {
+	await page.goto(`${url}/?transport=${transport}`);
 	await state('open');
 };
 
@@ -207,6 +210,111 @@ async function steps() {
 		const nameless = await page.locator('input, textarea, button, [role=region]').evaluateAll((all) => all
 			.filter((e) => !(e.labels?.length || e.getAttribute('aria-label') || e.textContent.trim())).map((e) => e.outerHTML));
 		assert.deepEqual(nameless, []);
+	});
+
+	await step('a page that WebSocket does not reach goes on by SSE and says why', async () => {
+		const front = await proxy(addr, { webSocket: false });
+		await page.goto(front.url);
+		await page.locator('#state-detail', { hasText: 'over SSE' }).waitFor();
+		await state('open');
+		assert.match(await page.locator('#fallback').innerText(), /^WebSocket failed twice, so the page tries SSE\. .*refused/);
+		assert.ok(await page.getByRole('radio', { name: 'SSE' }).isChecked());
+		await post(server, 'past a proxy without WebSocket');
+		await message('past a proxy without WebSocket').waitFor();
+		assert.equal(await page.locator('#log .by').last().textContent(), 'sse');
+		front.close();
+	});
+
+	await step('a page whose events are held for ever goes on by long-poll', async () => {
+		const front = await proxy(addr, { webSocket: false, events: 'hold' });
+		await page.goto(front.url);
+		await page.locator('#state-detail', { hasText: 'by long-poll' }).waitFor({ timeout: 20_000 });
+		await state('open');
+		assert.match(await page.locator('#fallback').innerText(), /^SSE failed twice, so the page tries Long-poll\. The event stream does not start\./);
+		await post(server, 'past a proxy that holds events');
+		await message('past a proxy that holds events').waitFor();
+		assert.equal(await page.locator('#log .by').last().textContent(), 'poll');
+		await page.getByText('WebSocket', { exact: true }).click();
+		assert.ok(await page.locator('#fallback').isHidden());
+		front.close();
+	});
+
+	await step('a server that is away is no reason to change the transport', async () => {
+		const front = await proxy(addr);
+		await page.goto(front.url);
+		await state('open');
+		front.how.down = true;
+		front.cut();
+		await page.waitForFunction(() => performance.getEntriesByType('resource').filter((e) => e.name.endsWith('/poll')).length >= 3);
+		front.how.down = false;
+		await page.locator('#state-detail', { hasText: 'over WebSocket' }).waitFor();
+		assert.ok(await page.locator('#fallback').isHidden());
+		front.close();
+	});
+
+	await step('the page works below a prefix that is taken away', async () => {
+		const front = await proxy(addr, { prefix: '/some/where' });
+		for (const [transport, [, label]] of Object.entries(TRANSPORTS)) {
+			await open(transport, front.url);
+			await page.getByLabel('Message', { exact: true }).fill(`below a prefix, ${transport}`);
+			await page.getByRole('button', { name: 'Send' }).click();
+			await message(`below a prefix, ${transport}`).waitFor();
+			assert.equal(await page.locator('#log .by').last().textContent(), label);
+			assert.ok(await page.locator('#fallback').isHidden());
+		}
+		assert.ok((await page.locator('#curl-send').textContent()).endsWith(`'${front.url}/send'`));
+		assert.ok((await page.locator('#curl-read').textContent()).includes(`'${front.url}/poll/events`));
+		assert.equal(await page.locator('.top img').evaluate((e) => e.naturalWidth > 0), true);
+		front.close();
+	});
+
+	for (const transport of Object.keys(TRANSPORTS)) {
+		await step(`${transport}: a skipped number is explained, and a topic stands beside its message`, async () => {
+			await page.goto(`${server.url}/?transport=${transport}&topics=news`);
+			await state('open');
+			await page.getByRole('button', { name: 'Clear' }).click();
+			const first = await post(server, 'one of the sport', 'sport');
+			await post(server, 'for the news', 'news');
+			await message('for the news').waitFor();
+			assert.deepEqual(await page.locator('#log .skipped').allTextContents(), [`#${first} went to a topic you do not receive.`]);
+			assert.equal(await page.locator('#log .body', { hasText: 'for the news' }).innerText().then((t) => t.replace(/\s+/g, ' ')), 'news for the news');
+			await post(server, 'two of the sport', 'sport');
+			await post(server, 'three of the sport', 'sport');
+			await post(server, 'for everybody');
+			await message('for everybody').waitFor();
+			assert.equal(await page.locator('#log .skipped').last().textContent(), `#${first + 2} to #${first + 3} went to topics you do not receive.`);
+			assert.equal(await page.locator('#log .body', { hasText: 'for everybody' }).locator('.topic').count(), 0);
+			assert.equal(await page.locator('#log .gap').count(), 0);
+		});
+	}
+
+	await step("the README's page survives a proxy's 502, below a prefix", async () => {
+		const program = spawn(readme, { cwd: dirname(readme), stdio: 'inherit' });
+		const front = await proxy(readmeAddr, { prefix: '/chat' });
+		try {
+			const other = await context.newPage();
+			for (const deadline = performance.now() + DEADLINE; !await fetch(`http://${readmeAddr}/`).catch(() => null);) assert.ok(performance.now() < deadline);
+			await other.goto(`${front.url}/`);
+			const say = (text) => fetch(`http://${readmeAddr}/send`, { method: 'POST', body: new URLSearchParams({ text }) });
+			const shows = (text) => other.waitForFunction((text) => document.getElementById('out').textContent.includes(text), text);
+			await other.getByRole('textbox').fill('from the form');
+			await other.keyboard.press('Enter');
+			await shows('from the form');
+			const refused = other.waitForResponse((r) => r.status() === 502);
+			front.how.down = true;
+			front.cut();
+			await refused; // which ends the EventSource
+			await say('during the 502');
+			front.how.down = false;
+			await shows('during the 502');
+			await say('after the 502');
+			await shows('after the 502');
+			assert.equal(await other.locator('#out').textContent(), 'from the form\nduring the 502\nafter the 502\n');
+			await other.close();
+		} finally {
+			program.kill('SIGKILL');
+			front.close();
+		}
 	});
 
 	for (const transport of ['websocket', 'sse']) {
