@@ -61,7 +61,11 @@ func drawSVG(charts []chart) []byte {
 	height := 0
 	for _, c := range charts {
 		if body := c.body(height + above); body != "" {
-			fmt.Fprintf(&b, `<text class="title" x="4" y="%d">%s</text>`, height+15, html.EscapeString(c.title))
+			title := c.title
+			if c.y != "" {
+				title += ", " + c.y
+			}
+			fmt.Fprintf(&b, `<text class="title" x="4" y="%d">%s</text>`, height+15, html.EscapeString(title))
 			b.WriteString(body)
 			height += above + chartHeight
 		}

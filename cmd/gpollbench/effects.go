@@ -121,7 +121,7 @@ func (e *effect) chart(title, unit string, figures ...int) chart {
 		c.names = append(c.names, si(float64(p.Value), ""))
 	}
 	for _, f := range figures {
-		l := line{name: strings.TrimSuffix(e.Heads[f], " "+unit)}
+		l := line{name: strings.TrimPrefix(strings.TrimSuffix(e.Heads[f], " "+unit), "flood ")}
 		for i, p := range e.Points {
 			l.points = append(l.points, point{float64(i), p.Figures[f] * base.scale})
 		}
