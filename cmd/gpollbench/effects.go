@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 )
 
 // An effect shows what one size does, where it does something: the others have their defaults.
@@ -108,14 +109,21 @@ func (n *need) effects() []effect {
 
 // chart plots some of the figures over the values.
 func (e *effect) chart(title, unit string, figures ...int) chart {
-	c := chart{title: title, x: e.Field, y: unit}
+	base := map[string]struct {
+		unit  string
+		scale float64
+	}{"ms": {"s", 1e-3}, "µs per delivery": {"s", 1e-6}, "KB": {"B", 1024}, "deliveries/s": {"", 1}}[unit]
+	c := chart{title: title, x: e.Field, unit: base.unit}
+	if base.unit == "" || strings.Contains(unit, " ") {
+		c.y = strings.TrimPrefix(unit, "µs ")
+	}
 	for _, p := range e.Points {
-		c.names = append(c.names, fmt.Sprint(p.Value))
+		c.names = append(c.names, si(float64(p.Value), ""))
 	}
 	for _, f := range figures {
-		l := line{name: e.Heads[f]}
+		l := line{name: strings.TrimPrefix(strings.TrimSuffix(e.Heads[f], " "+unit), "flood ")}
 		for i, p := range e.Points {
-			l.points = append(l.points, point{float64(i), p.Figures[f]})
+			l.points = append(l.points, point{float64(i), p.Figures[f] * base.scale})
 		}
 		c.lines = append(c.lines, l)
 	}
@@ -189,11 +197,7 @@ func (p *outcome) settle(figures int) {
 func (e *effect) file() string { return "tuning-" + e.field.flag + ".svg" }
 
 func (e *effect) write(folder string) error {
-	svg, err := drawSVG(e.charts(e))
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(folder, e.file()), svg, 0o644)
+	return os.WriteFile(filepath.Join(folder, e.file()), drawSVG(e.charts(e)), 0o644)
 }
 
 func (e *effect) table() (head []string, rows [][]string) {
@@ -228,6 +232,7 @@ func (f *effects) Text(w io.Writer) {
 
 // Page implements finding.
 func (f *effects) Page(p *page) {
+	p.title("What each size does")
 	for i := range f.Effects {
 		e := &f.Effects[i]
 		p.heading(e.Field)

@@ -163,26 +163,27 @@ func (f *fanOut) table() (head []string, rows [][]string) {
 
 // Page implements finding.
 func (f *fanOut) Page(p *page) {
+	p.title("What a broadcast costs")
 	p.paragraph("Broadcasts to clients inside one process, each with its buffered channel. A broadcast is over when " +
 		"the last client has the message.")
 	p.table(f.table())
 	var cost, memory, broadcasts []point
 	for _, r := range f.Results {
-		cost = append(cost, point{float64(r.Clients), r.PerDelivery})
+		cost = append(cost, point{float64(r.Clients), r.PerDelivery / 1e9})
 		memory = append(memory, point{float64(r.Clients), float64(r.BytesPerClient)})
 	}
 	if len(f.Results) > 1 {
-		p.plot(chart{title: "Cost over clients", x: "clients", y: "ns per delivery", logX: true,
-			lines: []line{{"ns per delivery", cost}}})
-		p.plot(chart{title: "Memory over clients", x: "clients", y: "bytes per client", logX: true,
-			lines: []line{{"bytes per client", memory}}})
+		p.plot(chart{title: "Cost over clients", x: "clients", y: "time for one delivery", unit: "s", logX: true,
+			lines: []line{{"cost", cost}}})
+		p.plot(chart{title: "Memory over clients", x: "clients", y: "memory of one client", unit: "B", logX: true,
+			lines: []line{{"memory", memory}}})
 	}
 	last := f.Results[len(f.Results)-1]
 	for i, ns := range last.Each {
-		broadcasts = append(broadcasts, point{float64(i + 1), ns / 1e6})
+		broadcasts = append(broadcasts, point{float64(i + 1), ns / 1e9})
 	}
-	p.plot(chart{title: fmt.Sprintf("Each broadcast to %d clients", last.Clients), x: "broadcast", y: "ms",
-		lines: []line{{"ms", broadcasts}}})
+	p.plot(chart{title: fmt.Sprintf("Each broadcast to %d clients", last.Clients), x: "broadcast",
+		y: "time until the last client has it", unit: "s", lines: []line{{"time", broadcasts}}})
 }
 
 // round shortens a duration to what can be read.

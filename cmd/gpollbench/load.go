@@ -129,15 +129,17 @@ func (p *loadPlan) check() (*url.URL, error) {
 		return nil, usagef("load speaks plain HTTP only: the generator would measure its own TLS; use the server's " +
 			"plain port")
 	case u.Scheme != "http":
-		return nil, usagef("%q: the scheme must be http", p.url)
+		return nil, usagef("%q: the scheme must be http, as in http://127.0.0.1:8080/poll", p.url)
 	case p.clients < 1:
 		return nil, usagef("%d clients; there must be at least one", p.clients)
 	case p.size < load.MinSize || p.size > load.MaxSize:
 		return nil, usagef("a message size of %d bytes; it must be %d to %d", p.size, load.MinSize, load.MaxSize)
 	case p.duration <= 0:
-		return nil, usagef("a duration of %v; it must be positive", p.duration)
+		return nil, usagef("a duration of %v; it must be above 0, such as 5s", p.duration)
+	case p.pid < 0:
+		return nil, usagef("process %d; a number of a process is above 0", p.pid)
 	case p.patience <= 0:
-		return nil, usagef("a patience of %v; it must be positive", p.patience)
+		return nil, usagef("a patience of %v; it must be above 0, such as 5s", p.patience)
 	case u.RawQuery != "" || u.Fragment != "" || u.User != nil:
 		return nil, usagef("%q: only host, port and path are used; leave out what else there is", p.url)
 	case len(p.topics) > p.clients:
@@ -506,28 +508,30 @@ func (f *loadFinding) table() (head []string, rows [][]string) {
 
 // Page implements finding.
 func (f *loadFinding) Page(p *page) {
-	p.paragraph(fmt.Sprintf("%d clients by %s, each delivery verified; messages of %d bytes.", f.Clients, f.Transport,
-		f.Size))
+	p.title(fmt.Sprintf("Load: %d clients by %s", f.Clients, f.Transport))
+	p.paragraph(fmt.Sprintf("Messages of %d bytes through %s; each delivery was verified.", f.Size, f.Server))
 	p.table(f.table())
 	var p50, p99, cost []point
 	var spread []line
 	for _, s := range f.Steps {
-		p50 = append(p50, point{s.Rate * float64(f.Clients), s.P50})
-		p99 = append(p99, point{s.Rate * float64(f.Clients), s.P99})
-		cost = append(cost, point{s.Rate * float64(f.Clients), s.CPU})
-		l := line{name: fmt.Sprintf("%g messages/s", s.Rate)}
+		p50 = append(p50, point{s.Rate * float64(f.Clients), s.P50 / 1e3})
+		p99 = append(p99, point{s.Rate * float64(f.Clients), s.P99 / 1e3})
+		cost = append(cost, point{s.Rate * float64(f.Clients), s.CPU / 1e6})
+		l := line{name: si(s.Rate, "") + "/s"}
 		for _, q := range s.Percentile {
-			l.points = append(l.points, point{q.Percent, q.MS})
+			l.points = append(l.points, point{q.Percent, q.MS / 1e3})
 		}
 		spread = append(spread, l)
 	}
 	if len(f.Steps) > 1 {
-		p.plot(chart{title: "Latency over load", x: "deliveries/s asked for", y: "ms", logX: true,
+		p.plot(chart{title: "Latency over load", x: "deliveries/s asked for", y: "from publishing to arrival",
+			unit: "s", logX: true,
 			lines: []line{{"p50", p50}, {"p99", p99}}})
 	}
-	p.plot(chart{title: "Latency by percentile", x: "percent of the deliveries", y: "ms", lines: spread})
+	p.plot(chart{title: "Latency by percentile", x: "percent of the deliveries, by nines",
+		y: "a line for each rate of messages", unit: "s", percent: true, lines: spread})
 	if len(f.Steps) > 1 && f.Steps[0].RSS > 0 {
-		p.plot(chart{title: "Server's processor time", x: "deliveries/s asked for", y: "µs per delivery", logX: true,
-			lines: []line{{"µs", cost}}})
+		p.plot(chart{title: "Server's processor time", x: "deliveries/s asked for", y: "for one delivery", unit: "s",
+			logX: true, lines: []line{{"cost", cost}}})
 	}
 }

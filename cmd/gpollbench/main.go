@@ -47,7 +47,7 @@ func usagef(format string, args ...any) error { return usageError{fmt.Errorf(for
 
 // run is the whole program and returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	usage := func(_ context.Context, _ *cli.Command, err error, _ bool) error { return usageError{err} }
+	usage := func(_ context.Context, cmd *cli.Command, err error, _ bool) error { return refusedFlag(cmd, err) }
 	out := &output{stdout: stdout, stderr: stderr, args: args}
 	app := &cli.Command{
 		Name:      "gpollbench",
@@ -116,7 +116,7 @@ type finding interface {
 // then.
 func (o *output) write(f finding) error {
 	if o.file != "" {
-		p := newPage(o.title(), thisMachine())
+		p := newPage(o.command(), thisMachine())
 		f.Page(p)
 		if err := p.write(o.file); err != nil {
 			return err
@@ -136,11 +136,11 @@ func (o *output) write(f finding) error {
 	return err
 }
 
-// title is the command line without what is secret in it.
-func (o *output) title() string {
-	title := "gpollbench " + strings.Join(o.args[1:], " ")
+// command is the command line without what is secret in it.
+func (o *output) command() string {
+	command := "gpollbench " + strings.Join(o.args[1:], " ")
 	if o.secret != "" {
-		title = strings.ReplaceAll(title, o.secret, "…")
+		command = strings.ReplaceAll(command, o.secret, "…")
 	}
-	return title
+	return command
 }

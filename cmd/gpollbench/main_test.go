@@ -86,9 +86,9 @@ func TestBrokenOutput(t *testing.T) {
 	selfContained(t, file, 1)
 }
 
-func TestTitleWithoutSecret(t *testing.T) {
+func TestCommandWithoutSecret(t *testing.T) {
 	o := &output{args: []string{"gpollbench", "load", "-token=s3cret", "http://localhost/poll"}, secret: "s3cret"}
-	if got, want := o.title(), "gpollbench load -token=… http://localhost/poll"; got != want {
+	if got, want := o.command(), "gpollbench load -token=… http://localhost/poll"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
 }
@@ -118,6 +118,18 @@ func TestMistakes(t *testing.T) {
 		{"fourth number", "64 30 5 7", exitUsage, "\"7\" is a fourth number"},
 		{"report", "-o /proc/report.html", exitFailed, "the report cannot be written"},
 		{"flag", "-nothing", exitUsage, "-nothing"},
+		{"not a number", "-clients ten", exitUsage, "-clients takes whole numbers, divided by commas, not \"ten\""},
+		{"flags there are", "-nothing", exitUsage, "there are -client-buffer-size, -clients, "},
+		{"no value", "tune -latency", exitUsage, "-latency needs a time such as 500ms, 5s or 1m after it"},
+		{"tune: seed", "tune -seed -1", exitUsage, "-seed takes a whole number from 0 on"},
+		{"tune: latency", "tune -latency 0s", exitUsage, "a latency of 0s; it must be above 0, such as 100ms"},
+		{"tune: repeat", "tune -repeat 0", exitUsage, "0 repetitions; there must be at least one"},
+		{"tune: address", "tune -addr nowhere", exitUsage, "is no address of this machine such as 127.0.0.1:0"},
+		{"tune: port", "tune -addr 127.0.0.1:99999", exitUsage, "is no address of this machine"},
+		{"load: flags there are", "load -nothing " + url, exitUsage, "-patience, -pid, "},
+		{"load: duration", "load -duration 5 " + url, exitUsage, "-duration takes a time such as 500ms"},
+		{"load: no process", "load -pid -4 " + url, exitUsage, "a number of a process is above 0"},
+		{"load: transport", "load -transport telex " + url, exitUsage, "there are websocket, gpoll.v1, sse"},
 		{"tune: clients", "tune -clients 0", exitUsage, "0 clients"},
 		{"tune: transport", "tune -transports telex", exitUsage, "there is no transport \"telex\""},
 		{"tune: rate", "tune -rate NaN", exitUsage, "a rate of NaN"},

@@ -68,7 +68,7 @@ func (s *sizes) args() (out []string) {
 func (s *sizes) check() error {
 	for _, f := range fields {
 		if n := *f.of(s); n < 0 {
-			return usagef("%s is %d; it cannot be negative", f.name, n)
+			return usagef("%s is %d; it must be 0, for the default, or more", f.name, n)
 		}
 	}
 	return nil

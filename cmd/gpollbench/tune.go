@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -80,8 +82,12 @@ func (n *need) check() error {
 		return usagef("%d clients; there must be at least one", n.Clients)
 	case n.Size < load.MinSize || n.Size > maxMessage:
 		return usagef("a message size of %d bytes; it must be %d to %d", n.Size, load.MinSize, maxMessage)
-	case n.Latency <= 0 || n.Repeat < 1:
-		return usagef("latency and repeat must be positive")
+	case n.Latency <= 0:
+		return usagef("a latency of %v; it must be above 0, such as 100ms", n.Latency)
+	case n.Repeat < 1:
+		return usagef("%d repetitions; there must be at least one", n.Repeat)
+	case !validAddress(n.addr):
+		return usagef("-addr %q is no address of this machine such as 127.0.0.1:0, where 0 is any free port", n.addr)
 	case n.Time < minTime:
 		return usagef("a time of %v for each trial; it must be at least %v", n.Time, minTime)
 	}
@@ -90,6 +96,12 @@ func (n *need) check() error {
 	}
 	_, err := n.protocol("127.0.0.1:1")
 	return err
+}
+
+func validAddress(addr string) bool {
+	_, port, err := net.SplitHostPort(addr)
+	_, perr := strconv.ParseUint(port, 10, 16)
+	return err == nil && perr == nil
 }
 
 func (n *need) protocol(addr string) (load.Protocol, error) {
@@ -502,6 +514,7 @@ func (t *tuning) values(f field) (out []int) {
 
 // Page implements finding.
 func (t *tuning) Page(p *page) {
+	p.title("Sizes for a need")
 	p.paragraph(fmt.Sprintf("%d clients by %s, %g messages/s of %d bytes, p99 within %v.", t.Need.Clients,
 		strings.Join(t.Need.Transports, " and "), t.Need.Rate, t.Need.Size, t.Need.Latency))
 	p.code(t.goCode())
@@ -516,16 +529,18 @@ func (t *tuning) Page(p *page) {
 			*f.of(&s) = v
 			x := t.find(s)
 			at := float64(len(names))
-			names = append(names, fmt.Sprint(v))
-			cpu, p99, most = append(cpu, point{at, x.CPU}), append(p99, point{at, x.P99}), append(most, point{at, x.Most})
+			names = append(names, si(float64(v), ""))
+			cpu, p99 = append(cpu, point{at, x.CPU / 1e6}), append(p99, point{at, x.P99 / 1e3})
+			most = append(most, point{at, x.Most})
 		}
 		if len(names) < 2 {
 			continue
 		}
 		p.heading(f.name)
-		p.plot(chart{title: "Processor time at the rate", x: f.name, y: "µs per delivery", names: names,
-			lines: []line{{"µs", cpu}}})
-		p.plot(chart{title: "Latency at the rate", x: f.name, y: "p99, ms", names: names, lines: []line{{"p99", p99}}})
+		p.plot(chart{title: "Processor time at the rate", x: f.name, y: "of the server, for one delivery",
+			unit: "s", names: names, lines: []line{{"cost", cpu}}})
+		p.plot(chart{title: "Latency at the rate", x: f.name, y: "p99", unit: "s", names: names,
+			lines: []line{{"p99", p99}}})
 		p.plot(chart{title: "Back to back", x: f.name, y: "deliveries/s", names: names,
 			lines: []line{{"deliveries/s", most}}})
 	}
