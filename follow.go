@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -133,7 +134,7 @@ func (f *follower) placed(r *Record) bool {
 	if r.Position.assignable() {
 		return true
 	}
-	f.b.log.Error("gpoll: the broker delivered a message at a position that none can have; it is dropped",
+	f.b.note(slog.LevelError, "gpoll: the broker delivered a message at a position that none can have; it is dropped",
 		"position", r.Position)
 	return false
 }
@@ -196,17 +197,17 @@ func (f *follower) record(r *Record) *record {
 		if err == nil {
 			return newRecord(r.Position, to, except, data, now)
 		}
-		f.b.log.Error("gpoll: a message of the broker cannot be read; clients are told that it is missing",
+		f.b.note(slog.LevelError, "gpoll: a message of the broker cannot be read; clients are told that it is missing",
 			"position", r.Position, "err", err)
 	case RecordEpoch:
 		return &record{pos: r.Position, to: address{kind: kindNobody}, at: now, begins: true}
 	case 0:
-		f.b.log.Error("gpoll: the broker cannot read a record; clients are told that it is missing",
+		f.b.note(slog.LevelError, "gpoll: the broker cannot read a record; clients are told that it is missing",
 			"position", r.Position)
 	default:
 		if !f.unknown[r.Kind] {
 			f.unknown[r.Kind] = true
-			f.b.log.Warn("gpoll: records of a kind that this version does not know are passed over",
+			f.b.note(slog.LevelWarn, "gpoll: records of a kind that this version does not know are passed over",
 				"kind", r.Kind, "position", r.Position)
 		}
 		return &record{pos: r.Position, to: address{kind: kindNobody}, at: now}
@@ -236,7 +237,8 @@ func (f *follower) fill(until Position) {
 	for from.Seq+1 < until.Seq {
 		records, err := f.history(from, int(min(until.Seq-from.Seq-1, holePage)))
 		if err != nil {
-			f.b.log.Warn("gpoll: the broker's History does not bring what is missing", "after", from, "until", until, "err", err)
+			f.b.note(slog.LevelWarn, "gpoll: the broker's History does not bring what is missing",
+				"after", from, "until", until, "err", err)
 			return
 		}
 		before := from
@@ -279,7 +281,8 @@ func (f *follower) history(after Position, limit int) ([]Record, error) {
 func (f *follower) Hole(until Position) {
 	defer f.rescue()
 	if !until.assignable() || until.Epoch != f.at.Epoch {
-		f.b.log.Error("gpoll: the broker reports a hole at a position that is not of its epoch", "position", until)
+		f.b.note(slog.LevelError, "gpoll: the broker reports a hole at a position that is not of its epoch",
+			"position", until)
 		return
 	}
 	f.fill(Position{until.Epoch, until.Seq + 1})
@@ -292,7 +295,7 @@ func (f *follower) Hole(until Position) {
 func (f *follower) Epoch(at Position) {
 	defer f.rescue()
 	if at.Epoch == 0 || at.Seq > maxSeq {
-		f.b.log.Error("gpoll: the broker reports an epoch that cannot be", "position", at)
+		f.b.note(slog.LevelError, "gpoll: the broker reports an epoch that cannot be", "position", at)
 		return
 	}
 	if at.Epoch == f.at.Epoch || f.log.past(at) {
@@ -318,9 +321,9 @@ func (f *follower) Outage(err error) {
 	f.mu.Unlock()
 	switch {
 	case err != nil && before == "":
-		f.b.log.Error("gpoll: the broker cannot be reached", "err", err)
+		f.b.note(slog.LevelError, "gpoll: the broker cannot be reached", "err", err)
 	case err == nil && before != "":
-		f.b.log.Info("gpoll: the broker can be reached again")
+		f.b.note(slog.LevelInfo, "gpoll: the broker can be reached again")
 	}
 }
 
@@ -358,7 +361,7 @@ func (f *follower) agrees(r *Record) bool {
 	ahead := r.Prev.Position.Epoch == r.Position.Epoch && r.Prev.Position.Seq >= r.Position.Seq
 	if ahead || f.differsLocked(own) || f.differsLocked(r.Prev) {
 		f.forked.Store(r.Position.Epoch)
-		f.b.log.Error("gpoll: "+errForked.Error(), "position", r.Position, "prev", r.Prev.Position)
+		f.b.note(slog.LevelError, "gpoll: "+errForked.Error(), "position", r.Position, "prev", r.Prev.Position)
 		return false
 	}
 	if f.nonces == nil {

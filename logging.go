@@ -11,9 +11,9 @@ import (
 // logger returns Logger, or slog's default one for warnings and errors.
 func (b *Broadcaster) logger() *slog.Logger {
 	if b.Logger == nil {
-		return slog.New(warnings{slog.Default().Handler()})
+		return slog.New(logHandler{warnings{slog.Default().Handler()}, b})
 	}
-	return b.Logger
+	return slog.New(logHandler{b.Logger.Handler(), b})
 }
 
 // A warnings handler takes warnings and errors.
@@ -95,7 +95,7 @@ func (b *Broadcaster) logRefusal(why *refusal, r *http.Request) {
 		attrs = append(attrs, "left out", leftOut)
 	}
 	if r == nil {
-		b.spawn(func() { b.log.Warn("gpoll: refused", attrs...) })
+		b.note(slog.LevelWarn, "gpoll: refused", attrs...)
 		return
 	}
 	b.log.Warn("gpoll: refused", attrs...)

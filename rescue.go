@@ -2,6 +2,7 @@ package gpoll
 
 import (
 	"io"
+	"log/slog"
 	"runtime/debug"
 	"time"
 )
@@ -16,7 +17,7 @@ import (
 
 // logPanic tells the operator of a panic. It is called by the deferred function that recovered it.
 func (b *Broadcaster) logPanic(where string, v any) {
-	b.log.Error("gpoll: a panic in "+where, "panic", v, "stack", string(debug.Stack()))
+	b.note(slog.LevelError, "gpoll: a panic in "+where, "panic", v, "stack", string(debug.Stack()))
 }
 
 // contained runs a part f of the cleaning up after a panic, and reports whether f returned.

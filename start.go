@@ -65,6 +65,9 @@ func (b *Broadcaster) connect() error {
 		return ErrClosed
 	case t != nil:
 		b.trialMu.Unlock()
+		if within(inFollow) {
+			return errInFollow
+		}
 		<-t.done
 		return t.err
 	}
