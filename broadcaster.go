@@ -19,7 +19,8 @@ import (
 // A bad setting makes ListenAndBroadcast panic and Publish fail; both name the field. While the Broker cannot be
 // followed, Publish fails and requests are answered with 500; the next use tries again. A Broadcaster has goroutines
 // only while it has clients; Shutdown ends them (those of a Listener end with its Close). All methods may be called
-// concurrently.
+// concurrently, also from inside the functions below and the Broker's methods, except while the Broker's Window or
+// Subscribe is called: then they fail with an error that says so.
 type Broadcaster struct {
 	// RoutineMaxClients is how many clients one routine serves. Default 1000. A routine is one goroutine. Many small
 	// routines spread the work over the processors; few large ones cost less for each message.
@@ -107,8 +108,8 @@ type Broadcaster struct {
 	// at most 16 times History.Count messages and History.Bytes: beyond that the oldest of their messages leaves first.
 	//
 	// gpoll calls it when a topic's first message is published, and again after the topic was forgotten. Only that Publish
-	// waits for it. Messages from another server are in the shared window until it has returned. It may be called
-	// concurrently.
+	// waits for it. Messages from another server, and those that are published meanwhile, are in the shared window until
+	// it has returned. It may be called concurrently.
 	TopicLimits func(topic string) Limits
 
 	// DisconnectSlow closes an SSE response or WebSocket that cannot keep up, with "slow", instead of letting it lag.
@@ -156,7 +157,8 @@ type Broadcaster struct {
 
 	// Logger gets messages for the operator: errors, and why requests are refused. Whatever each request or message
 	// could cause anew comes once in a minute at most, and then says how often it was left out. Logger never gets a
-	// client id or a payload. nil means slog.Default() for warnings and errors.
+	// client id or a payload. nil means slog.Default() for warnings and errors. What its handler's own calls of the
+	// Broadcaster would log is dropped.
 	Logger *slog.Logger
 
 	once       sync.Once
@@ -169,12 +171,14 @@ type Broadcaster struct {
 	set        settings
 	log        *slog.Logger
 	quiet      quietLog
+	notes      notes
 	messages   *messageLog
 	clients    registry
 	topics     topicIndex
 
 	goroutines  group
 	turns       chan *scratch // taken by the routines that hand out
+	calling     atomic.Int32  // functions of the application that run
 	conns       connIndex
 	calendar    calendar
 	arrivals    atomic.Uint64 // numbers the requests that may attach, as they arrive
@@ -318,6 +322,8 @@ func (b *Broadcaster) topicLimits() func(string) Limits {
 // call runs one of the application's functions and reports whether it returned. It logs a panic in the function, and
 // the process goes on.
 func (b *Broadcaster) call(name string, f func()) (ok bool) {
+	b.calling.Add(1)
+	defer b.calling.Add(-1)
 	defer func() {
 		if v := recover(); v != nil {
 			b.tellPanic("the application's "+name, v)

@@ -25,9 +25,9 @@ type follower struct {
 	broker   Broker
 	ctx      context.Context // ends with the Broadcaster
 	log      *messageLog
-	notify   func(address) // wakes the routines that have a client for a message
-	operator *slog.Logger
-	panicked func(where string, v any) // tells the operator
+	notify   func(address)                                        // wakes the routines that have a client for a message
+	note     func(level slog.Level, message string, attrs ...any) // tells the operator
+	panicked func(where string, v any)                            // likewise
 
 	// Touched only in the broker's calls.
 	at      Position      // the end of the log
@@ -95,7 +95,7 @@ func (f *follower) placed(r *Record) bool {
 	if r.Position.assignable() {
 		return true
 	}
-	f.operator.Error("gpoll: the broker delivered a message at a position that none can have; it is dropped",
+	f.note(slog.LevelError, "gpoll: the broker delivered a message at a position that none can have; it is dropped",
 		"position", r.Position)
 	return false
 }
@@ -158,17 +158,17 @@ func (f *follower) record(r *Record) *record {
 		if err == nil {
 			return newRecord(r.Position, to, except, data, now)
 		}
-		f.operator.Error("gpoll: a message of the broker cannot be read; clients are told that it is missing",
+		f.note(slog.LevelError, "gpoll: a message of the broker cannot be read; clients are told that it is missing",
 			"position", r.Position, "err", err)
 	case RecordEpoch:
 		return &record{pos: r.Position, to: address{kind: kindNobody}, at: now, begins: true}
 	case 0:
-		f.operator.Error("gpoll: the broker cannot read a record; clients are told that it is missing",
+		f.note(slog.LevelError, "gpoll: the broker cannot read a record; clients are told that it is missing",
 			"position", r.Position)
 	default:
 		if !f.unknown[r.Kind] {
 			f.unknown[r.Kind] = true
-			f.operator.Warn("gpoll: records of a kind that this version does not know are passed over",
+			f.note(slog.LevelWarn, "gpoll: records of a kind that this version does not know are passed over",
 				"kind", r.Kind, "position", r.Position)
 		}
 		return &record{pos: r.Position, to: address{kind: kindNobody}, at: now}
@@ -198,7 +198,7 @@ func (f *follower) fill(until Position) {
 	for from.Seq+1 < until.Seq {
 		records, err := f.history(from, int(min(until.Seq-from.Seq-1, holePage)))
 		if err != nil {
-			f.operator.Warn("gpoll: the broker's History does not bring what is missing",
+			f.note(slog.LevelWarn, "gpoll: the broker's History does not bring what is missing",
 				"after", from, "until", until, "err", err)
 			return
 		}
@@ -242,7 +242,8 @@ func (f *follower) history(after Position, limit int) ([]Record, error) {
 func (f *follower) Hole(until Position) {
 	defer f.rescue()
 	if !until.assignable() || until.Epoch != f.at.Epoch {
-		f.operator.Error("gpoll: the broker reports a hole at a position that is not of its epoch", "position", until)
+		f.note(slog.LevelError, "gpoll: the broker reports a hole at a position that is not of its epoch",
+			"position", until)
 		return
 	}
 	f.fill(Position{until.Epoch, until.Seq + 1})
@@ -255,7 +256,7 @@ func (f *follower) Hole(until Position) {
 func (f *follower) Epoch(at Position) {
 	defer f.rescue()
 	if at.Epoch == 0 || at.Seq > maxSeq {
-		f.operator.Error("gpoll: the broker reports an epoch that cannot be", "position", at)
+		f.note(slog.LevelError, "gpoll: the broker reports an epoch that cannot be", "position", at)
 		return
 	}
 	if at.Epoch == f.at.Epoch || f.log.past(at) {
@@ -281,9 +282,9 @@ func (f *follower) Outage(err error) {
 	f.mu.Unlock()
 	switch {
 	case err != nil && before == "":
-		f.operator.Error("gpoll: the broker cannot be reached", "err", err)
+		f.note(slog.LevelError, "gpoll: the broker cannot be reached", "err", err)
 	case err == nil && before != "":
-		f.operator.Info("gpoll: the broker can be reached again")
+		f.note(slog.LevelInfo, "gpoll: the broker can be reached again")
 	}
 }
 
@@ -321,7 +322,7 @@ func (f *follower) agrees(r *Record) bool {
 	ahead := r.Prev.Position.Epoch == r.Position.Epoch && r.Prev.Position.Seq >= r.Position.Seq
 	if ahead || f.differsLocked(own) || f.differsLocked(r.Prev) {
 		f.forked.Store(r.Position.Epoch)
-		f.operator.Error("gpoll: "+errForked.Error(), "position", r.Position, "prev", r.Prev.Position)
+		f.note(slog.LevelError, "gpoll: "+errForked.Error(), "position", r.Position, "prev", r.Prev.Position)
 		return false
 	}
 	if f.nonces == nil {

@@ -1,7 +1,6 @@
 package gpoll_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -34,7 +33,7 @@ func following(t *testing.T, name string, broadcaster func(*gpoll.Broadcaster), 
 type followed struct {
 	*server
 	broker    *scriptedBroker
-	log       bytes.Buffer
+	log       lockedBuffer
 	id, after string
 }
 
@@ -266,6 +265,7 @@ func TestRecordsOfOtherKinds(t *testing.T) {
 		if ev := sse.next(t); ev.data != "1-102" {
 			t.Errorf("live: %+v", ev)
 		}
+		synctest.Wait()
 		if n := strings.Count(f.log.String(), "kind=77"); n != 1 {
 			t.Errorf("the unknown kind is in the log %d times:\n%s", n, &f.log)
 		}
@@ -307,6 +307,7 @@ func TestOutageIsReported(t *testing.T) {
 		if got := f.Stats().Outage; got != "" {
 			t.Errorf("afterwards Stats say %q", got)
 		}
+		synctest.Wait()
 		if n := strings.Count(f.log.String(), "\n"); n != 2 {
 			t.Errorf("the log has %d lines, want one for the beginning and one for the end:\n%s", n, &f.log)
 		}
@@ -473,6 +474,7 @@ func TestForkIsSeen(t *testing.T) {
 				if got := f.all(t, 2, 2); !slices.Equal(got, want) {
 					t.Errorf("%q, want %q", got, want)
 				}
+				synctest.Wait()
 				if n := strings.Count(f.log.String(), "level=ERROR"); n != 1 {
 					t.Errorf("%d errors in the log:\n%s", n, &f.log)
 				}

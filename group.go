@@ -9,9 +9,10 @@ import (
 type group struct {
 	failed func(v any) // is told of a panic, which goes no further
 
-	mu    sync.Mutex
-	n     int
-	empty chan struct{} // closed when n falls to 0; nil when nobody waits
+	mu      sync.Mutex
+	n       int
+	inside  int           // goroutines of the group that wait for the others
+	changed chan struct{} // closed when n falls to inside, or to 0; nil when nobody waits
 }
 
 // start runs f in a goroutine of the group.
@@ -36,28 +37,53 @@ func (g *group) done() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.n--
-	if g.n == 0 && g.empty != nil {
-		close(g.empty)
-		g.empty = nil
+	g.changedLocked()
+}
+
+// changedLocked wakes those who wait when some of them may go on.
+func (g *group) changedLocked() {
+	if g.n <= g.inside && g.changed != nil {
+		close(g.changed)
+		g.changed = nil
 	}
 }
 
-// wait returns when the group is empty, or with the cause of ctx.
-func (g *group) wait(ctx context.Context) error {
+// wait returns when the group is empty, or with the cause of ctx. inside says that a goroutine of the group calls it:
+// then only those are left that do.
+func (g *group) wait(ctx context.Context, inside bool) error {
+	if inside {
+		g.enter(1)
+		defer g.enter(-1)
+	}
+	for {
+		changed := g.waits(inside)
+		if changed == nil {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func (g *group) enter(by int) {
 	g.mu.Lock()
-	if g.n == 0 {
-		g.mu.Unlock()
+	defer g.mu.Unlock()
+	g.inside += by
+	g.changedLocked()
+}
+
+// waits returns a channel that is closed when it is time to look again; nil when the wait is over.
+func (g *group) waits(inside bool) <-chan struct{} {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.n == 0 || inside && g.n <= g.inside {
 		return nil
 	}
-	if g.empty == nil {
-		g.empty = make(chan struct{})
+	if g.changed == nil {
+		g.changed = make(chan struct{})
 	}
-	empty := g.empty
-	g.mu.Unlock()
-	select {
-	case <-empty:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+	return g.changed
 }

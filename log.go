@@ -112,8 +112,9 @@ type messageLog struct {
 	lanes   map[address]*lane
 	aging   agingLanes
 
-	unasked ring[string] // topics whose limits askAll has to find out
-	asking  bool         // askAll runs
+	unasked   ring[string]         // topics whose limits askAll has to find out
+	asking    bool                 // askAll runs
+	inquiries map[address]struct{} // topics for which TopicLimits runs
 
 	sources sources // memory of a read
 
@@ -203,6 +204,9 @@ func (l *messageLog) admit(ctx context.Context) error {
 			}
 		}
 		l.mu.Unlock()
+		if within(inRoutine) { // it would wait for itself
+			return nil
+		}
 		select {
 		case <-room:
 		case <-ctx.Done():

@@ -14,9 +14,9 @@ import (
 // logger returns Logger, or slog's default one for warnings and errors.
 func (b *Broadcaster) logger() *slog.Logger {
 	if b.Logger == nil {
-		return slog.New(warnings{slog.Default().Handler()})
+		return slog.New(logHandler{warnings{slog.Default().Handler()}, b})
 	}
-	return b.Logger
+	return slog.New(logHandler{b.Logger.Handler(), b})
 }
 
 // A warnings handler takes warnings and errors.
@@ -79,24 +79,31 @@ func (b *Broadcaster) tell(level slog.Level, message string, attrs ...any) {
 }
 
 func (b *Broadcaster) tellOf(key logKey, message string, attrs []any) {
+	if attrs, due := b.due(key, attrs); due {
+		b.log.Log(context.Background(), key.level, message, attrs...)
+	}
+}
+
+// due reports whether something is to be logged now. It adds to attrs how often it was left out.
+func (b *Broadcaster) due(key logKey, attrs []any) ([]any, bool) {
 	if !b.log.Enabled(context.Background(), key.level) {
-		return
+		return nil, false
 	}
 	leftOut, ok := b.quiet.due(key, b.now())
-	if !ok {
-		return
-	}
 	if leftOut > 0 {
 		attrs = append(attrs, "left out", leftOut)
 	}
-	b.log.Log(context.Background(), key.level, message, attrs...)
+	return attrs, ok
 }
 
 // tellPanic logs a panic once in a minute for each line of code that panics. It is called by the deferred function that
 // recovered it, or by what that function calls.
 func (b *Broadcaster) tellPanic(where string, v any) {
-	b.tellOf(logKey{level: slog.LevelError, place: where, pc: panicked()}, "gpoll: a panic in "+where,
-		[]any{"panic", v, "stack", string(debug.Stack())})
+	key := logKey{level: slog.LevelError, place: where, pc: panicked()}
+	attrs, due := b.due(key, []any{"panic", v, "stack", string(debug.Stack())})
+	if due { // others may wait for this goroutine
+		b.note(key.level, "gpoll: a panic in "+where, attrs...)
+	}
 }
 
 // panicked returns where the panic began whose deferred functions run; 0 if that is too deep.
@@ -150,7 +157,7 @@ func (b *Broadcaster) logRefusal(why *refusal, r *http.Request) {
 		attrs = append(attrs, "left out", leftOut)
 	}
 	if r == nil {
-		b.spawn(func() { b.log.Warn("gpoll: refused", attrs...) })
+		b.note(slog.LevelWarn, "gpoll: refused", attrs...)
 		return
 	}
 	b.log.Warn("gpoll: refused", attrs...)

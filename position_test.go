@@ -1,7 +1,6 @@
 package gpoll_test
 
 import (
-	"bytes"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -60,7 +59,7 @@ func TestSeqBeyondTheLimit(t *testing.T) {
 // If a broker gives a message an impossible Position, the operator's log has an error, and nothing else happens: the
 // numbers do not wrap.
 func TestBrokerBeyondTheLimit(t *testing.T) {
-	var log bytes.Buffer
+	var log lockedBuffer
 	broker := &scriptedBroker{before: gpoll.Position{Epoch: 1, Seq: maxSeq - 2}}
 	s := start(t, setup{broadcaster: func(b *gpoll.Broadcaster) {
 		b.Broker, b.Logger = broker, slog.New(slog.NewTextHandler(&log, nil))
@@ -72,9 +71,7 @@ func TestBrokerBeyondTheLimit(t *testing.T) {
 	broker.at(3, 0)
 	broker.at(3, 1<<64-1)
 	broker.at(1, maxSeq)
-	if n := strings.Count(log.String(), "level=ERROR"); n != 4 {
-		t.Errorf("%d errors in the log, want 4:\n%s", n, &log)
-	}
+	await(t, "4 errors in the log", func() bool { return strings.Count(log.String(), "level=ERROR") == 4 })
 	v := s.get(t, "/poll"+query("client-id", id, "after", after, "format", "json")).batch(t)
 	want := []string{"1-9007199254740990", "1-9007199254740991"}
 	if got := v.payloads(t); !slices.Equal(got, want) || len(v.Messages) != 2 {

@@ -473,7 +473,8 @@ func (e *eventStream) close() {
 	e.resp.Body.Close()
 }
 
-// read returns the next event, io.EOF at the end of the stream. An id without data changes lastID only.
+// read returns the next event, io.EOF at the end of the stream. An id without data, and a heartbeat, change lastID
+// only.
 func (e *eventStream) read() (event, error) {
 	var ev event
 	var data []string
@@ -484,8 +485,8 @@ func (e *eventStream) read() (event, error) {
 		}
 		line = strings.TrimSuffix(strings.TrimSuffix(line, "\n"), "\r")
 		if line == "" {
-			if data == nil {
-				ev = event{retry: ev.retry}
+			if data == nil || ev.name == "position" {
+				ev, data = event{retry: ev.retry}, nil
 				continue
 			}
 			ev.id, ev.data = e.lastID, strings.Join(data, "\n")

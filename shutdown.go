@@ -19,10 +19,14 @@ const (
 //
 // Call it before the http.Server's Shutdown, which does not end waiting polls and streams. The error is the cause of
 // ctx when ctx ends first, or the Broker's; what was told to end still ends. A second call waits likewise, and returns
-// the same.
+// the same. A call from inside one of the application's functions (Authorize, TopicLimits, Logger's handler) does not
+// wait for the goroutine that runs that function.
 func (b *Broadcaster) Shutdown(ctx context.Context) error {
 	if err := b.prepare(); err != nil {
 		return err
+	}
+	if within(inShutdown) {
+		return errInShutdown
 	}
 	if b.state.CompareAndSwap(stateOpen, stateDraining) {
 		b.shutErr = b.shutDown(ctx)
@@ -33,7 +37,7 @@ func (b *Broadcaster) Shutdown(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("gpoll: shutdown: %w", context.Cause(ctx))
 	}
-	if err := b.goroutines.wait(ctx); err != nil {
+	if err := b.goroutines.wait(ctx, b.ownGoroutine()); err != nil {
 		return fmt.Errorf("gpoll: shutdown: %w", err)
 	}
 	if b.shutErr != nil {
@@ -55,7 +59,7 @@ func (b *Broadcaster) shutDown(ctx context.Context) error {
 	b.trialMu.Lock()
 	t := b.trial
 	b.trialMu.Unlock()
-	if t != nil { // cancel has ended it, and it undoes what it may have begun
+	if t != nil && !within(inFollow) { // cancel has ended it, and it undoes what it may have begun
 		select {
 		case <-t.done:
 		case <-ctx.Done():

@@ -66,6 +66,9 @@ func (b *Broadcaster) connect() error {
 		return ErrClosed
 	case t != nil:
 		b.trialMu.Unlock()
+		if within(inFollow) {
+			return errInFollow
+		}
 		<-t.done
 		return t.err
 	}
@@ -119,7 +122,7 @@ func (b *Broadcaster) follow() error {
 	}
 	b.messages = newMessageLog(before, b.set.history, b.topicLimits(), b.set.routineBuffer)
 	b.messages.spawn = b.spawn
-	f := &follower{broker: b.Broker, ctx: b.ctx, log: b.messages, notify: b.notify, operator: b.log,
+	f := &follower{broker: b.Broker, ctx: b.ctx, log: b.messages, notify: b.notify, note: b.note,
 		panicked: b.logPanic, at: before, backlog: newest}
 	caught := make(chan struct{})
 	if f.caught = caught; before == newest {

@@ -197,25 +197,51 @@ func (l *messageLog) fadeLocked(s *lane) {
 }
 
 // askFirst asks for the limits of a topic that has none yet, before its message is given to the broker. Only the
-// publisher of that message waits for the application.
+// publisher of that message waits for the application. A publisher that comes meanwhile, perhaps called by TopicLimits
+// itself, does not: its message is in the shared window until the limits are known.
 func (l *messageLog) askFirst(topic string) {
-	if l.topicLimits == nil {
+	if l.topicLimits != nil {
+		l.ask(address{kindTopic, topic})
+	}
+}
+
+// maxInquiries is how many topics askFirst asks for at a time: TopicLimits may publish to other topics.
+const maxInquiries = 256
+
+// ask asks for the limits of a topic, unless they are known or somebody asks.
+func (l *messageLog) ask(to address) {
+	if !l.beginInquiry(to) {
 		return
 	}
-	to := address{kindTopic, topic}
+	defer l.endInquiry(to)
+	l.limit(to, l.topicLimits(to.name))
+}
+
+func (l *messageLog) beginInquiry(to address) bool {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	s := l.lanes[to]
-	asked := s != nil && s.asked
-	l.mu.Unlock()
-	if !asked {
-		l.limit(to, l.topicLimits(topic))
+	if _, asks := l.inquiries[to]; asks || s != nil && s.asked || len(l.inquiries) >= maxInquiries {
+		return false
 	}
+	if l.inquiries == nil {
+		l.inquiries = map[address]struct{}{}
+	}
+	l.inquiries[to] = struct{}{}
+	return true
+}
+
+func (l *messageLog) endInquiry(to address) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.inquiries, to)
 }
 
 // askLaterLocked has askAll ask for the limits of a topic whose message has come from another server. Until then the
 // topic is in the shared window.
 func (l *messageLog) askLaterLocked(s *lane) {
-	if s.asking || l.unasked.len >= l.maxFading { // the topic's next message tries again
+	_, asks := l.inquiries[s.to]
+	if asks || s.asking || l.unasked.len >= l.maxFading { // the topic's next message tries again
 		return
 	}
 	s.asking = true
@@ -237,10 +263,12 @@ func (l *messageLog) askAll() {
 		}
 		to := address{kindTopic, l.unasked.pop()}
 		s := l.lanes[to]
-		asked := s == nil || s.asked // the topic is forgotten, or a publisher has asked meanwhile
+		if s != nil {
+			s.asking = false // should this time fail, the topic's next message tries again
+		}
 		l.mu.Unlock()
-		if !asked {
-			l.limit(to, l.topicLimits(to.name))
+		if s != nil { // else the topic is forgotten
+			l.ask(to)
 		}
 	}
 }
