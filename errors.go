@@ -49,7 +49,7 @@ type refusal struct {
 	message string
 	retry   time.Duration // 0: no hint
 	allow   string        // Allow header of a 405
-	upgrade bool          // Upgrade header of a 426
+	upgrade bool          // the headers of a 426 that say what to upgrade to
 	closes  bool          // the connection cannot be used again
 	cause   error         // for the operator; nil: the message says it all
 }
@@ -84,6 +84,7 @@ func (e *refusal) answer() answer {
 	if e.upgrade {
 		add("Upgrade", "websocket")
 		add("Connection", "Upgrade")
+		add("Sec-Websocket-Version", version) // RFC 6455, section 4.4
 	}
 	if e.closes {
 		add("Connection", "close")

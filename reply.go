@@ -64,6 +64,22 @@ func (a *attach) full() <-chan struct{} {
 	return a.room
 }
 
+// unanswered returns a channel that is closed when operations may have been answered, or the attach has ended; nil while
+// none waits, nor an answer is being written. What ends the attach from the client's side waits for it: what the client
+// is told does not depend on how much of what it says has arrived together.
+func (a *attach) unanswered() <-chan struct{} {
+	r := a.client.routine
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(a.ops) == 0 && !a.answering || a.client.attach != a {
+		return nil
+	}
+	if a.room == nil {
+		a.room = make(chan struct{})
+	}
+	return a.room
+}
+
 // size is about how much memory the operation and its answer take.
 func (op *operation) size() int {
 	n := 128 + len(op.answer)
@@ -73,7 +89,7 @@ func (op *operation) size() int {
 	return n
 }
 
-// roomLocked wakes the goroutines that wait for room.
+// roomLocked wakes the goroutines that wait for room, or for answers.
 func (a *attach) roomLocked() {
 	if a.room != nil {
 		close(a.room)
@@ -90,6 +106,7 @@ func (a *attach) operate(buf []byte) []byte {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	defer a.roomLocked()
+	a.answering = true // until the goroutine calls step, when it has written buf
 	for len(a.ops) > 0 {
 		op := a.ops[0]
 		if !a.allowLocked(&op) {

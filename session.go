@@ -387,6 +387,8 @@ func (why *ending) closeReason() string {
 	switch {
 	case why.refusal.code == "gap":
 		return why.refusal.message
+	case why.refusal.code == "bad-frame": // what it was is of use to whoever writes a client
+		return why.refusal.code + ": " + why.refusal.message
 	case why.refusal.retry > 0:
 		return fmt.Sprintf("%s;retry_ms=%d", why.refusal.code, why.refusal.retry.Milliseconds())
 	}

@@ -66,18 +66,6 @@ func (s *stream) init(conn net.Conn, prefix []byte, timeout time.Duration) {
 	s.raw = socket.Raw(conn)
 }
 
-// Read reads prefix first.
-func (s *stream) Read(p []byte) (int, error) {
-	if len(s.prefix) > 0 {
-		n := copy(p, s.prefix)
-		if s.prefix = s.prefix[n:]; len(s.prefix) == 0 {
-			s.prefix = nil
-		}
-		return n, nil
-	}
-	return s.Conn.Read(p)
-}
-
 // precede makes p the first thing that is written to the connection.
 func (s *stream) precede(p []byte) {
 	s.mu.Lock()
@@ -265,6 +253,13 @@ func (s *stream) readLast(by time.Time) {
 	defer s.mu.Unlock()
 	s.lastRead = true
 	_ = s.SetReadDeadline(by) // it fails only where the connection is gone
+}
+
+// readsLast reports whether the deadline of reading is final.
+func (s *stream) readsLast() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lastRead
 }
 
 // writeNowLocked is tryWriteLocked. It also marks a broken stream as stalled; left says that something is left over.
