@@ -265,7 +265,8 @@ func (tr *transcript) say(lines []string, i int) {
 }
 
 // answered matches what a server sends because of what the client has sent, and of nothing else.
-var answered = regexp.MustCompile(`^$|^[A-Z]|^pong|^text {"(client-id|welcome|subscribed|unsubscribed|error)"|^close [^4]|^close$`)
+var answered = regexp.MustCompile(
+	`^$|^[A-Z]|^pong|^text {"(client-id|welcome|subscribed|unsubscribed|error)"|^close [^4]|^close$`)
 
 func (tr *transcript) write(out []byte) {
 	pieces := [][]byte{out}

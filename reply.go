@@ -64,9 +64,9 @@ func (a *attach) full() <-chan struct{} {
 	return a.room
 }
 
-// unanswered returns a channel that is closed when operations may have been answered, or the attach has ended; nil while
-// none waits, nor an answer is being written. What ends the attach from the client's side waits for it: what the client
-// is told does not depend on how much of what it says has arrived together.
+// unanswered returns a channel that is closed when operations may have been answered, or the attach has ended; nil
+// while none waits, nor an answer is being written. What ends the attach from the client's side waits for it: what the
+// client is told does not depend on how much of what it says has arrived together.
 func (a *attach) unanswered() <-chan struct{} {
 	r := a.client.routine
 	r.mu.Lock()

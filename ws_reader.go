@@ -85,11 +85,23 @@ func (s *session) obey(data []byte) {
 	s.attach.obey(data)
 }
 
-// answered waits until the commands before are answered. Nobody answers them once the attach has ended. A client that
-// does not read its answers ends as slow meanwhile.
+// answerWait bounds what answered waits for a client that does not read.
+const answerWait = 200 * time.Millisecond
+
+// answered waits until the commands before are answered, for nobody answers them once the attach has ended.
 func (a *attach) answered() {
-	for answers := a.unanswered(); answers != nil; answers = a.unanswered() {
-		<-answers
+	answers := a.unanswered()
+	if answers == nil {
+		return
+	}
+	late := time.NewTimer(min(answerWait, a.client.routine.b.set.writeTimeout/2))
+	defer late.Stop()
+	for ; answers != nil; answers = a.unanswered() {
+		select {
+		case <-answers:
+		case <-late.C:
+			return
+		}
 	}
 }
 
