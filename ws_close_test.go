@@ -207,6 +207,7 @@ func TestNothingBehindACloseFrame(t *testing.T) {
 			c := s.stream(t, kind, "0", "")
 			c.Write(append(append(clientFrame(t, "close 3000 mine"), clientFrame(t, "ping late")...),
 				clientFrame(t, `text {"subscribe":["a"]}`)...))
+			synctest.Wait()
 			s.Send("late")
 			time.Sleep(time.Minute)
 			all, err := io.ReadAll(c.r)
