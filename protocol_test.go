@@ -61,15 +61,15 @@ type cutter struct {
 
 // A transcript is a replay under way.
 type transcript struct {
-	t      *testing.T
-	s      *server
-	where  string // file:line, for messages
-	conns  map[string]*peer
-	now    *peer
-	bound  map[string]string // what placeholders stand for
-	send   func(data string)
-	cut    *cutter      // nil: a write for each block
-	sent   map[int]bool // lines of blocks that were sent together with an earlier one
+	t     *testing.T
+	s     *server
+	where string // file:line, for messages
+	conns map[string]*peer
+	now   *peer
+	bound map[string]string // what placeholders stand for
+	send  func(data string)
+	cut   *cutter      // nil: a write for each block
+	sent  map[int]bool // lines of blocks that were sent together with an earlier one
 }
 
 // A peer is the client's end of one connection.

@@ -2,6 +2,7 @@ package gpoll
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"sync/atomic"
@@ -109,6 +110,9 @@ func (s *session) over(err error) {
 	s.watchNoMore()
 	if told {
 		st.awaitReceived(s.b.ctx.Done()) // Shutdown may have cut short the wait for its answer
+		if _, wrong := errors.AsType[*refusal](err); wrong {
+			st.linger(s.b.ctx.Done()) // the peer may be in the midst of sending
+		}
 	}
 	if !telling {
 		_ = st.Close()

@@ -237,6 +237,30 @@ func (s *stream) awaitReceived(down <-chan struct{}) {
 	}
 }
 
+// How long a peer may go on sending after it was told that what it sends is wrong.
+const lingerWait = time.Second
+
+// linger ends what the server says, and discards what the peer goes on to send, until it closes the connection or
+// lingerWait is over. Otherwise the system would answer what comes with a reset. It does not wait once down is closed.
+func (s *stream) linger(down <-chan struct{}) {
+	raw := socket.Below(s.Conn)
+	if raw == nil {
+		return
+	}
+	if half, ok := s.Conn.(interface{ CloseWrite() error }); ok {
+		_ = half.CloseWrite() // it fails only where the connection is gone
+	}
+	begun := time.Now()
+	pause := 100 * time.Microsecond
+	for ; socket.Discard(raw) && time.Since(begun) < lingerWait; pause = min(2*pause, 20*time.Millisecond) {
+		select {
+		case <-down:
+			return
+		case <-time.After(pause):
+		}
+	}
+}
+
 // readBy sets the deadline of reading; the zero time is none. It does nothing once the deadline is final.
 func (s *stream) readBy(by time.Time) error {
 	s.mu.Lock()

@@ -29,7 +29,7 @@ var sockets = map[string]func(t *testing.T) *server{
 			if err != nil {
 				return nil, err
 			}
-			conn.(*net.TCPConn).SetReadBuffer(16 << 10)
+			conn.(*net.TCPConn).SetReadBuffer(64 << 10)
 			return tls.Client(conn, &tls.Config{InsecureSkipVerify: true}), nil
 		}
 		return s
@@ -78,13 +78,15 @@ func keepSending(t *testing.T, s *server, size int) (stop func()) {
 	var wg sync.WaitGroup
 	message := strings.Repeat("x", size)
 	wg.Go(func() { // ends with stop
+		pace := time.NewTicker(100 * time.Microsecond)
+		defer pace.Stop()
 		for {
 			select {
 			case <-done:
 				return
 			case <-t.Context().Done():
 				return
-			default:
+			case <-pace.C:
 				s.Send(message)
 			}
 		}

@@ -178,6 +178,7 @@ func (mine outcome) as(theirs outcome) bool {
 			theirs.frames[last] = mine.frames[last]
 		case wrong == 0 && code == 1002:
 			mine.frames = mine.frames[:last]
+			theirs.failed = true // it looks at a whole head, of which nothing more came
 		}
 	}
 	newest := len(rest) == 0 || slices.Equal(mine.pongs[max(len(mine.pongs)-1, 0):], rest[len(rest)-1:])
