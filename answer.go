@@ -185,9 +185,13 @@ func (e *refusal) answer() answer {
 	if e.upgrade {
 		add("Upgrade", "websocket")
 		add("Connection", "Upgrade")
+		add("Sec-Websocket-Version", webSocketVersion) // RFC 6455, section 4.4
 	}
 	if e.closes {
 		add("Connection", "close")
 	}
 	return a
 }
+
+// webSocketVersion is that of RFC 6455.
+const webSocketVersion = "13"

@@ -33,6 +33,7 @@ type attach struct {
 	verified  bool  // see below; the flags stand together, for there is an attach for each client
 	isDue     bool  // likewise
 	narrow    uint8 // the client's, when the attach began
+	answering bool  // likewise
 
 	// Only the goroutine that serves the attach touches these and verified, which says that up to cursor everything that
 	// want is owed was read from the log or offered by the routine. A command also touches want while the routine
@@ -46,7 +47,7 @@ type attach struct {
 	heavy  atomic.Int64 // bytes of large messages in queue
 	ending atomic.Pointer[ending]
 
-	// Guarded by the routine's mu, as isDue is, which says that due has come.
+	// Guarded by the routine's mu, as are isDue, which says that due has come, and answering: see unanswered.
 	over    chan struct{} // closed when the attach has ended; nil while nobody waits for that
 	due     moment        // when the poll ends, or the next heartbeat is owed; 0: never
 	ops     []operation   // in their order
@@ -296,6 +297,10 @@ func (a *attach) step() (ev event, read bool) {
 	r := c.routine
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if a.answering {
+		a.answering = false
+		a.roomLocked()
+	}
 	if c.attach != a {
 		return gotEnd, false
 	}

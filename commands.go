@@ -39,6 +39,7 @@ func (a *attach) obey(data []byte) {
 	}
 	switch {
 	case cmd.Leave:
+		a.answered()
 		b.remove(a.client, endLeft)
 	case cmd.Subscribe != nil:
 		a.change(subscribed, cmd.Subscribe)

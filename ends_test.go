@@ -724,8 +724,8 @@ func TestEndOverTLS(t *testing.T) {
 	}
 }
 
-// A message may take 10 s from its first byte to its last, and so may a ping or a pong. A connection on which no
-// message has begun has no deadline.
+// A message may take 10 s from its first byte to its last. Then the peer is told. A connection on which no message has
+// begun has no deadline, also when a ping or a pong has.
 func TestMessageWait(t *testing.T) {
 	certificate := certificateForTests()
 	message, pong := `text {"subscribe":["b"]}`, "pong "
@@ -743,8 +743,6 @@ func TestMessageWait(t *testing.T) {
 			"message":         clientFrame(t, message)[:1],
 			"message's data":  clientFrame(t, message)[:12],
 			"fragments":       append([]byte{0x01}, clientFrame(t, "text {")[1:]...),
-			"pong":            clientFrame(t, pong)[:1],
-			"pong's mask":     clientFrame(t, pong)[:4],
 			"behind a pong":   append(clientFrame(t, pong), clientFrame(t, message)[:3]...),
 			"pong in message": append(append([]byte{0x01}, clientFrame(t, "text {")[1:]...), clientFrame(t, pong)...),
 		} {
@@ -754,10 +752,33 @@ func TestMessageWait(t *testing.T) {
 					time.Sleep(time.Second)
 					c.Write(begin)
 					begun := time.Now()
-					if _, said, err := c.rest(); err != io.EOF {
+					if _, said, err := c.rest(); said != "4008 message-timeout" || err != nil {
 						t.Errorf("%q, %v", said, err)
 					}
-					within(t, "closed", time.Since(begun), 10*time.Second, 10*time.Second)
+					within(t, "told", time.Since(begun), 10*time.Second, 10*time.Second)
+					if strings.HasPrefix(name, "pong") || name == "fragments" { // the next frame may be a close frame
+						c.Write(clientFrame(t, "close 4008 message-timeout"))
+						begun = begun.Add(-5 * time.Second)
+					}
+					if m, said, err := c.next(); err != io.EOF {
+						t.Errorf("%q, %q, %v after the end", m, said, err)
+					}
+					within(t, "closed", time.Since(begun), 15*time.Second, 15*time.Second)
+				})
+			})
+		}
+		for cut := 1; cut < 10; cut++ {
+			t.Run(fmt.Sprint(over, " a pong cut at ", cut), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					c := open(t)
+					for _, frame := range [][]byte{clientFrame(t, "pong late"), clientFrame(t, "ping late")} {
+						c.Write(frame[:cut])
+						time.Sleep(time.Minute)
+						c.Write(append(frame[cut:], clientFrame(t, message)...))
+						if m, said, err := c.next(); !strings.HasPrefix(m, `{"subscribed":`) || said != "" || err != nil {
+							t.Fatalf("%q, %q, %v", m, said, err)
+						}
+					}
 				})
 			})
 		}

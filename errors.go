@@ -49,7 +49,7 @@ type refusal struct {
 	message string
 	retry   time.Duration // 0: no hint
 	allow   string        // Allow header of a 405
-	upgrade bool          // Upgrade header of a 426
+	upgrade bool          // the headers of a 426 that say what to upgrade to
 	closes  bool          // the connection cannot be used again
 	cause   error         // for the operator; nil: the message says it all
 }

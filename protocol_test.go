@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -38,22 +39,37 @@ func TestTranscripts(t *testing.T) {
 		}
 		name := strings.TrimSuffix(filepath.Base(file), ".txt")
 		t.Run(name+"/memory", func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { replay(t, file, string(text), true) })
+			synctest.Test(t, func(t *testing.T) { replay(t, file, string(text), setup{memory: true}, nil) })
 		})
-		t.Run(name+"/loopback", func(t *testing.T) { replay(t, file, string(text), false) })
+		t.Run(name+"/loopback", func(t *testing.T) { replay(t, file, string(text), setup{}, nil) })
 	}
+}
+
+// A cutter says how what a client sends reaches the server.
+type cutter struct {
+	// pieces cuts what is sent at once.
+	pieces func(sent []byte) [][]byte
+
+	// settle returns when the server has taken a piece.
+	settle func(conn net.Conn)
+
+	// joins reports whether the n-th block of a WebSocket is sent together with the one before it, although the server
+	// has not answered that. It is asked where a client can do so: it needs no answer to know what to send.
+	joins func(n int) bool
+	asked int // how often it was
 }
 
 // A transcript is a replay under way.
 type transcript struct {
-	t      *testing.T
-	s      *server
-	memory bool
-	where  string // file:line, for messages
-	conns  map[string]*peer
-	now    *peer
-	bound  map[string]string // what placeholders stand for
-	send   func(data string)
+	t     *testing.T
+	s     *server
+	where string // file:line, for messages
+	conns map[string]*peer
+	now   *peer
+	bound map[string]string // what placeholders stand for
+	send  func(data string)
+	cut   *cutter      // nil: a write for each block
+	sent  map[int]bool // lines of blocks that were sent together with an earlier one
 }
 
 // A peer is the client's end of one connection.
@@ -63,27 +79,25 @@ type peer struct {
 	resp   *http.Response
 	body   *bufio.Reader // of a response whose body is being read
 	socket bool          // upgraded: lines are frames
+
+	// Pongs have no place of their own among the messages, and one may answer several pings (RFC 6455, section 5.5.3).
+	pings []string // that were sent
+	pongs []string // that came
+	early []string // other frames that came before a pong that was read
 }
 
-func replay(t *testing.T, file, text string, memory bool) {
-	tr := &transcript{t: t, memory: memory, conns: map[string]*peer{}, bound: map[string]string{}}
+func replay(t *testing.T, file, text string, how setup, cut *cutter) {
+	tr := &transcript{t: t, conns: map[string]*peer{}, bound: map[string]string{}, cut: cut, sent: map[int]bool{}}
 	lines := strings.Split(strings.TrimSuffix(text, "\n"), "\n")
 	configure, first := tr.settings(lines)
-	tr.s = start(t, setup{memory: memory, broadcaster: configure})
+	how.broadcaster = configure
+	tr.s = start(t, how)
 	tr.send = tr.s.witness(t)
 	tr.use("a")
 	for i := first; i < len(lines); {
 		tr.where = fmt.Sprintf("%s:%d", file, i+1)
 		mark, rest, _ := strings.Cut(lines[i], " ")
-		// Lines of the same side belong together.
-		var block []string
-		for n := i; n < len(lines) && (mark == ">" || mark == "<"); n++ {
-			m, l, _ := strings.Cut(lines[n], " ")
-			if m != mark {
-				break
-			}
-			block = append(block, l)
-		}
+		block := blockAt(lines, i)
 		switch mark {
 		case "", "#":
 			i++
@@ -94,7 +108,9 @@ func replay(t *testing.T, file, text string, memory bool) {
 			tr.act(rest)
 			i++
 		case ">":
-			tr.say(block)
+			if !tr.sent[i] {
+				tr.say(lines, i)
+			}
 			i += len(block)
 		case "<":
 			tr.expect(block)
@@ -113,6 +129,19 @@ func replay(t *testing.T, file, text string, memory bool) {
 			}
 		}
 	}
+}
+
+// blockAt returns the lines of one side from line i on, which belong together.
+func blockAt(lines []string, i int) (block []string) {
+	mark, _, _ := strings.Cut(lines[i], " ")
+	for _, line := range lines[i:] {
+		m, l, _ := strings.Cut(line, " ")
+		if m != mark || m != ">" && m != "<" {
+			break
+		}
+		block = append(block, l)
+	}
+	return block
 }
 
 // settings reads the lines before the first exchange.
@@ -208,32 +237,81 @@ func (tr *transcript) act(what string) {
 	}
 }
 
-// say sends the lines of a block: a request, or frames.
-func (tr *transcript) say(block []string) {
+// say sends the block at line i, a request or frames, and those behind it that the cutter joins to it.
+func (tr *transcript) say(lines []string, i int) {
 	p := tr.now
+	block := blockAt(lines, i)
+	socket := p.socket || slices.ContainsFunc(block, func(l string) bool { return strings.HasPrefix(l, "Upgrade:") })
+	out := tr.encode(block, p.socket)
+	for next := i + len(block); tr.cut != nil && tr.cut.joins != nil && socket && next < len(lines); {
+		mark, rest, _ := strings.Cut(lines[next], " ")
+		if mark == "#" || mark == "<" && answered.MatchString(rest) {
+			next++
+			continue
+		}
+		block := blockAt(lines, next)
+		if mark != ">" || !tr.known(block) {
+			break
+		}
+		tr.cut.asked++
+		if !tr.cut.joins(tr.cut.asked - 1) {
+			break
+		}
+		out = append(out, tr.encode(block, true)...)
+		tr.sent[next] = true
+		next += len(block)
+	}
+	tr.write(out)
+}
+
+// answered matches what a server sends because of what the client has sent, and of nothing else.
+var answered = regexp.MustCompile(
+	`^$|^[A-Z]|^pong|^text {"(client-id|welcome|subscribed|unsubscribed|error)"|^close [^4]|^close$`)
+
+func (tr *transcript) write(out []byte) {
+	pieces := [][]byte{out}
+	if tr.cut != nil && tr.cut.pieces != nil {
+		pieces = tr.cut.pieces(out)
+	}
+	for n, piece := range pieces {
+		if _, err := tr.now.conn.Write(piece); err != nil && n > 0 {
+			return // the server has seen enough: the transcript says why
+		} else if err != nil {
+			tr.t.Fatalf("%s: piece %d: %v", tr.where, n, err)
+		}
+		if n < len(pieces)-1 {
+			tr.cut.settle(tr.now.conn)
+		}
+	}
+}
+
+// encode returns the bytes of a block: a request, or frames.
+func (tr *transcript) encode(block []string, socket bool) (out []byte) {
+	p := tr.now
+	block = slices.Clone(block)
 	for i, line := range block {
 		block[i] = tr.fill(line)
 	}
-	var out []byte
-	if p.socket {
+	if socket {
 		for _, line := range block {
+			if ping, ok := strings.CutPrefix(line, "ping"); ok {
+				p.pings = append(p.pings, strings.TrimPrefix(ping, " "))
+			}
 			out = append(out, clientFrame(tr.t, line)...)
 		}
-	} else {
-		head, body := block, ""
-		if i := slices.Index(block, ""); i >= 0 {
-			head, body = block[:i], strings.Join(block[i+1:], "\n")
-		}
-		out = []byte(strings.Join(head, "\r\n"))
-		if body != "" {
-			out = fmt.Appendf(out, "\r\nContent-Length: %d", len(body))
-		}
-		out = append(out, "\r\n\r\n"+body...)
-		p.resp, p.body = nil, nil
+		return out
 	}
-	if _, err := p.conn.Write(out); err != nil {
-		tr.t.Fatalf("%s: %v", tr.where, err)
+	head, body := block, ""
+	if i := slices.Index(block, ""); i >= 0 {
+		head, body = block[:i], strings.Join(block[i+1:], "\n")
 	}
+	out = []byte(strings.Join(head, "\r\n"))
+	if body != "" {
+		out = fmt.Appendf(out, "\r\nContent-Length: %d", len(body))
+	}
+	out = append(out, "\r\n\r\n"+body...)
+	p.resp, p.body = nil, nil
+	return out
 }
 
 // expect reads what the server sends and compares.
@@ -260,7 +338,7 @@ func (tr *transcript) expect(block []string) {
 	}
 	for _, want := range block {
 		if p.socket {
-			tr.compare(serverFrame(tr.t, tr.where, p.r), want)
+			tr.expectFrame(want)
 			continue
 		}
 		got, err := p.body.ReadString('\n')
@@ -269,6 +347,33 @@ func (tr *transcript) expect(block []string) {
 		}
 		tr.compare(strings.TrimSuffix(got, "\n"), want)
 	}
+}
+
+// expectFrame reads a frame and compares. A pong may come with an earlier or a later message, and the pong to a later
+// ping may stand for it.
+func (tr *transcript) expectFrame(want string) {
+	p := tr.now
+	if data, ok := strings.CutPrefix(want, "pong"); ok {
+		asked := slices.Index(p.pings, strings.TrimPrefix(data, " "))
+		for !slices.ContainsFunc(p.pongs, func(got string) bool { return slices.Index(p.pings, got) >= asked }) {
+			p.take(serverFrame(tr.t, tr.where, p.r))
+		}
+		return
+	}
+	for len(p.early) == 0 {
+		p.take(serverFrame(tr.t, tr.where, p.r))
+	}
+	got := p.early[0]
+	p.early = p.early[1:]
+	tr.compare(got, want)
+}
+
+func (p *peer) take(frame string) {
+	if data, ok := strings.CutPrefix(frame, "pong"); ok {
+		p.pongs = append(p.pongs, strings.TrimPrefix(data, " "))
+		return
+	}
+	p.early = append(p.early, frame)
 }
 
 // expectHead compares status line and the header as a set.
@@ -324,8 +429,8 @@ func (tr *transcript) expectEnd() {
 		r = p.body
 	}
 	rest, err := io.ReadAll(r)
-	if len(rest) > 0 || err != nil {
-		tr.t.Errorf("%s: %q and %v, want the end", tr.where, rest, err)
+	if len(rest) > 0 || len(p.early) > 0 || err != nil {
+		tr.t.Errorf("%s: %q, %q and %v, want the end", tr.where, p.early, rest, err)
 	}
 }
 
@@ -355,6 +460,18 @@ func (tr *transcript) fill(line string) string {
 		}
 		return value
 	})
+}
+
+// known reports whether all placeholders of a block stand for something.
+func (tr *transcript) known(block []string) bool {
+	for _, line := range block {
+		for _, p := range placeholder.FindAllString(line, -1) {
+			if _, ok := tr.value(p); !ok {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // value returns the value of a placeholder: `<pos+2>` is two further than `<pos>`.
@@ -409,17 +526,25 @@ func (tr *transcript) compare(got, want string) {
 }
 
 // opcodes are the kinds of frames by the words of a transcript.
-var opcodes = map[string]byte{"text": 1, "binary": 2, "close": 8, "ping": 9, "pong": 10}
+var opcodes = map[string]byte{"cont": 0, "text": 1, "binary": 2, "close": 8, "ping": 9, "pong": 10}
 
-// clientFrame encodes `text hello` or `close 1000 reason` as one masked frame (RFC 6455, section 5.2). The mask is
-// zero.
+// clientFrame encodes a line like `text hello`, `text+ hel` or `close 1000 reason` as one masked frame (RFC 6455,
+// section 5.2), or the bytes of `hex 8100`. The mask is zero.
 func clientFrame(t testing.TB, line string) []byte {
 	word, payload, _ := strings.Cut(line, " ")
+	if word == "hex" {
+		b, err := hex.DecodeString(payload)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	word, more := strings.CutSuffix(word, "+")
 	opcode, ok := opcodes[word]
 	if !ok {
 		t.Fatalf("frame %q", line)
 	}
-	if word == "close" {
+	if word == "close" && payload != "" {
 		code, reason, _ := strings.Cut(payload, " ")
 		n, err := strconv.Atoi(code)
 		if err != nil {
@@ -428,6 +553,9 @@ func clientFrame(t testing.TB, line string) []byte {
 		payload = string(binary.BigEndian.AppendUint16(nil, uint16(n))) + reason
 	}
 	b := []byte{0x80 | opcode}
+	if more {
+		b[0] = opcode
+	}
 	if len(payload) < 126 {
 		b = append(b, 0x80|byte(len(payload)))
 	} else {
@@ -469,6 +597,10 @@ func serverFrame(t *testing.T, where string, r *bufio.Reader) string {
 			return "close"
 		}
 		return strings.TrimSuffix(fmt.Sprintf("close %d %s", binary.BigEndian.Uint16(payload), payload[2:]), " ")
+	case 9:
+		return strings.TrimSuffix("ping "+string(payload), " ")
+	case 10:
+		return strings.TrimSuffix("pong "+string(payload), " ")
 	default:
 		return fmt.Sprintf("opcode %d %q", head[0]&0xf, payload)
 	}

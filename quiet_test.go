@@ -39,8 +39,8 @@ func TestLogOnceAMinute(t *testing.T) {
 			level: "ERROR", said: "without Hijack"},
 		{name: "one code for two mistakes", do: func(t *testing.T, s *server, i int) {
 			s.get(t, "/poll/ws") // no Upgrade: another not-websocket than the next
-			s.get(t, "/poll/ws", "Connection", "Upgrade", "Upgrade", "websocket", "Sec-WebSocket-Version", "8")
-		}, level: "WARN", said: "Sec-WebSocket-Version: 13"},
+			s.get(t, "/poll/ws", "Connection", "Upgrade", "Upgrade", "websocket", "Sec-WebSocket-Version", "13")
+		}, level: "WARN", said: "Sec-WebSocket-Key"},
 		{name: "a bad topic of Authorize", how: func(b *gpoll.Broadcaster) {
 			b.Authorize = func(*http.Request) (gpoll.Grant, error) { return gpoll.Grant{Topics: []string{"*"}}, nil }
 		}, do: func(t *testing.T, s *server, _ int) { s.get(t, "/poll") }, level: "ERROR", said: "gave a bad topic"},

@@ -2,6 +2,7 @@ package gpoll
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/corvuscrypto/gpoll/internal/frame"
 )
@@ -70,6 +71,22 @@ func (a *attach) full() <-chan struct{} {
 	return a.room
 }
 
+// unanswered returns a channel that is closed when operations may have been answered, or the attach has ended; nil
+// while none waits, nor an answer is being written. What ends the attach from the client's side waits for it: what the
+// client is told does not depend on how much of what it says has arrived together.
+func (a *attach) unanswered() <-chan struct{} {
+	r := a.client.routine
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(a.ops) == 0 && !a.answering || a.client.attach != a {
+		return nil
+	}
+	if a.room == nil {
+		a.room = make(chan struct{})
+	}
+	return a.room
+}
+
 // size is about how much memory the operation and its answer take.
 func (op *operation) size() int {
 	n := 128 + len(op.answer)
@@ -79,7 +96,7 @@ func (op *operation) size() int {
 	return n
 }
 
-// roomLocked wakes the goroutines that wait for room.
+// roomLocked wakes the goroutines that wait for room, or for answers.
 func (a *attach) roomLocked() {
 	if a.room != nil {
 		close(a.room)
@@ -96,6 +113,7 @@ func (a *attach) operate(buf []byte) []byte {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	defer a.roomLocked()
+	a.answering = true // until the goroutine calls step, when it has written buf
 	for len(a.ops) > 0 {
 		op := a.ops[0]
 		if !a.allowLocked(&op) {
@@ -201,3 +219,23 @@ func subscriptionJSON(did string, topics []string, at Position) []byte {
 
 // appendAnswer appends the answer to a command as the client gets it: only gpoll.v1 brings commands.
 func (a *attach) appendAnswer(b, answer []byte) []byte { return frame.Append(b, frame.Text, answer) }
+
+// answerWait bounds what answered waits for a client that does not read.
+const answerWait = 200 * time.Millisecond
+
+// answered waits until the commands before are answered, for nobody answers them once the attach has ended.
+func (a *attach) answered() {
+	answers := a.unanswered()
+	if answers == nil {
+		return
+	}
+	late := time.NewTimer(min(answerWait, a.client.routine.b.set.writeTimeout/2))
+	defer late.Stop()
+	for ; answers != nil; answers = a.unanswered() {
+		select {
+		case <-answers:
+		case <-late.C:
+			return
+		}
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"mime"
 	"net/http"
 	"net/url"
@@ -326,14 +327,25 @@ func accepts(h http.Header, mediaType string) bool {
 	return false
 }
 
-// hasToken reports whether a comma-separated header names token.
+// hasToken reports whether a comma-separated header names token, in whatever case.
 func hasToken(h http.Header, name, token string) bool {
-	for _, line := range h[name] {
-		for part := range strings.SplitSeq(line, ",") {
-			if strings.EqualFold(strings.TrimSpace(part), token) {
-				return true
-			}
+	for element := range elements(h[name]) {
+		if strings.EqualFold(element, token) {
+			return true
 		}
 	}
 	return false
+}
+
+// elements are those of a comma-separated header (RFC 9110, section 5.6.1), over all its lines.
+func elements(lines []string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for _, line := range lines {
+			for part := range strings.SplitSeq(line, ",") {
+				if !yield(strings.TrimSpace(part)) {
+					return
+				}
+			}
+		}
+	}
 }

@@ -2,6 +2,7 @@ package gpoll
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -110,6 +111,9 @@ func (s *session) over(err error) {
 	s.watchNoMore()
 	if told {
 		st.awaitReceived(s.b.ctx.Done()) // Shutdown may have cut short the wait for its answer
+		if _, wrong := errors.AsType[*refusal](err); wrong {
+			st.linger(s.b.ctx.Done()) // the peer may be in the midst of sending
+		}
 	}
 	if !telling {
 		_ = st.Close()
@@ -387,6 +391,8 @@ func (why *ending) closeReason() string {
 	switch {
 	case why.refusal.code == "gap":
 		return why.refusal.message
+	case why.refusal.code == "bad-frame": // what it was is of use to whoever writes a client
+		return why.refusal.code + ": " + why.refusal.message
 	case why.refusal.retry > 0:
 		return fmt.Sprintf("%s;retry_ms=%d", why.refusal.code, why.refusal.retry.Milliseconds())
 	}

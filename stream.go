@@ -67,18 +67,6 @@ func (s *stream) init(conn net.Conn, prefix []byte, timeout time.Duration) {
 	s.raw = socket.Raw(conn)
 }
 
-// Read reads prefix first.
-func (s *stream) Read(p []byte) (int, error) {
-	if len(s.prefix) > 0 {
-		n := copy(p, s.prefix)
-		if s.prefix = s.prefix[n:]; len(s.prefix) == 0 {
-			s.prefix = nil
-		}
-		return n, nil
-	}
-	return s.Conn.Read(p)
-}
-
 // precede makes p the first thing that is written to the connection.
 func (s *stream) precede(p []byte) {
 	s.mu.Lock()
@@ -250,6 +238,30 @@ func (s *stream) awaitReceived(down <-chan struct{}) {
 	}
 }
 
+// How long a peer may go on sending after it was told that what it sends is wrong.
+const lingerWait = time.Second
+
+// linger ends what the server says, and discards what the peer goes on to send, until it closes the connection or
+// lingerWait is over. Otherwise the system would answer what comes with a reset. It does not wait once down is closed.
+func (s *stream) linger(down <-chan struct{}) {
+	raw := socket.Below(s.Conn)
+	if raw == nil {
+		return
+	}
+	if half, ok := s.Conn.(interface{ CloseWrite() error }); ok {
+		_ = half.CloseWrite() // it fails only where the connection is gone
+	}
+	begun := time.Now()
+	pause := 100 * time.Microsecond
+	for ; socket.Discard(raw) && time.Since(begun) < lingerWait; pause = min(2*pause, 20*time.Millisecond) {
+		select {
+		case <-down:
+			return
+		case <-time.After(pause):
+		}
+	}
+}
+
 // readBy sets the deadline of reading; the zero time is none. It does nothing once the deadline is final.
 func (s *stream) readBy(by time.Time) error {
 	s.mu.Lock()
@@ -266,6 +278,13 @@ func (s *stream) readLast(by time.Time) {
 	defer s.mu.Unlock()
 	s.lastRead = true
 	_ = s.SetReadDeadline(by) // it fails only where the connection is gone
+}
+
+// readsLast reports whether the deadline of reading is final.
+func (s *stream) readsLast() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lastRead
 }
 
 // writeNowLocked is tryWriteLocked. It also marks a broken stream as stalled; left says that something is left over.

@@ -1,24 +1,24 @@
 package gpoll
 
 import (
+	"crypto/sha1"
 	"encoding/base64"
 	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 )
 
 // subprotocol is the JSON form on WebSocket.
 const subprotocol = "gpoll.v1"
 
-// upgrade makes a WebSocket of the connection. coder/websocket does the handshake. The session goes on in a goroutine
-// of its own, so that net/http frees its stack and buffers.
+// upgrade makes a WebSocket of the connection. The session goes on in a goroutine of its own, so that net/http frees
+// its stack and buffers.
 func (b *Broadcaster) upgrade(w http.ResponseWriter, r *http.Request, req *request) *refusal {
-	if refused := checkUpgrade(r); refused != nil {
+	shake, refused := readHandshake(r)
+	if refused != nil {
 		return refused
-	}
-	if !servesWebSocket {
-		return refuseNoUpgrade
 	}
 	if !canHijack(w) {
 		b.tell(slog.LevelError, "gpoll: a WebSocket through a ResponseWriter without Hijack: "+
@@ -33,7 +33,7 @@ func (b *Broadcaster) upgrade(w http.ResponseWriter, r *http.Request, req *reque
 	s := &session{b: b, form: formFrame}
 	var arr arrival
 	unknown := false
-	if slices.Contains(offeredProtocols(r.Header), subprotocol) {
+	if shake.protocol == subprotocol {
 		s.form = formJSONFrame
 		if req.id != "" || req.hasTopics || !req.after.IsZero() || req.last != 0 {
 			return refuseBad("bad-request", "with gpoll.v1 the client id, after, topics and last "+
@@ -44,7 +44,6 @@ func (b *Broadcaster) upgrade(w http.ResponseWriter, r *http.Request, req *reque
 			return b.refuseShutdown()
 		}
 	} else {
-		var refused *refusal
 		if arr, refused = b.arrive(r, req); refused == nil && !arr.client.giveWay(r.Context().Done()) {
 			refused = refuseHalfClosed
 		}
@@ -52,13 +51,12 @@ func (b *Broadcaster) upgrade(w http.ResponseWriter, r *http.Request, req *reque
 			return refused
 		}
 	}
-	b.writeHead(w, r)
-	if err := s.accept(w, r); err != nil {
+	if err := s.accept(w, r, &shake); err != nil {
 		if arr.registered {
 			b.remove(arr.client, endGone)
 		}
-		b.log.Debug("gpoll: WebSocket handshake failed", "err", err)
-		return nil // coder/websocket has answered
+		b.tell(slog.LevelError, "gpoll: the connection of a WebSocket cannot be taken over", "err", err)
+		return refuseNoUpgrade
 	}
 	switch {
 	case unknown:
@@ -74,44 +72,78 @@ func (b *Broadcaster) upgrade(w http.ResponseWriter, r *http.Request, req *reque
 	return nil
 }
 
-var refuseNoUpgrade = &refusal{status: http.StatusNotImplemented, code: "not-websocket",
-	message: "this server cannot upgrade a connection here; use long-poll or SSE"}
+// accept takes the connection from net/http and writes the 101 to it. A wrapper of net/http's ResponseWriter may keep a
+// 101 back, as gin's does, or change it.
+func (s *session) accept(w http.ResponseWriter, r *http.Request, shake *handshake) error {
+	if err := s.hijack(w); err != nil {
+		return err
+	}
+	s.b.writeHead(w, r)
+	h := w.Header()
+	for _, name := range []string{"Content-Encoding", "Content-Length", "Transfer-Encoding", "Sec-Websocket-Extensions"} {
+		h.Del(name) // middleware may have set it, but there is no body and no extension
+	}
+	shake.answer(h)
+	_ = s.stream.SetWriteDeadline(time.Now().Add(s.b.set.writeTimeout))
+	_, _ = s.stream.Write(headOf("101 Switching Protocols", h)) // the reader sees a closed connection
+	_ = s.stream.SetWriteDeadline(time.Time{})
+	return nil
+}
 
 // If the peer has gone altogether, nobody hears this.
 var refuseHalfClosed = refuseBad("not-websocket", "the connection was closed in one direction; a WebSocket needs both")
 
-// checkUpgrade reports what is wrong with a handshake (RFC 6455, section 4.2.1).
-func checkUpgrade(r *http.Request) *refusal {
+var refuseNoUpgrade = &refusal{status: http.StatusNotImplemented, code: "not-websocket",
+	message: "this server cannot upgrade a connection here; use long-poll or SSE"}
+
+// A handshake is what a client's request says of the WebSocket that it asks for (RFC 6455, section 4.2.1).
+type handshake struct {
+	key      string
+	protocol string // subprotocol, or "" where the client did not offer it
+}
+
+// readHandshake reads a handshake, or says what is wrong with it. It is the one place that reads these fields. The
+// client's extensions do not matter: a server may agree to none.
+func readHandshake(r *http.Request) (shake handshake, refused *refusal) {
 	h := r.Header
+	keys, versions := h["Sec-Websocket-Key"], h["Sec-Websocket-Version"]
+	if refused := missesUpgrade(r); refused != nil {
+		return shake, refused
+	}
 	switch {
-	case r.ProtoMajor != 1 || !r.ProtoAtLeast(1, 1):
-		return &refusal{status: http.StatusUpgradeRequired, code: "not-websocket",
-			message: "a WebSocket needs HTTP/1.1 here; over HTTP/2 use long-poll or SSE"}
-	case !hasToken(h, "Connection", "upgrade") || !hasToken(h, "Upgrade", "websocket"):
-		return &refusal{status: http.StatusUpgradeRequired, code: "not-websocket", upgrade: true,
-			message: "this address speaks WebSocket; connect with ws:// or use the long-poll or SSE address"}
-	case r.Method != http.MethodGet || h.Get("Sec-Websocket-Version") != "13" || !validKey(h["Sec-Websocket-Key"]):
-		return refuseBad("not-websocket",
-			"the WebSocket handshake needs GET, one Sec-WebSocket-Key and Sec-WebSocket-Version: 13")
+	case r.Method != http.MethodGet:
+		return shake, refuseBad("not-websocket", "a WebSocket handshake is a GET")
+	case len(versions) == 0:
+		return shake, refuseBad("not-websocket", "a WebSocket handshake has the header Sec-WebSocket-Version: 13")
+	case len(versions) > 1 || strings.TrimSpace(versions[0]) != webSocketVersion:
+		return shake, &refusal{status: http.StatusUpgradeRequired, code: "not-websocket", upgrade: true,
+			message: "this server speaks the WebSocket of RFC 6455: send Sec-WebSocket-Version: 13"}
+	case len(keys) != 1 || !validKey(strings.TrimSpace(keys[0])):
+		return shake, refuseBad("not-websocket",
+			"a WebSocket handshake has one Sec-WebSocket-Key, which is 16 random bytes in base64")
 	}
-	return nil
+	shake.key = strings.TrimSpace(keys[0])
+	// Names of subprotocols are compared as they stand. A client that offers only others may still want the plain form,
+	// and else goes away, as a browser does.
+	if slices.Contains(slices.Collect(elements(h["Sec-Websocket-Protocol"])), subprotocol) {
+		shake.protocol = subprotocol
+	}
+	return shake, nil
 }
 
-// validKey reports whether a handshake has one key of 16 bytes in base64.
-func validKey(keys []string) bool {
-	if len(keys) != 1 {
-		return false
+// answer sets the fields of the 101 (RFC 6455, section 4.2.2).
+func (shake *handshake) answer(h http.Header) {
+	digest := sha1.Sum([]byte(shake.key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+	h.Set("Connection", "Upgrade")
+	h.Set("Upgrade", "websocket")
+	h.Set("Sec-WebSocket-Accept", base64.StdEncoding.EncodeToString(digest[:]))
+	if h.Del("Sec-WebSocket-Protocol"); shake.protocol != "" {
+		h.Set("Sec-WebSocket-Protocol", shake.protocol)
 	}
-	key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(keys[0]))
-	return err == nil && len(key) == 16
 }
 
-func offeredProtocols(h http.Header) []string {
-	var offered []string
-	for _, line := range h["Sec-Websocket-Protocol"] {
-		for part := range strings.SplitSeq(line, ",") {
-			offered = append(offered, strings.TrimSpace(part))
-		}
-	}
-	return offered
+// validKey reports whether key is 16 bytes in base64.
+func validKey(key string) bool {
+	bytes, err := base64.StdEncoding.DecodeString(key)
+	return err == nil && len(bytes) == 16
 }

@@ -1,7 +1,7 @@
 package gpoll
 
 import (
-	"io"
+	"errors"
 	"time"
 	"unicode/utf8"
 
@@ -10,31 +10,23 @@ import (
 	"github.com/corvuscrypto/gpoll/internal/frame"
 )
 
-// Reading from a WebSocket. Most clients send what is small and simple: pongs, and messages of one frame. The session's
-// goroutine reads these itself, and needs no memory for them but the bytes that have arrived. coder/websocket reads
-// everything else: see readMessage.
+// Reading from a WebSocket. Most clients send what is small and simple: pongs, and messages of one frame. They need no
+// memory but the bytes that have arrived, and no deadline. An incoming reads the rest.
 
-// How long a frame or a message may take from its first byte to its last.
-const messageWait = 10 * time.Second
-
-// handleFrame handles a ping, a pong or a message of which something has arrived. It waits for the rest.
+// handleFrame handles a control frame or a message of which something has arrived. It waits for the rest.
 func (s *session) handleFrame() error {
 	opcode, payload, err := s.readFrame()
 	if err != nil {
 		return err
 	}
-	switch opcode {
-	case frame.Ping:
-		s.sendControl(pong, frame.Append(nil, frame.Pong, payload))
-	case frame.Pong:
-		s.awaiting.Store(false)
-	default:
-		s.receive(opcode, payload)
+	if opcode >= frame.Close {
+		return s.handleControl(opcode, payload)
 	}
+	s.receive(opcode, payload)
 	return nil
 }
 
-// readFrame reads a ping, a pong or a whole message, of which something has arrived. The caller may keep the payload.
+// readFrame reads a control frame or a whole message, of which something has arrived. The caller may keep the payload.
 func (s *session) readFrame() (opcode byte, payload []byte, err error) {
 	st := &s.stream
 	opcode, payload, size := frame.Whole(st.prefix, quickSize)
@@ -42,21 +34,26 @@ func (s *session) readFrame() (opcode byte, payload []byte, err error) {
 		st.taken(size)
 		return opcode, payload, nil
 	}
-	if err := s.hurry(); err != nil {
-		return 0, nil, err
-	}
-	for opcode == 0 && size > 0 {
-		if err := st.fill(size); err != nil {
-			return 0, nil, err
+	return (&incoming{session: s}).read()
+}
+
+// handleControl handles a control frame. Its error ends the reader: the peer sends nothing any more.
+func (s *session) handleControl(opcode byte, payload []byte) error {
+	switch opcode {
+	case frame.Ping:
+		s.sendControl(pong, frame.Append(nil, frame.Pong, payload))
+	case frame.Pong:
+		s.awaiting.Store(false)
+	case frame.Close:
+		switch err := frame.CheckClose(payload); {
+		case err != nil:
+			return s.violation(err)
+		case !s.ending():
+			s.sendLast(frame.Append(nil, frame.Close, payload), false) // RFC 6455, section 5.5.1
 		}
-		opcode, payload, size = frame.Whole(st.prefix, quickSize)
+		return errClosedByPeer
 	}
-	if opcode != 0 {
-		st.taken(size)
-	} else if opcode, payload, err = s.readMessage(); err != nil {
-		return 0, nil, err
-	}
-	return opcode, payload, st.readBy(s.readDeadline())
+	return nil
 }
 
 // receive handles a message.
@@ -64,11 +61,11 @@ func (s *session) receive(opcode byte, data []byte) {
 	switch {
 	case s.stream.closing.Load(): // nothing is read after a close frame
 	case opcode == frame.Text && !utf8.Valid(data):
-		s.reject(&ending{refuseBad("bad-utf-8", ""), websocket.StatusInvalidFramePayloadData})
+		_ = s.reject(&ending{refuseBad("bad-utf-8", "a text frame is UTF-8"), websocket.StatusInvalidFramePayloadData})
 	case s.request != nil:
 		s.greet(data)
 	case s.attach == nil || s.form == formFrame: // without an attach the connection has been closed
-		s.reject(&ending{refuseBad("this address takes no messages", ""), websocket.StatusUnsupportedData})
+		_ = s.reject(&ending{refuseBad("this address takes no messages", ""), websocket.StatusUnsupportedData})
 	default:
 		s.obey(data)
 	}
@@ -88,14 +85,37 @@ func (s *session) obey(data []byte) {
 	s.attach.obey(data)
 }
 
-// reject closes the connection for a message.
-func (s *session) reject(why *ending) {
-	if s.request != nil { // it stands for the hello, for which nobody waits any longer
+// violation closes the connection for what RFC 6455 forbids. It returns the error that ends the reader.
+func (s *session) violation(err error) error {
+	code := websocket.StatusProtocolError
+	if errors.Is(err, frame.ErrNotUTF8) {
+		code = websocket.StatusInvalidFramePayloadData
+	}
+	return s.reject(&ending{refuseBad("bad-frame", err.Error()), code})
+}
+
+// reject closes the connection for a frame or a message, and returns that as an error.
+func (s *session) reject(why *ending) error {
+	switch {
+	case s.request != nil: // it stands for the hello, for which nobody waits any longer
 		s.request = nil
 		s.refuse(why)
-		return
+	case !s.ending():
+		s.sendClose(why)
 	}
-	s.sendClose(why)
+	return why.refusal
+}
+
+// ending is called before the peer is told something that ends the connection. It reports whether finish is about to
+// tell why the attach has ended, which goes before: the client may have said {"leave":true} and its close frame in one
+// piece.
+func (s *session) ending() bool {
+	if s.attach == nil {
+		return false
+	}
+	s.attach.answered()
+	why := s.attach.ending.Load()
+	return why != nil && why != endGone
 }
 
 // readDeadline is when reading ends that waits for no frame in particular; the zero time: never.
@@ -106,28 +126,9 @@ func (s *session) readDeadline() time.Time {
 	return s.b.began.Add(time.Duration(s.helloBy))
 }
 
-// hurry is called when the first byte of a frame or a message has come, but not the last. The whole has to come within
-// messageWait.
-func (s *session) hurry() error {
-	by := time.Now().Add(messageWait)
-	if hello := s.readDeadline(); !hello.IsZero() && hello.Before(by) {
-		by = hello
-	}
-	return s.stream.readBy(by)
-}
-
 // taken takes the first n bytes out of prefix.
 func (s *stream) taken(n int) {
 	if s.prefix = s.prefix[n:]; len(s.prefix) == 0 {
 		s.prefix = nil
 	}
-}
-
-// fill waits until prefix holds size bytes.
-func (s *stream) fill(size int) error {
-	had := len(s.prefix)
-	s.prefix = append(s.prefix, make([]byte, size-had)...)
-	n, err := io.ReadFull(s.Conn, s.prefix[had:])
-	s.prefix = s.prefix[:had+n]
-	return err
 }

@@ -170,6 +170,9 @@ func newWorld(seed uint64) *world {
 	if w.rnd.IntN(2*rest) == 0 {
 		w.addShutdown()
 	}
+	if !raw {
+		w.addClosers()
+	}
 	w.whole = raw && len(w.sessions)+len(w.channels) == 0 && !w.ends &&
 		!slices.ContainsFunc(w.proxies, func(x *proxy) bool { return !x.steady })
 	return w

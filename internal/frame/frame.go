@@ -1,16 +1,17 @@
-// Package frame writes the frames of a WebSocket server and reads the simple ones of its clients (RFC 6455, section
-// 5). Fragments, large frames and everything odd are left to a whole implementation of the protocol.
+// Package frame writes the frames of a WebSocket server and reads those of its clients (RFC 6455, section 5). Whole
+// reads what most clients send, at once; ReadHead reads the head of every frame, and tells what is wrong with it.
 package frame
 
 import "encoding/binary"
 
 // Opcodes (RFC 6455, section 11.8).
 const (
-	Text   byte = 1
-	Binary byte = 2
-	Close  byte = 8
-	Ping   byte = 9
-	Pong   byte = 10
+	Continuation byte = 0
+	Text         byte = 1
+	Binary       byte = 2
+	Close        byte = 8
+	Ping         byte = 9
+	Pong         byte = 10
 )
 
 const (
