@@ -480,8 +480,8 @@ func (e *eventStream) read() (event, error) {
 		}
 		line = strings.TrimSuffix(strings.TrimSuffix(line, "\n"), "\r")
 		if line == "" {
-			if data == nil {
-				ev = event{retry: ev.retry}
+			if data == nil || ev.name == "position" { // a heartbeat, for which a page has no listener
+				ev, data = event{retry: ev.retry}, nil
 				continue
 			}
 			ev.id, ev.data = e.lastID, strings.Join(data, "\n")
