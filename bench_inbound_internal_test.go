@@ -23,7 +23,7 @@ func BenchmarkInbound(b *testing.B) {
 	// What is done beside the read.
 	for name, sent := range map[string][]byte{"frame": message, "frame of fragments": fragments} {
 		b.Run(name, func(b *testing.B) {
-			s := &session{b: &Broadcaster{}, form: formJSONFrame}
+			s := &streamConn{b: &Broadcaster{}, form: formJSONFrame}
 			s.stream.init(&script{}, nil, time.Second)
 			b.ReportAllocs()
 			for b.Loop() {
@@ -115,7 +115,7 @@ func benchmarkCommands(b *testing.B, answers ...string) {
 
 // commandSession returns a session of gpoll.v1 over loopback, and its peer, which has been welcomed. The routine
 // carries the session, and sweeps nothing.
-func commandSession(tb testing.TB) (*session, net.Conn) {
+func commandSession(tb testing.TB) (*streamConn, net.Conn) {
 	broadcaster := &Broadcaster{}
 	if err := broadcaster.start(); err != nil {
 		tb.Fatal(err)
@@ -126,7 +126,7 @@ func commandSession(tb testing.TB) (*session, net.Conn) {
 		tb.Fatal(refused.code)
 	}
 	near, far := loopback(tb)
-	s := &session{b: broadcaster, form: formJSONFrame}
+	s := &streamConn{b: broadcaster, form: formJSONFrame}
 	s.stream.init(near, nil, time.Second)
 	if s.stream.raw == nil {
 		tb.Skip("on this system every stream is written by a goroutine")
@@ -165,9 +165,9 @@ func readText(tb testing.TB, conn net.Conn) []byte {
 }
 
 // inboundSession returns a session without an attach and its peer.
-func inboundSession(b *testing.B) (*session, net.Conn) {
+func inboundSession(b *testing.B) (*streamConn, net.Conn) {
 	near, far := loopback(b)
-	s := &session{b: &Broadcaster{}, form: formJSONFrame}
+	s := &streamConn{b: &Broadcaster{}, form: formJSONFrame}
 	if s.stream.init(near, nil, time.Second); s.stream.raw == nil {
 		b.Skip("on this system no socket is watched")
 	}
@@ -180,7 +180,7 @@ func sends(b *testing.B, conn net.Conn, p []byte) {
 	}
 }
 
-func readsMessage(b *testing.B, s *session) {
+func readsMessage(b *testing.B, s *streamConn) {
 	if opcode, data, err := s.readFrame(); err != nil || opcode != frame.Text || len(data) != 100 {
 		b.Fatal(opcode, len(data), err)
 	}

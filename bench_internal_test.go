@@ -30,7 +30,7 @@ func BenchmarkVisit(b *testing.B) {
 				if refused != nil {
 					b.Fatal(refused.code)
 				}
-				s := &session{b: broadcaster, form: formFrame, attach: new(attach)}
+				s := &streamConn{b: broadcaster, form: formFrame, attach: new(attach)}
 				s.stream.raw = brokenConn{}
 				a, err := c.open(&attachOptions{transport: webSocket, by: s, memory: s.attach})
 				if err != nil {

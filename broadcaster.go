@@ -42,8 +42,7 @@ type Broadcaster struct {
 	// PollWait is how long a poll waits for a message, ±10 % at random. Default 25 s (RFC 6202, section 5.5).
 	PollWait time.Duration
 
-	// Heartbeat is the time between two signs of life on SSE and WebSocket, ±10 % at random. Default 15 s. On a WebSocket
-	// it is never shorter than PongTimeout.
+	// Heartbeat is the time between two signs of life on SSE and WebSocket, ±10 % at random. Default 15 s.
 	Heartbeat time.Duration
 
 	// PongTimeout is how long a WebSocket may take to answer a ping. Default 10 s.
@@ -334,7 +333,7 @@ func (b *Broadcaster) call(name string, f func()) (ok bool) {
 }
 
 // spawn runs f in a goroutine that Shutdown waits for. f ends by itself: with its attach, or after a bounded wait. A
-// panic in f is logged; f itself ends what it served: see rescue.go.
+// panic in f is logged; f itself ends what it served: see routine_rescue.go.
 func (b *Broadcaster) spawn(f func()) {
 	b.goroutines.start(f)
 }

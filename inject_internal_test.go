@@ -22,10 +22,10 @@ func (b *Broadcaster) BreakRound(where string) {
 	case "offer":
 		h.mode = queued // without an attach
 	case "write":
-		h.by, h.mode = (*session)(nil), inline
+		h.by, h.mode = (*streamConn)(nil), inline
 	case "socket":
 		near, _ := net.Pipe()
-		s := &session{b: b, form: formFrame}
+		s := &streamConn{b: b, form: formFrame}
 		s.stream.Conn, s.stream.raw = near, brokenConn{}
 		c.attach = &attach{client: c, transport: webSocket, by: s}
 		s.attach, h.by, h.form, h.mode = c.attach, s, s.form, inline
@@ -34,7 +34,7 @@ func (b *Broadcaster) BreakRound(where string) {
 		h.by, h.mode = conn, parked
 		c.attach = &attach{client: c, by: conn}
 	case "sweep":
-		c.attach = &attach{client: c, by: &session{}, due: 1} // without a connection
+		c.attach = &attach{client: c, by: &streamConn{}, due: 1} // without a connection
 		h.due = 1
 	}
 	if c.attach != nil {
@@ -108,10 +108,10 @@ func (b *Broadcaster) Stalled() (n int) {
 }
 
 // socketOf returns the session that carries c; nil: another carrier, or none. routine.mu is held.
-func socketOf(c *Client) *session {
+func socketOf(c *Client) *streamConn {
 	if c.attach == nil {
 		return nil
 	}
-	s, _ := c.attach.by.(*session)
+	s, _ := c.attach.by.(*streamConn)
 	return s
 }

@@ -3,6 +3,7 @@ package gpoll
 import (
 	"context"
 	"io"
+	"math"
 	"net"
 	"runtime"
 	"slices"
@@ -22,7 +23,7 @@ func says(t *testing.T, far net.Conn, command string) string {
 	return string(readText(t, far))
 }
 
-func publishes(t *testing.T, s *session, topic, data string) Position {
+func publishes(t *testing.T, s *streamConn, topic, data string) Position {
 	t.Helper()
 	at, err := s.b.Publish(context.Background(), Message{Topic: topic, Data: []byte(data)})
 	if err != nil {
@@ -33,7 +34,7 @@ func publishes(t *testing.T, s *session, topic, data string) Position {
 
 // collects publishes a message that the routine has collected for the session, and cannot write before the test unlocks
 // the stream.
-func collects(t *testing.T, s *session, topic, data string) {
+func collects(t *testing.T, s *streamConn, topic, data string) {
 	t.Helper()
 	c := s.attach.client
 	r := c.routine
@@ -187,7 +188,7 @@ func TestPongBehindCommands(t *testing.T) {
 	}
 	due := func() {
 		s.awaiting.Store(true)
-		s.checking = true
+		s.pongBy, s.pingAt = 1, math.MaxInt64
 		s.beat(r)
 	}
 	due()

@@ -79,7 +79,7 @@ func (b *Broadcaster) takeOverEvents(w http.ResponseWriter, r *http.Request, f f
 	if r.ProtoMajor != 1 || !canHijack(w) || w.Header()["Content-Encoding"] != nil {
 		return false
 	}
-	s := &session{b: b, form: f}
+	s := &streamConn{b: b, form: f}
 	if err := s.hijack(w); err != nil {
 		b.log.Debug("gpoll: taking an SSE connection over failed", "err", err)
 		return false

@@ -41,7 +41,7 @@ type stream struct {
 	broken   bool      // a write has failed
 	lastRead bool      // the deadline of reading is final
 
-	// The session's, guarded likewise.
+	// The streamConn's, guarded likewise.
 	unread    bool // nobody reads any more
 	attachEnd bool // the last frame says why the attach ended
 }

@@ -74,7 +74,7 @@ func TestPongInPieces(t *testing.T) {
 	defer conn.Close()
 	pong := []byte{0x80 | frame.Pong, 0x80 | 4, 1, 2, 3, 4, 'a', 'b', 'c', 'd'}
 	for split := 1; split < len(pong); split++ {
-		s := &session{b: &Broadcaster{}, form: formFrame}
+		s := &streamConn{b: &Broadcaster{}, form: formFrame}
 		s.stream.init(conn, slices.Clone(pong[:split]), time.Second)
 		spy := &spiedConn{Conn: conn}
 		s.stream.Conn = spy

@@ -222,6 +222,43 @@ func TestPongTimeout(t *testing.T) {
 	})
 }
 
+// A Heartbeat below PongTimeout comes in its own time on a WebSocket as well, whether pongs are awaited or not.
+func TestHeartbeatBelowPongTimeout(t *testing.T) {
+	for _, answers := range []bool{true, false} {
+		inBubble(t, fmt.Sprint("pongs ", answers), func(t *testing.T) {
+			s := start(t, setup{memory: true, broadcaster: func(b *gpoll.Broadcaster) { b.Heartbeat = time.Second }})
+			conn := s.raw(t)
+			io.WriteString(conn, "GET /poll/ws HTTP/1.1\r\nHost: gpoll.test\r\nConnection: Upgrade\r\n"+
+				"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+			var pings atomic.Int64
+			go func() { // ends with the connection
+				var ping [2]byte
+				r := bufio.NewReader(conn)
+				http.ReadResponse(r, nil)
+				head, _ := r.Peek(2)
+				r.Discard(2 + int(head[1])) // the registration
+				for {
+					if _, err := io.ReadFull(r, ping[:]); err != nil || ping[0] != 0x89 {
+						return
+					}
+					if pings.Add(1); answers {
+						conn.Write([]byte{0x8a, 0x80, 0, 0, 0, 0})
+					}
+				}
+			}()
+			advance(10500 * time.Millisecond)
+			if n := pings.Load(); n < 8 || n > 12 {
+				t.Errorf("%d pings in 10.5 s", n)
+			}
+			advance(2 * time.Second)
+			if alive := s.Stats().Attached["websocket"] == 1; alive != answers {
+				t.Errorf("attached after 12.5 s: %v", alive)
+			}
+			conn.Close()
+		})
+	}
+}
+
 // SyncDelayMs gathers messages for that long.
 func TestSyncDelay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -13,7 +13,7 @@ import (
 // subprotocol is the JSON form on WebSocket.
 const subprotocol = "gpoll.v1"
 
-// upgrade makes a WebSocket of the connection. The session goes on in a goroutine of its own, so that net/http frees
+// upgrade makes a WebSocket of the connection. The streamConn goes on in a goroutine of its own, so that net/http frees
 // its stack and buffers.
 func (b *Broadcaster) upgrade(w http.ResponseWriter, r *http.Request, req *request) *refusal {
 	shake, refused := readHandshake(r)
@@ -30,7 +30,7 @@ func (b *Broadcaster) upgrade(w http.ResponseWriter, r *http.Request, req *reque
 		r = r.Clone(r.Context())
 		r.Header.Del("Cookie")
 	}
-	s := &session{b: b, form: formFrame}
+	s := &streamConn{b: b, form: formFrame}
 	var arr arrival
 	unknown := false
 	if shake.protocol == subprotocol {
@@ -74,7 +74,7 @@ func (b *Broadcaster) upgrade(w http.ResponseWriter, r *http.Request, req *reque
 
 // accept takes the connection from net/http and writes the 101 to it. A wrapper of net/http's ResponseWriter may keep a
 // 101 back, as gin's does, or change it.
-func (s *session) accept(w http.ResponseWriter, r *http.Request, shake *handshake) error {
+func (s *streamConn) accept(w http.ResponseWriter, r *http.Request, shake *handshake) error {
 	if err := s.hijack(w); err != nil {
 		return err
 	}

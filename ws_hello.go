@@ -6,7 +6,7 @@ import (
 )
 
 // greet answers the hello, or refuses it.
-func (s *session) greet(data []byte) {
+func (s *streamConn) greet(data []byte) {
 	c, o, end := s.hello(data)
 	s.request, s.greeted = nil, true
 	switch {
@@ -21,7 +21,7 @@ func (s *session) greet(data []byte) {
 
 // stays reports whether the peer is still there after d, or has sent more, which stays keeps. It does giveWay's work
 // for a hello, whose connection only this goroutine reads. A peer cannot close one half of a WebSocket alone.
-func (s *session) stays(d time.Duration) bool {
+func (s *streamConn) stays(d time.Duration) bool {
 	if len(s.stream.prefix) > 0 {
 		return true
 	}
@@ -35,7 +35,7 @@ func (s *session) stays(d time.Duration) bool {
 }
 
 // hello reads the hello and finds or registers the client.
-func (s *session) hello(data []byte) (*Client, attachOptions, *ending) {
+func (s *streamConn) hello(data []byte) (*Client, attachOptions, *ending) {
 	var o attachOptions
 	s.helloBy = 0
 	if err := s.stream.readBy(time.Time{}); err != nil {
@@ -76,7 +76,7 @@ func (s *session) hello(data []byte) (*Client, attachOptions, *ending) {
 var refuseHello = refuseBad("bad-request", "gpoll.v1 begins with a hello frame within 5 s")
 
 // welcome answers the hello. position is where the stream begins.
-func (s *session) welcome(c *Client, position Position) []byte {
+func (s *streamConn) welcome(c *Client, position Position) []byte {
 	clients, _ := s.b.clients.size()
 	spread := min(max(time.Duration(clients)*time.Second/500, 100*time.Millisecond), 30*time.Second)
 	return fmt.Appendf(nil, `{"welcome":{"client-id":"%s","position":"%s","heartbeat_ms":%d,"spread_ms":%d}}`,

@@ -28,7 +28,7 @@ var (
 // It waits for the rest, in the memory of its goroutine. The bytes that it reads too many are in stream.prefix
 // afterwards.
 type incoming struct {
-	*session
+	*streamConn
 	message bool   // it began with a byte of a message, and not of a control frame
 	timed   bool   // the message's deadline is set
 	opcode  byte   // of the message, once the head of its first frame is there; 0 before
@@ -57,7 +57,7 @@ func (in *incoming) read() (opcode byte, payload []byte, err error) {
 	return opcode, payload, err
 }
 
-// assemble reads what frame.Whole does not take. An error ends the session: the peer has been told why.
+// assemble reads what frame.Whole does not take. An error ends the connection: the peer has been told why.
 func (in *incoming) assemble() (opcode byte, payload []byte, err error) {
 	for {
 		h, err := in.head()
@@ -192,7 +192,7 @@ func (in *incoming) wait(p []byte, least int) (n int, err error) {
 }
 
 // hurry is called when something of a message has come, but not all. The whole has to come within messageWait.
-func (s *session) hurry() error {
+func (s *streamConn) hurry() error {
 	by := time.Now().Add(messageWait)
 	if hello := s.readDeadline(); !hello.IsZero() && hello.Before(by) {
 		by = hello
@@ -202,7 +202,7 @@ func (s *session) hurry() error {
 
 // late is called when a deadline has passed in the midst of a message. If it was the message's own, the peer is
 // told, and late reports true: reading goes on, for the peer's close frame.
-func (s *session) late() bool {
+func (s *streamConn) late() bool {
 	if s.attach == nil || s.stream.readsLast() {
 		return false
 	}

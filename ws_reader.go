@@ -14,7 +14,7 @@ import (
 // memory but the bytes that have arrived, and no deadline. An incoming reads the rest.
 
 // handleFrame handles a control frame or a message of which something has arrived. It waits for the rest.
-func (s *session) handleFrame() error {
+func (s *streamConn) handleFrame() error {
 	opcode, payload, err := s.readFrame()
 	if err != nil {
 		return err
@@ -27,18 +27,18 @@ func (s *session) handleFrame() error {
 }
 
 // readFrame reads a control frame or a whole message, of which something has arrived. The caller may keep the payload.
-func (s *session) readFrame() (opcode byte, payload []byte, err error) {
+func (s *streamConn) readFrame() (opcode byte, payload []byte, err error) {
 	st := &s.stream
 	opcode, payload, size := frame.Whole(st.prefix, quickSize)
 	if opcode != 0 {
 		st.taken(size)
 		return opcode, payload, nil
 	}
-	return (&incoming{session: s}).read()
+	return (&incoming{streamConn: s}).read()
 }
 
 // handleControl handles a control frame. Its error ends the reader: the peer sends nothing any more.
-func (s *session) handleControl(opcode byte, payload []byte) error {
+func (s *streamConn) handleControl(opcode byte, payload []byte) error {
 	switch opcode {
 	case frame.Ping:
 		s.sendControl(pong, frame.Append(nil, frame.Pong, payload))
@@ -57,7 +57,7 @@ func (s *session) handleControl(opcode byte, payload []byte) error {
 }
 
 // receive handles a message.
-func (s *session) receive(opcode byte, data []byte) {
+func (s *streamConn) receive(opcode byte, data []byte) {
 	switch {
 	case s.stream.closing.Load(): // nothing is read after a close frame
 	case opcode == frame.Text && !utf8.Valid(data):
@@ -73,7 +73,7 @@ func (s *session) receive(opcode byte, data []byte) {
 
 // obey does what a command asks. While too many answers wait for the client, or the application is asked, the reader
 // reads nothing more, no pongs either. A client that does not read its answers ends as slow.
-func (s *session) obey(data []byte) {
+func (s *streamConn) obey(data []byte) {
 	s.held.Store(true)
 	defer func() {
 		s.awaiting.Store(false)
@@ -86,7 +86,7 @@ func (s *session) obey(data []byte) {
 }
 
 // violation closes the connection for what RFC 6455 forbids. It returns the error that ends the reader.
-func (s *session) violation(err error) error {
+func (s *streamConn) violation(err error) error {
 	code := websocket.StatusProtocolError
 	if errors.Is(err, frame.ErrNotUTF8) {
 		code = websocket.StatusInvalidFramePayloadData
@@ -95,7 +95,7 @@ func (s *session) violation(err error) error {
 }
 
 // reject closes the connection for a frame or a message, and returns that as an error.
-func (s *session) reject(why *ending) error {
+func (s *streamConn) reject(why *ending) error {
 	switch {
 	case s.request != nil: // it stands for the hello, for which nobody waits any longer
 		s.request = nil
@@ -109,7 +109,7 @@ func (s *session) reject(why *ending) error {
 // ending is called before the peer is told something that ends the connection. It reports whether finish is about to
 // tell why the attach has ended, which goes before: the client may have said {"leave":true} and its close frame in one
 // piece.
-func (s *session) ending() bool {
+func (s *streamConn) ending() bool {
 	if s.attach == nil {
 		return false
 	}
@@ -119,7 +119,7 @@ func (s *session) ending() bool {
 }
 
 // readDeadline is when reading ends that waits for no frame in particular; the zero time: never.
-func (s *session) readDeadline() time.Time {
+func (s *streamConn) readDeadline() time.Time {
 	if s.helloBy == 0 {
 		return time.Time{}
 	}

@@ -92,14 +92,14 @@ type outcome struct {
 }
 
 // attachScript begins a session on a script.
-func attachScript(t *testing.T, b *Broadcaster, f form, sent, cuts []byte) (*session, *script) {
+func attachScript(t *testing.T, b *Broadcaster, f form, sent, cuts []byte) (*streamConn, *script) {
 	t.Helper()
 	conn := &script{sent: bytes.Clone(sent), cuts: cuts}
 	c, refused := b.register(registration{})
 	if refused != nil {
 		t.Fatal(refused.code)
 	}
-	s := &session{b: b, form: f}
+	s := &streamConn{b: b, form: f}
 	s.stream.init(conn, nil, time.Second)
 	s.begin(c, attachOptions{}, nil)
 	synctest.Wait()
@@ -140,7 +140,7 @@ func readByCoder(t *testing.T, b *Broadcaster, f form, sent, cuts []byte) outcom
 	}
 }
 
-func conclude(s *session, conn *script, err error) outcome {
+func conclude(s *streamConn, conn *script, err error) outcome {
 	s.over(err)
 	synctest.Wait()
 	o := outcome{failed: !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF)}
@@ -198,7 +198,7 @@ func closeOf(frames []string) (code int, reason string) {
 }
 
 // openCoder lets coder/websocket read from a session. Its control frames go out before more is read.
-func openCoder(t *testing.T, s *session) *websocket.Conn {
+func openCoder(t *testing.T, s *streamConn) *websocket.Conn {
 	r := httptest.NewRequest(http.MethodGet, "/", nil)
 	r.Header = handshakeHeader
 	ws, err := websocket.Accept(reopened{httptest.NewRecorder(), s}, r, &websocket.AcceptOptions{
@@ -223,7 +223,7 @@ var handshakeHeader = http.Header{
 // reopened is the http.ResponseWriter of a handshake whose connection is a session's stream.
 type reopened struct {
 	*httptest.ResponseRecorder
-	session *session
+	session *streamConn
 }
 
 func (o reopened) Hijack() (net.Conn, *bufio.ReadWriter, error) {
@@ -238,7 +238,7 @@ type unclosed struct{ net.Conn }
 func (unclosed) Close() error { return nil }
 
 // settlingWriter gives coder/websocket's control frames to the session.
-type settlingWriter struct{ session *session }
+type settlingWriter struct{ session *streamConn }
 
 func (w settlingWriter) Write(p []byte) (int, error) {
 	defer synctest.Wait()
@@ -342,7 +342,7 @@ func TestHandshakeTakesNothing(t *testing.T) {
 	behind := join(sentFrame(0x81, "eager"), sentFrame(0x01, "begun")[:5])
 	conn := &script{sent: sentFrame(0x89, "later")}
 	w := taken{httptest.NewRecorder(), conn, behind}
-	s := &session{b: &Broadcaster{}, form: formFrame}
+	s := &streamConn{b: &Broadcaster{}, form: formFrame}
 	r := &http.Request{Method: http.MethodGet, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: handshakeHeader}
 	shake, refused := readHandshake(r)
 	if refused != nil {
@@ -380,7 +380,7 @@ func (w taken) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 // A message in one frame is read without an object beside its bytes, which belong to the one that they are given to.
 func TestSimpleMessageAllocates(t *testing.T) {
 	near, far := loopback(t)
-	s := &session{b: &Broadcaster{}, form: formJSONFrame}
+	s := &streamConn{b: &Broadcaster{}, form: formJSONFrame}
 	s.stream.init(near, nil, time.Second)
 	sent := sentFrame(0x81, strings.Repeat("x", 100))
 	want := 1.0 // of the bytes

@@ -153,16 +153,16 @@ func (l *pollListener) isClosed() bool {
 
 // A pollConn is a connection of Listener. At any time it is in one of two hands:
 //
-//   - The server has it, as a servedConn (see served.go). It remembers polls that pass (see repeat.go).
+//   - The server has it, as a servedConn (see poll_served.go). It remembers polls that pass (see poll_repeat.go).
 //   - It is kept: no goroutine of net/http knows it. Its reader looks at what the client sends, and answers repeats
-//     (see kept.go and parked.go).
+//     (see poll_kept.go and poll_parked.go).
 //
 // stream.mu is the right to write an answer of gpoll's own, and guards the fields that say so. Its holders are the
 // reader, a handler that claims the connection, dismiss, drain when it ends, finish, resume, and a routine from the
 // moment it collects an answer until it has written the answer. A holder waits for nothing but a routine's mu.
 //
 // A routine only tries stream.mu. When it fails, the routine gives the parked poll to resume, which waits for the lock
-// (see parked.go). The holder of the lock has no duty to that poll.
+// (see poll_parked.go). The holder of the lock has no duty to that poll.
 type pollConn struct {
 	stream
 	b        *Broadcaster
@@ -180,7 +180,7 @@ type pollConn struct {
 	draining chan struct{} // closed when what the socket refused has gone out; nil: it never did
 	idle     time.Duration // the server's time-out between two requests; 0: none
 
-	// Of a connection that is kept. See kept.go.
+	// Of a connection that is kept. See poll_kept.go.
 	waits     bool                     // nothing came since the request of poll. Touched by the reader
 	watch     *socket.Watch[*pollConn] // nil: a goroutine waits instead. Set under stream.mu
 	watched   int32                    // the place that watch has for it. Guarded by stream.mu

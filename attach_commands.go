@@ -61,5 +61,5 @@ func (a *attach) change(did string, named []string) {
 	a.post(operation{did: did, topics: topics})
 }
 
-// refuse answers a command that cannot be obeyed. The session goes on.
+// refuse answers a command that cannot be obeyed. The connection stays.
 func (a *attach) refuse(why *refusal) { a.post(a.refusal(why)) }

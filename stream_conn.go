@@ -13,34 +13,37 @@ import (
 	"github.com/corvuscrypto/gpoll/internal/socket"
 )
 
-// A session is an attach on a connection of its own: a WebSocket, or SSE over HTTP/1.1. It has a stream, which the
+// A streamConn is an attach on a connection of its own: a WebSocket, or SSE over HTTP/1.1. It has a stream, which the
 // routine writes to, and a goroutine that reads.
 //
 // One goroutine at a time waits for the socket and writes what the routine or the reader could not write at once:
 // before the attach the reader, during it the pump, after it finish. Each writes all that is queued before it ends,
 // also an end that comes meanwhile. The connection is closed when reading is over (over) and the end has reached the
 // peer or cannot (told).
-type session struct {
+type streamConn struct {
 	stream   stream
 	b        *Broadcaster
 	form     form
-	greeted  bool        // the hello has just been answered
-	checking bool        // only the routine's goroutine touches it; so also pinged
-	awaiting atomic.Bool // a ping has no answer yet
-	held     atomic.Bool // the reader obeys a command and reads no pong
-	pinged   pingMark
+	greeted  bool           // the hello has just been answered
+	awaiting atomic.Bool    // a ping has no answer yet
+	held     atomic.Bool    // the reader obeys a command and reads no pong
 	attach   *attach        // nil before begin
 	request  *http.Request  // of gpoll.v1, until the hello
 	helloBy  moment         // deadline of the hello; 0: it has come, or none is expected
 	reader   *socket.Reader // made when it is first needed
 
+	// Of a WebSocket. Only the routine's goroutine touches them.
+	pingAt moment // when the next ping is due
+	pongBy moment // when the peer must have answered; 0: no pong is awaited
+	pinged pingMark
+
 	passes  *passedGap  // of closeForGap
 	unwatch func() bool // see watch; nil: there is no watch. Guarded by stream.mu
 }
 
-// begin attaches the session to its client and sends head and the registration. From then on the routine, or a
+// begin attaches the connection to its client and sends head and the registration. From then on the routine, or a
 // goroutine, writes.
-func (s *session) begin(c *Client, o attachOptions, head []byte) {
+func (s *streamConn) begin(c *Client, o attachOptions, head []byte) {
 	s.watchNoMore()
 	a := new(attach)
 	o.transport, o.due, o.by, o.memory = webSocket, jitter(s.b.set.heartbeat), s, a
@@ -48,7 +51,7 @@ func (s *session) begin(c *Client, o attachOptions, head []byte) {
 		o.transport = sse
 		s.stream.precede(head) // also before an end that comes at once
 	}
-	s.attach = a // before anybody finds the session by it
+	s.attach = a // before anybody finds s by it
 	if _, err := c.open(&o); err != nil {
 		s.attach = nil
 		s.refuse(refused(s.b.refusalOf(err)))
@@ -74,7 +77,7 @@ func (s *session) begin(c *Client, o attachOptions, head []byte) {
 
 // run is the goroutine that reads, until the connection ends. It waits on a stack of the smallest size: its other work
 // is in functions of their own.
-func (s *session) run() {
+func (s *streamConn) run() {
 	defer s.rescueReader()
 	err := s.readable()
 	for err == nil {
@@ -92,9 +95,9 @@ func (s *session) run() {
 	s.over(err)
 }
 
-// over ends the session when its reader has ended. When an end is on its way to the peer, told closes the connection
+// over ends the connection when its reader has ended. When an end is on its way to the peer, told closes the connection
 // instead.
-func (s *session) over(err error) {
+func (s *streamConn) over(err error) {
 	s.b.log.Debug("gpoll: WebSocket ended", "err", err)
 	if s.request != nil && isTimeout(err) {
 		s.refuse(s.noHello())
@@ -121,14 +124,14 @@ func (s *session) over(err error) {
 }
 
 // startPump lets the routine or a goroutine carry the client on.
-func (s *session) startPump() {
+func (s *streamConn) startPump() {
 	if ev, _ := s.attach.step(); ev != gotHandedOver {
 		s.b.spawn(s.pump)
 	}
 }
 
 // lateness returns what ends the attach as slow, for write.
-func (s *session) lateness() *pace {
+func (s *streamConn) lateness() *pace {
 	a := s.attach
 	return s.b.pace(&s.stream, func() { a.end(endSlow) })
 }
@@ -137,7 +140,7 @@ func (s *session) lateness() *pace {
 // makes no progress for WriteTimeout, late ends the attach or, before the attach, the connection. The write goes on
 // until the end's own time is over, so that the peer is told the end after a whole frame. write also tells an end that
 // comes meanwhile.
-func (s *session) write(p []byte, late *pace) error {
+func (s *streamConn) write(p []byte, late *pace) error {
 	late.start()
 	told, err := s.stream.writeWaiting(p)
 	late.stop()
@@ -152,7 +155,7 @@ func (s *session) write(p []byte, late *pace) error {
 const pieceSize = 64 << 10
 
 // pump writes what the client is owed until the routine takes over or the attach ends.
-func (s *session) pump() {
+func (s *streamConn) pump() {
 	defer s.rescue()
 	a := s.attach
 	late := s.lateness()
@@ -182,7 +185,7 @@ func (s *session) pump() {
 }
 
 // writeItems writes items, in the memory of buf, piece by piece. After an error the attach ends.
-func (s *session) writeItems(items []item, buf []byte, late *pace) ([]byte, error) {
+func (s *streamConn) writeItems(items []item, buf []byte, late *pace) ([]byte, error) {
 	buf = buf[:0]
 	from := 0 // index of the first item in buf
 	for i := range items {
@@ -246,7 +249,7 @@ type passedGap struct{ before, after Position }
 
 // closeForGap ends the attach for a gap that the plain form cannot carry. Everything before the gap was written. The
 // client's next attach goes on after the gap.
-func (s *session) closeForGap(it item) {
+func (s *streamConn) closeForGap(it item) {
 	a := s.attach
 	c := a.client
 	c.routine.mu.Lock()
@@ -260,7 +263,7 @@ func (s *session) closeForGap(it item) {
 }
 
 // refuse closes a connection that has no attach. run waits for the peer's close frame.
-func (s *session) refuse(why *ending) {
+func (s *streamConn) refuse(why *ending) {
 	s.watchNoMore()
 	if why == endGone {
 		_ = s.stream.Close()
@@ -272,7 +275,7 @@ func (s *session) refuse(why *ending) {
 
 // finish tells the peer why its attach has ended. It waits for the socket. If another goroutine is writing, that one
 // tells the end.
-func (s *session) finish() {
+func (s *streamConn) finish() {
 	defer s.rescue()
 	switch why := s.attach.ending.Load(); {
 	case why != endGone:
@@ -287,9 +290,9 @@ func (s *session) finish() {
 const closeWait = 5 * time.Second
 
 // sendClose tells the peer why the connection ends, when the reason is not its attach.
-func (s *session) sendClose(why *ending) { s.sendEnd(why, false) }
+func (s *streamConn) sendClose(why *ending) { s.sendEnd(why, false) }
 
-func (s *session) sendEnd(why *ending, ofAttach bool) {
+func (s *streamConn) sendEnd(why *ending, ofAttach bool) {
 	if s.form.events() {
 		s.sendLast(appendEnd(nil, why), ofAttach)
 		return
@@ -300,7 +303,7 @@ func (s *session) sendEnd(why *ending, ofAttach bool) {
 
 // sendLast sends the last frame, after a partly written one, within WriteTimeout. It does nothing when there is a last
 // frame already.
-func (s *session) sendLast(frame []byte, ofAttach bool) {
+func (s *streamConn) sendLast(frame []byte, ofAttach bool) {
 	st := &s.stream
 	st.mu.Lock()
 	first := st.queueLastLocked(frame)
@@ -319,7 +322,7 @@ func (s *session) sendLast(frame []byte, ofAttach bool) {
 }
 
 // told is called once, when the last frame has gone out or cannot go out. A WebSocket's peer answers it.
-func (s *session) told(err error) {
+func (s *streamConn) told(err error) {
 	st := &s.stream
 	st.mu.Lock()
 	attachEnd, unread := st.attachEnd, st.unread
@@ -350,7 +353,7 @@ func (g *passedGap) pass(c *Client) {
 }
 
 // watch lets Shutdown end a wait for the peer: for its hello, or for its answer to a close frame.
-func (s *session) watch() {
+func (s *streamConn) watch() {
 	st := &s.stream
 	unwatch := context.AfterFunc(s.b.ctx, func() { st.readLast(time.Unix(1, 0)) }) // the reader ends
 	st.mu.Lock()
@@ -362,7 +365,7 @@ func (s *session) watch() {
 	s.unwatch = unwatch
 }
 
-func (s *session) watchNoMore() {
+func (s *streamConn) watchNoMore() {
 	s.stream.mu.Lock()
 	defer s.stream.mu.Unlock()
 	if s.unwatch != nil {
@@ -372,14 +375,14 @@ func (s *session) watchNoMore() {
 }
 
 // awaitHello begins the time within which the hello of gpoll.v1 has to come.
-func (s *session) awaitHello() {
+func (s *streamConn) awaitHello() {
 	s.helloBy = s.b.now() + moment(helloWait)
 	_ = s.stream.readBy(s.readDeadline()) // run sees a connection that is gone
 	s.watch()
 }
 
 // noHello is the ending of a connection whose hello did not come.
-func (s *session) noHello() *ending {
+func (s *streamConn) noHello() *ending {
 	if s.b.state.Load() != stateOpen {
 		return s.b.endShutdown()
 	}
@@ -400,10 +403,12 @@ func (why *ending) closeReason() string {
 }
 
 // sendControl sends a ping or a pong without waiting.
-func (s *session) sendControl(kind controlKind, frame []byte) { s.follow(s.stream.queue(kind, frame)) }
+func (s *streamConn) sendControl(kind controlKind, frame []byte) {
+	s.follow(s.stream.queue(kind, frame))
+}
 
 // follow handles the rest of a write that did not wait, or its failure.
-func (s *session) follow(left bool, err error) {
+func (s *streamConn) follow(left bool, err error) {
 	switch {
 	case err != nil:
 		s.b.spawn(func() { _ = s.stream.Close() }) // the reader ends with it; a routine does not wait for that
@@ -413,7 +418,7 @@ func (s *session) follow(left bool, err error) {
 }
 
 // carry finds a goroutine to write what the socket did not take at once.
-func (s *session) carry() {
+func (s *streamConn) carry() {
 	a := s.attach
 	if a == nil { // only the reader runs, and calls this
 		late := s.b.pace(&s.stream, func() { _ = s.stream.Close() }) // which ends the write
@@ -428,43 +433,63 @@ func (s *session) carry() {
 	a.attendLocked()
 }
 
-// beat is called by the routine when a heartbeat is due. It pings a WebSocket, which must have answered PongTimeout
-// later. It sends the scanned Position over SSE and gpoll.v1, whose scripts see no ping.
-func (s *session) beat(r *routine) {
+// beat is called by the routine when a heartbeat is due or the time for a pong is over. It pings a WebSocket, which
+// must answer within PongTimeout. It sends the scanned Position over SSE and gpoll.v1, whose scripts see no ping.
+func (s *streamConn) beat(r *routine) {
 	a := s.attach
 	set := &s.b.set
-	next := jitter(set.heartbeat)
-	if !s.form.events() {
-		if s.checking = !s.checking; !s.checking {
-			if !s.held.Load() && s.awaiting.Load() { // in this order: see obey
-				if !s.pinged.under(&s.stream) {
-					a.end(endTimeout)
-					return
-				}
-				s.checking = true
-				next = 2 * set.pongTimeout
-			}
-			a.touch(max(next-set.pongTimeout, set.tick))
-			return
-		}
-		s.awaiting.Store(true)
-		s.pinged.begin(&s.stream)
-		s.sendControl(ping, frame.Append(nil, frame.Ping, ""))
-		next = set.pongTimeout
+	if s.form.events() {
+		a.touch(jitter(set.heartbeat))
+		s.tellPosition(r)
+		return
 	}
-	a.touch(next)
-	if s.form == formFrame || s.inPlace(func(at Position) ([]byte, bool) { return s.appendBeat(nil, at), true }) {
+	now := s.b.now()
+	switch {
+	case s.pongBy == 0:
+	case s.held.Load() || !s.awaiting.Load(): // in this order: see obey
+		s.pongBy = 0
+	case now < s.pongBy:
+	case !s.pinged.under(&s.stream):
+		a.end(endTimeout)
+		return
+	default:
+		s.pongBy = now + moment(set.pongTimeout)
+	}
+	due := now >= s.pingAt
+	if due {
+		s.pingAt = now + moment(jitter(set.heartbeat))
+		if s.pongBy == 0 {
+			s.awaiting.Store(true)
+			s.pinged.begin(&s.stream)
+			s.pongBy = now + moment(set.pongTimeout)
+		}
+		s.sendControl(ping, frame.Append(nil, frame.Ping, ""))
+	}
+	next := s.pingAt
+	if s.pongBy != 0 {
+		next = min(next, s.pongBy)
+	}
+	a.touch(max(time.Duration(next-now), set.tick))
+	if due && s.form != formFrame {
+		s.tellPosition(r)
+	}
+}
+
+// tellPosition tells the client that it has everything up to the scanned Position: at once, or through the goroutine
+// that carries it.
+func (s *streamConn) tellPosition(r *routine) {
+	if s.inPlace(func(at Position) ([]byte, bool) { return s.appendBeat(nil, at), true }) {
 		return
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	a.isDue = true // the pump sends it before it hands over
-	a.attendLocked()
+	s.attach.isDue = true // the pump sends it before it hands over
+	s.attach.attendLocked()
 }
 
 // appendBeat appends the event or message that tells the client that it has everything up to at. The plain WebSocket
 // form has none.
-func (s *session) appendBeat(b []byte, at Position) []byte {
+func (s *streamConn) appendBeat(b []byte, at Position) []byte {
 	switch {
 	case s.form.events():
 		return appendHeartbeat(b, at)
@@ -478,8 +503,8 @@ func positionJSON(p Position) []byte {
 	return append(p.append([]byte(`{"position":"`)), `"}`...)
 }
 
-// rescue is deferred in a goroutine that writes to the session's stream.
-func (s *session) rescue() {
+// rescue is deferred in a goroutine that writes to the stream.
+func (s *streamConn) rescue() {
 	if v := recover(); v != nil {
 		s.b.logPanic("a goroutine of a connection", v)
 		if s.attach == nil || s.attach.ending.Load() != nil { // the panic came while telling its end
@@ -491,7 +516,7 @@ func (s *session) rescue() {
 }
 
 // rescueReader is deferred in the goroutine that reads. It goes on reading until the peer was told, or cannot be.
-func (s *session) rescueReader() {
+func (s *streamConn) rescueReader() {
 	v := recover()
 	if v == nil {
 		return

@@ -1,7 +1,7 @@
 package gpoll
 
 // A carrier brings the routine's messages to one attach. There are four: handler, a goroutine that takes from the
-// attach's queue; channelSink, through which the routine sends on a channel; session, through which it writes to a
+// attach's queue; channelSink, through which the routine sends on a channel; streamConn, through which it writes to a
 // socket; and pollConn, through which it answers a poll on a connection of Listener. The routine and the attach know
 // only this interface.
 //

@@ -9,8 +9,8 @@ import (
 
 // The reply lane: gpoll does what the client of a stream asks for in the order in which it asked, and answers in its
 // place among the messages. Where the routine carries the client, an operation is done and answered at once
-// (session.inPlace). Otherwise it waits in attach.ops for the goroutine that serves the attach. The waiting operations
-// are bounded: the reader of a client's commands calls full first, and reads no more while there is no room.
+// (streamConn.inPlace). Otherwise it waits in attach.ops for the goroutine that serves the attach. The waiting
+// operations are bounded: the reader of a client's commands calls full first, and reads no more while there is no room.
 
 // An operation is done and answered at a cursor. The zero operation brings the topics of a renewed Grant.
 type operation struct {

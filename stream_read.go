@@ -12,11 +12,11 @@ import (
 // The common part of reading from connections that were taken over: the taking over, and the wait for something to
 // read.
 
-// quickSize is how much is read at once, and the largest payload for which the session itself waits.
+// quickSize is how much is read at once, and the largest payload for which the reader itself waits.
 const quickSize = 2048
 
 // hijack takes the connection from net/http.
-func (s *session) hijack(w http.ResponseWriter) error {
+func (s *streamConn) hijack(w http.ResponseWriter) error {
 	conn, rw, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		return err
@@ -48,7 +48,7 @@ func headOf(status string, h http.Header) []byte {
 //
 // The memory of prefix is new for each read. Only the unmasking of a frame writes to it, once, so a frame's payload may
 // be kept. The payload then keeps the memory of the whole read, about quickSize at most.
-func (s *session) readable() error {
+func (s *streamConn) readable() error {
 	if len(s.stream.prefix) > 0 {
 		return nil
 	}
@@ -66,13 +66,13 @@ func (s *session) readable() error {
 }
 
 // arrived keeps a copy of p, which ReadSome has returned.
-func (s *session) arrived(p []byte) {
+func (s *streamConn) arrived(p []byte) {
 	s.stream.prefix = bytes.Clone(p)
 	socket.Return(p)
 }
 
 // readUnwatched is readable where the socket cannot be watched: it holds its memory while it waits.
-func (s *session) readUnwatched() error {
+func (s *streamConn) readUnwatched() error {
 	size := 512
 	if s.form.events() { // whose client sends nothing
 		size = 64
@@ -84,7 +84,7 @@ func (s *session) readUnwatched() error {
 }
 
 // handle handles the first frame that has arrived.
-func (s *session) handle() error {
+func (s *streamConn) handle() error {
 	if s.form.events() {
 		s.stream.prefix = nil // it means nothing
 		return nil

@@ -9,12 +9,12 @@ import (
 )
 
 // Writing from the routine: a WebSocket that keeps up, or an SSE response on a connection of its own, needs no queue
-// and no goroutine that writes. Under its mu the routine collects what each such client is owed (session.offer), and
+// and no goroutine that writes. Under its mu the routine collects what each such client is owed (streamConn.offer), and
 // afterwards writes it without the lock (writeInline). What is no message goes out between two rounds (inPlace). A
 // client leaves this path when its socket is full, or for a gap (leave).
 
 // take implements carrier. Where nobody can write to the socket without waiting, the pump goes on.
-func (s *session) take(c *Client, h *hotClient) {
+func (s *streamConn) take(c *Client, h *hotClient) {
 	if s.stream.raw == nil {
 		(*handler)(s.attach).take(c, h)
 		return
@@ -22,10 +22,10 @@ func (s *session) take(c *Client, h *hotClient) {
 	h.by, h.mode, h.turn, h.form, h.collected = s, inline, s.stream.lease.number(), s.form, 0
 }
 
-func (s *session) pending() bool { return s.stream.pending() }
+func (s *streamConn) pending() bool { return s.stream.pending() }
 
 // offer collects what goes to c's socket in this round, where that is not just the messages for everyone.
-func (s *session) offer(r *routine, c *Client, recs []*record) {
+func (s *streamConn) offer(r *routine, c *Client, recs []*record) {
 	h := c.hot()
 	recs = newer(recs, h.from)
 	if len(recs) == 0 {
@@ -41,7 +41,7 @@ func (s *session) offer(r *routine, c *Client, recs []*record) {
 }
 
 // writeRound implements roundWriter. The socket may have taken the last of the messages that it counts in part only.
-func (s *session) writeRound(r *routine, turn uint32, p *piece) (messages int) {
+func (s *streamConn) writeRound(r *routine, turn uint32, p *piece) (messages int) {
 	messages, err := s.writeLeased(r, turn, p)
 	if err != nil {
 		s.attach.end(endGone) // its reader sees the error too
@@ -51,7 +51,7 @@ func (s *session) writeRound(r *routine, turn uint32, p *piece) (messages int) {
 }
 
 // writeLeased writes p to one client, if the routine still has the right to.
-func (s *session) writeLeased(r *routine, turn uint32, p *piece) (messages int, err error) {
+func (s *streamConn) writeLeased(r *routine, turn uint32, p *piece) (messages int, err error) {
 	st := &s.stream
 	returned := false
 	st.mu.Lock()
@@ -88,7 +88,7 @@ func (s *session) writeLeased(r *routine, turn uint32, p *piece) (messages int, 
 // attach instead. The socket took n bytes of p; p is nil when nothing was tried. leaveInline returns how many of p's
 // messages were begun. The stream keeps the rest of those; the others are read from the log later, so that an end
 // before them waits for one frame only. stream.mu is held.
-func (s *session) leaveInline(r *routine, turn uint32, p *piece, n int, last uint64) (begun int) {
+func (s *streamConn) leaveInline(r *routine, turn uint32, p *piece, n int, last uint64) (begun int) {
 	a := s.attach
 	c := a.client
 	st := &s.stream
@@ -167,7 +167,7 @@ func begunFrames(p []byte, n int, f form) (end, frames int) {
 }
 
 // perform implements carrier. Where the application has to be asked again, the pump does op.
-func (s *session) perform(op *operation) bool {
+func (s *streamConn) perform(op *operation) bool {
 	a := s.attach
 	return s.inPlace(func(at Position) (answer []byte, ok bool) {
 		if a.asksLocked(op) {
@@ -184,13 +184,13 @@ func (s *session) perform(op *operation) bool {
 // inPlace writes what tell returns, which is no message, in its place: everything up to at was written to the client,
 // and nothing behind it. It writes nothing and reports false where a goroutine has to do it: the routine does not carry
 // the client, something is left over, a round is under way, or tell reports false. inPlace calls tell with routine.mu.
-func (s *session) inPlace(tell func(at Position) (p []byte, ok bool)) bool {
+func (s *streamConn) inPlace(tell func(at Position) (p []byte, ok bool)) bool {
 	ok, left, err := s.tryInPlace(tell)
 	s.follow(left, err)
 	return ok
 }
 
-func (s *session) tryInPlace(tell func(at Position) (p []byte, ok bool)) (ok, left bool, err error) {
+func (s *streamConn) tryInPlace(tell func(at Position) (p []byte, ok bool)) (ok, left bool, err error) {
 	st := &s.stream
 	st.mu.Lock() // until p is written: the routine writes no message meanwhile
 	defer st.mu.Unlock()
@@ -204,7 +204,7 @@ func (s *session) tryInPlace(tell func(at Position) (p []byte, ok bool)) (ok, le
 	return ok, left, err
 }
 
-func (s *session) tell(tell func(at Position) (p []byte, ok bool)) (p []byte, ok bool) {
+func (s *streamConn) tell(tell func(at Position) (p []byte, ok bool)) (p []byte, ok bool) {
 	c := s.attach.client
 	r := c.routine
 	r.mu.Lock()
@@ -216,7 +216,7 @@ func (s *session) tell(tell func(at Position) (p []byte, ok bool)) (p []byte, ok
 }
 
 // leave lets the pump carry the client on from the last message that was written to it, until it has caught up.
-func (s *session) leave(r *routine, c *Client) {
+func (s *streamConn) leave(r *routine, c *Client) {
 	s.attach.cursor, s.attach.verified = s.reached(r, c), true
 	c.hot().mode = reading
 	r.b.spawn(s.pump)
@@ -224,21 +224,21 @@ func (s *session) leave(r *routine, c *Client) {
 
 // reached takes the right to write to the socket from the routine, and returns how far the client has been written to.
 // If the routine is in the midst of a round, it no longer begins a write to this socket.
-func (s *session) reached(r *routine, c *Client) Position {
+func (s *streamConn) reached(r *routine, c *Client) Position {
 	return r.cursorLocked(c, s.stream.lease.end())
 }
 
 // elapsed implements carrier: a sign of life is owed.
-func (s *session) elapsed(r *routine, a *attach) {
+func (s *streamConn) elapsed(r *routine, a *attach) {
 	a.due = 0
 	r.beats = append(r.beats, a)
 }
 
 // overdue implements carrier.
-func (s *session) overdue(r *routine, _ *attach, _ moment) { s.beat(r) }
+func (s *streamConn) overdue(r *routine, _ *attach, _ moment) { s.beat(r) }
 
 // ended has a goroutine tell the peer.
-func (s *session) ended(r *routine, _ *attach, _ mode, _ *ending) { r.b.spawn(s.finish) }
+func (s *streamConn) ended(r *routine, _ *attach, _ mode, _ *ending) { r.b.spawn(s.finish) }
 
 // cursorLocked is how far a client has been written to. wrote is the last round that was claimed under its lease.
 func (r *routine) cursorLocked(c *Client, wrote uint64) Position {
