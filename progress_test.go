@@ -173,7 +173,7 @@ func until(r io.Reader) (string, error) {
 func eventsOf(t *testing.T, s *slowServer, publish func()) (string, error) {
 	e := s.events(t, "/poll/events"+query("client-id", "0", "format", "json"))
 	publish()
-	return until(e.r)
+	return until(e.resp.Body)
 }
 
 func socketOf(protocol string) func(*testing.T, *slowServer, func()) (string, error) {

@@ -1,8 +1,8 @@
 package gpoll_test
 
 import (
-	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -23,6 +23,7 @@ import (
 	"github.com/coder/websocket"
 	"github.com/corvuscrypto/gpoll"
 	"github.com/corvuscrypto/gpoll/gpolltest"
+	decode "github.com/corvuscrypto/gpoll/internal/wire"
 )
 
 // patience bounds every wait of a test that runs on real time. Nothing is asserted with it.
@@ -445,7 +446,7 @@ type event struct {
 // An eventStream reads Server-Sent Events.
 type eventStream struct {
 	resp   *http.Response
-	r      *bufio.Reader
+	r      *decode.Events
 	lastID string
 	cancel context.CancelFunc
 }
@@ -459,7 +460,7 @@ func (s *server) events(t testing.TB, path string, header ...string) *eventStrea
 		cancel()
 		t.Fatal(err)
 	}
-	e := &eventStream{resp: resp, r: bufio.NewReader(resp.Body), cancel: cancel}
+	e := &eventStream{resp: resp, r: decode.NewEvents(resp.Body, 8<<20), cancel: cancel}
 	t.Cleanup(e.close)
 	if ct := resp.Header.Get("Content-Type"); resp.StatusCode != 200 || !strings.HasPrefix(ct, "text/event-stream") {
 		body, _ := io.ReadAll(resp.Body)
@@ -476,36 +477,15 @@ func (e *eventStream) close() {
 // read returns the next event, io.EOF at the end of the stream. An id without data, and a heartbeat, change lastID
 // only.
 func (e *eventStream) read() (event, error) {
-	var ev event
-	var data []string
+	retry := ""
 	for {
-		line, err := e.r.ReadString('\n')
+		ev, err := e.r.Next()
 		if err != nil {
 			return event{}, err
 		}
-		line = strings.TrimSuffix(strings.TrimSuffix(line, "\n"), "\r")
-		if line == "" {
-			if data == nil || ev.name == "position" {
-				ev, data = event{retry: ev.retry}, nil
-				continue
-			}
-			ev.id, ev.data = e.lastID, strings.Join(data, "\n")
-			if ev.name == "" {
-				ev.name = "message"
-			}
-			return ev, nil
-		}
-		field, value, _ := strings.Cut(line, ":")
-		value = strings.TrimPrefix(value, " ")
-		switch field {
-		case "event":
-			ev.name = value
-		case "data":
-			data = append(data, value)
-		case "id":
-			e.lastID = value
-		case "retry":
-			ev.retry = value
+		e.lastID, retry = ev.ID, cmp.Or(ev.Retry, retry)
+		if ev.HasData && ev.Name != "position" {
+			return event{name: cmp.Or(ev.Name, "message"), id: ev.ID, data: ev.Data, retry: retry}, nil
 		}
 	}
 }
