@@ -1,3 +1,7 @@
+//go:build !js
+
+// coder/websocket, the judge of these tests, has no server in js.
+
 package frame
 
 import (
