@@ -124,3 +124,13 @@ func (b *Broadcaster) refuseShutdown() *refusal {
 func (b *Broadcaster) endShutdown() *ending {
 	return &ending{b.refuseShutdown(), websocket.StatusGoingAway}
 }
+
+// end ends the attach, if it is still there.
+func (a *attach) end(why *ending) {
+	r := a.client.routine
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if a.client.attach == a {
+		r.endLocked(a, why)
+	}
+}

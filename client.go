@@ -50,7 +50,7 @@ type hotClient struct {
 	round     uint64      // last round in which something was addressed to the client
 	collected uint64      // last round in which something was collected for its socket
 	due       moment      // when a sweep has to look at the client; 0: never
-	turn      uint32      // number of the stream's lease, of the mode inline
+	lease     uint32      // number of the stream's lease, of the mode inline
 	mode      mode
 	form      form // of the mode inline
 }

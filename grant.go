@@ -225,24 +225,6 @@ func (b *Broadcaster) endingFor(why *refusal) *ending {
 	return refused(why)
 }
 
-func isTimeout(err error) bool {
-	if errors.Is(err, context.DeadlineExceeded) {
-		return true
-	}
-	timeout, ok := errors.AsType[net.Error](err)
-	return ok && timeout.Timeout()
-}
-
-// end ends the attach, if it is still there.
-func (a *attach) end(why *ending) {
-	r := a.client.routine
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if a.client.attach == a {
-		r.endLocked(a, why)
-	}
-}
-
 // Revoke ends every attach of a user with "unauthorized" and forgets the user's clients. It returns how many there
 // were. Authorize decides what the user may do from then on.
 func (b *Broadcaster) Revoke(user string) int {

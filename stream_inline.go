@@ -19,7 +19,7 @@ func (s *streamConn) take(c *Client, h *hotClient) {
 		(*handler)(s.attach).take(c, h)
 		return
 	}
-	h.by, h.mode, h.turn, h.form, h.collected = s, inline, s.stream.lease.number(), s.form, 0
+	h.by, h.mode, h.lease, h.form, h.collected = s, inline, s.stream.lease.number(), s.form, 0
 }
 
 func (s *streamConn) pending() bool { return s.stream.pending() }
@@ -41,8 +41,8 @@ func (s *streamConn) offer(r *routine, c *Client, recs []*record) {
 }
 
 // writeRound implements roundWriter. The socket may have taken the last of the messages that it counts in part only.
-func (s *streamConn) writeRound(r *routine, turn uint32, p *piece) (messages int) {
-	messages, err := s.writeLeased(r, turn, p)
+func (s *streamConn) writeRound(r *routine, lease uint32, p *piece) (messages int) {
+	messages, err := s.writeLeased(r, lease, p)
 	if err != nil {
 		s.attach.end(endGone) // its reader sees the error too
 		return 0
@@ -51,7 +51,7 @@ func (s *streamConn) writeRound(r *routine, turn uint32, p *piece) (messages int
 }
 
 // writeLeased writes p to one client, if the routine still has the right to.
-func (s *streamConn) writeLeased(r *routine, turn uint32, p *piece) (messages int, err error) {
+func (s *streamConn) writeLeased(r *routine, lease uint32, p *piece) (messages int, err error) {
 	st := &s.stream
 	returned := false
 	st.mu.Lock()
@@ -63,11 +63,11 @@ func (s *streamConn) writeLeased(r *routine, turn uint32, p *piece) (messages in
 		st.mu.Unlock()
 	}()
 	if st.stalled.Load() || st.closing.Load() {
-		s.leaveInline(r, turn, nil, 0, 0)
+		s.leaveInline(r, lease, nil, 0, 0)
 		returned = true
 		return 0, nil
 	}
-	last, ok := st.lease.claim(turn, r.round)
+	last, ok := st.lease.claim(lease, r.round)
 	if !ok {
 		returned = true
 		return 0, nil // the lease ended before p: another goroutine or attach goes on from there
@@ -76,9 +76,9 @@ func (s *streamConn) writeLeased(r *routine, turn uint32, p *piece) (messages in
 	messages = p.messages
 	switch {
 	case err != nil:
-		st.lease.disclaim(turn, r.round, last)
+		st.lease.disclaim(lease, r.round, last)
 	case n < len(p.bytes):
-		messages = s.leaveInline(r, turn, p, n, last)
+		messages = s.leaveInline(r, lease, p, n, last)
 	}
 	returned = true
 	return messages, err
@@ -88,13 +88,13 @@ func (s *streamConn) writeLeased(r *routine, turn uint32, p *piece) (messages in
 // attach instead. The socket took n bytes of p; p is nil when nothing was tried. leaveInline returns how many of p's
 // messages were begun. The stream keeps the rest of those; the others are read from the log later, so that an end
 // before them waits for one frame only. stream.mu is held.
-func (s *streamConn) leaveInline(r *routine, turn uint32, p *piece, n int, last uint64) (begun int) {
+func (s *streamConn) leaveInline(r *routine, lease uint32, p *piece, n int, last uint64) (begun int) {
 	a := s.attach
 	c := a.client
 	st := &s.stream
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	ours := c.attach == a && st.lease.number() == turn
+	ours := c.attach == a && st.lease.number() == lease
 	var at Position
 	size := 0
 	if p != nil {
@@ -102,7 +102,7 @@ func (s *streamConn) leaveInline(r *routine, turn uint32, p *piece, n int, last 
 		switch size, begun = begunFrames(p.bytes, n, s.form); {
 		case !ours: // the lease was ended after the claim, which counts all of p as written
 		case n == 0:
-			st.lease.disclaim(turn, r.round, last)
+			st.lease.disclaim(lease, r.round, last)
 			found = true
 		case begun >= p.messages:
 			found = true
