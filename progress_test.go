@@ -268,6 +268,7 @@ func (w *way) serve(t *testing.T, certificate tls.Certificate) *slowServer {
 			return nil, err
 		}
 		conn = &slowConn{Conn: conn, rate: &s.rate, stopped: make(chan struct{})}
+		t.Cleanup(func() { conn.Close() }) // one of HTTP/2 may not count as idle yet when the client's are closed
 		if w.secure {
 			secure := tls.Client(conn, &tls.Config{InsecureSkipVerify: true})
 			return secure, secure.HandshakeContext(ctx) // here, since a bubble's clock does not go on beside a Mutex
