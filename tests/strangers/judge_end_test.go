@@ -226,6 +226,14 @@ func (j *judge) attaches(lf *life) {
 	}
 }
 
+// forbidden says that the application forbade one of the request's topics before t.
+func (tr *track) forbidden(t time.Time) bool {
+	return slices.ContainsFunc(tr.j.r.actions, func(a action) bool {
+		named := slices.Contains(tr.q.topics, a.topic) || tr.q.transport == "v1" // which may have subscribed to it since
+		return a.what == "forbid" && a.user == tr.q.user && a.from.Before(t) && named
+	})
+}
+
 // watched judges the end of an attach that a newer one superseded.
 func (j *judge) watched(lf *life, w *watched) {
 	tr := &track{j: j, lf: lf, q: w.q}
@@ -247,6 +255,10 @@ func (j *judge) watched(lf *life, w *watched) {
 	}
 	switch w.end.code {
 	case "superseded", "unauthorized", "removed", "unknown-client", "expired", "gap":
+	case "topic-forbidden": // it was asked about anew before the newer one came
+		if !tr.forbidden(w.end.at) {
+			tr.violate("end", "superseded, but told %q", w.end.code)
+		}
 	case "slow":
 		if !j.r.cfg.DisconnectSlow {
 			tr.violate("end", "slow, although a slow client may lag")
