@@ -15,6 +15,9 @@ import (
 	"github.com/corvuscrypto/gpoll/internal/load"
 )
 
+// TakesPosts reports whether the server has an address to which publishers can post.
+func (p *Process) TakesPosts() bool { return p.posts != "" }
+
 // PublishBy has n publishers post to the server for d. Each posts its next message when all of e's clients have the one
 // before. PublishBy lets everything arrive and returns what the clients saw of it.
 func (p *Process) PublishBy(e *load.Engine, n int, d time.Duration) (*load.Tally, error) {

@@ -219,7 +219,7 @@ const publishers = 16
 // posted measures messages that handlers publish. Each of several publishers posts its next message when all clients
 // have the one before.
 func (m *meter) posted(c cell) error {
-	if m.bench.posted <= 0 || c.kind != webSocket || c.clients > 1000 {
+	if m.bench.posted <= 0 || c.kind != webSocket || c.clients > 1000 || !m.process.TakesPosts() {
 		return nil
 	}
 	return m.saturateBy(&m.out.Posted, func() (*load.Tally, error) {
