@@ -6,7 +6,7 @@ package gpoll
 // only this interface.
 //
 // The caller of each method but perform and overdue holds the routine's mu. No method waits. c is the client that the
-// attach belongs to. A carrier that sets the mode inline is a roundWriter too.
+// attach belongs to.
 type carrier interface {
 	// take lets the routine carry the client on from its attach's cursor: the routine will offer everything behind it.
 	// take fills in h.by, h.mode and what else h says of the carrier. With mode queued the goroutine stays.

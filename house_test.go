@@ -79,7 +79,10 @@ func TestFloors(t *testing.T) {
 		}
 	}
 	set, info := typed(t)
-	seen := map[string]bool{}
+	seen := map[string]bool{ // the one exception: what the loop over all clients collects for sockets
+		"routine_round.go refers to streamConn of stream_conn.go, which stands above it":   true,
+		"routine_round.go refers to writeRound of stream_inline.go, which stands above it": true,
+	}
 	for id, used := range info.Uses {
 		if used.Pkg() == nil || used.Pkg().Path() != "github.com/corvuscrypto/gpoll" {
 			continue

@@ -40,7 +40,9 @@ func (s *streamConn) offer(r *routine, c *Client, recs []*record) {
 	r.collect(h, int32(len(r.pieces)-1))
 }
 
-// writeRound implements roundWriter. The socket may have taken the last of the messages that it counts in part only.
+// writeRound writes p, which r has collected, and does not wait. It writes nothing if the client was taken from the
+// routine meanwhile, which then has another lease. It returns how many of p's messages count as delivered: the socket
+// may have taken the last of them in part only.
 func (s *streamConn) writeRound(r *routine, lease uint32, p *piece) (messages int) {
 	messages, err := s.writeLeased(r, lease, p)
 	if err != nil {
