@@ -32,8 +32,8 @@ type attach struct {
 	implicit  bool  // a poll without cursor: the server keeps the cursor
 	verified  bool  // see below; the flags stand together, for there is an attach for each client
 	isDue     bool  // likewise
-	narrow    uint8 // the client's, when the attach began
 	answering bool  // likewise
+	narrow    uint8 // the client's, when the attach began
 
 	// Only the goroutine that serves the attach touches these and verified, which says that up to cursor everything that
 	// want is owed was read from the log or offered by the routine. A command also touches want while the routine

@@ -664,38 +664,24 @@ func TestEndOverTLS(t *testing.T) {
 	for code, end := range slow {
 		for _, pause := range []time.Duration{10*time.Second - 1, 10*time.Second + 1} {
 			late := pause > 10*time.Second
-			t.Run(fmt.Sprint("websocket ", code, " ", pause), func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					s := serveTLS(t, certificate, 8<<10)
-					id, after := s.register(t)
-					c := s.stream(t, "websocket", id, after)
-					s.Send(big(0))
-					synctest.Wait()
-					time.Sleep(5 * time.Second)
-					end(t, s, id)
-					time.Sleep(pause)
-					messages, said, err := c.rest()
-					if late != (err != nil) || !late && (len(messages) != 1 || !c.says(said, code)) {
-						t.Errorf("%q and %v after %d messages", said, err, len(messages))
-					}
+			for _, transport := range []string{"websocket", "sse"} {
+				t.Run(fmt.Sprint(transport, " ", code, " ", pause), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						s := serveTLS(t, certificate, 8<<10)
+						id, after := s.register(t)
+						c := s.stream(t, transport, id, after)
+						s.Send(big(0))
+						synctest.Wait()
+						time.Sleep(5 * time.Second)
+						end(t, s, id)
+						time.Sleep(pause)
+						messages, said, err := c.rest()
+						if late != (err != nil) || !late && (len(messages) != 1 || !c.says(said, code)) {
+							t.Errorf("%q and %v after %d messages", said, err, len(messages))
+						}
+					})
 				})
-			})
-			t.Run(fmt.Sprint("sse ", code, " ", pause), func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					s := serveTLS(t, certificate, 8<<10)
-					id, after := s.register(t)
-					c := s.stream(t, "sse", id, after)
-					s.Send(big(0))
-					synctest.Wait()
-					time.Sleep(5 * time.Second)
-					end(t, s, id)
-					time.Sleep(pause)
-					messages, said, err := c.rest()
-					if late != (err != nil) || !late && (len(messages) != 1 || !c.says(said, code)) {
-						t.Errorf("%q and %v after %d messages", said, err, len(messages))
-					}
-				})
-			})
+			}
 			t.Run(fmt.Sprint("sse through net/http ", code, " ", pause), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					s := serveTLSBehind(t, certificate, 8<<10, noHijack)
