@@ -69,22 +69,30 @@ func (a *attach) fillChannel() {
 				a.client.endChannel(a, it.gap)
 				break // next reports the end
 			}
-			if !sink.send(it.rec.data) {
+			if !a.sendChannel(sink, it.rec) {
 				break // next reports the end; what follows is not sent
 			}
-			b.delivered.Add(1)
 		}
 	}
 }
 
-// send waits for room, and reports false when the attach has ended.
-func (s *channelSink) send(data string) bool {
+// sendChannel waits for room, and reports false when the attach has ended. Messages in the channel count as delivered:
+// the client's next attach goes on after them. If it comes in the moment in which there is room again, it may bring
+// that message once more.
+func (a *attach) sendChannel(sink *channelSink, rec *record) bool {
+	c := a.client
 	select {
-	case s.ch <- data:
-		return true
-	case <-s.stop:
+	case sink.ch <- rec.data:
+	case <-sink.stop:
 		return false
 	}
+	c.routine.b.delivered.Add(1)
+	c.routine.mu.Lock()
+	defer c.routine.mu.Unlock()
+	if c.attach == a {
+		c.cursor = rec.pos
+	}
+	return true
 }
 
 // endChannel ends an attach for a gap: a channel of strings cannot carry it.
@@ -142,7 +150,7 @@ func (*channelSink) overdue(*routine, *attach, moment) {}
 // lagLocked lets a goroutine carry the client on from that cursor, until it has caught up.
 func (s *channelSink) lagLocked(c *Client, cursor Position) {
 	a := c.attach
-	a.cursor, a.verified = cursor, true
+	a.cursor, a.verified, c.cursor = cursor, true, cursor
 	c.hot().mode = reading
 	c.routine.b.spawn(a.fillChannel)
 }

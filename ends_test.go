@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -925,6 +926,96 @@ func TestHandoversOfPlainSockets(t *testing.T) {
 				play(t)
 			}
 		})
+	}
+}
+
+// A plain WebSocket goes on where the client's channel ends, also when that one has lagged.
+func TestHandoverOfAChannel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t, setup{memory: true, broadcaster: func(b *gpoll.Broadcaster) { b.ClientBufferSize = 2 }})
+		cid, rid := s.AddClient()
+		ch, err := s.GetChannel(cid, rid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 10 {
+			s.mustPublish(t, "", fmt.Sprint(i))
+		}
+		synctest.Wait()
+		got := []string{<-ch, <-ch, <-ch}
+		synctest.Wait()
+		c := s.socket(t, "/poll/ws"+query("client-id", fmt.Sprintf("%d$%s", rid, cid)), "")
+		frame(t, c)
+		for m := range ch {
+			got = append(got, m)
+		}
+		for len(got) < 10 {
+			got = append(got, frame(t, c))
+		}
+		if want := strings.Fields("0 1 2 3 4 5 6 7 8 9"); !slices.Equal(got, want) {
+			t.Errorf("%q came", got)
+		}
+	})
+}
+
+// A client that does not read is handed over in the middle of a message: the old connection brings that message to its
+// end, and a new one without a cursor what comes after it.
+func TestHandoverInTheMiddle(t *testing.T) {
+	for _, kind := range []string{"websocket", "sse", "sse behind middleware"} {
+		play := func(t *testing.T, how setup) {
+			if kind == "sse behind middleware" {
+				how.wrap = func(next http.Handler) http.Handler { // it keeps the connection
+					return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+						if r.URL.Path != "/poll/events" {
+							next.ServeHTTP(w, r)
+							return
+						}
+						next.ServeHTTP(struct {
+							http.ResponseWriter
+							http.Flusher
+						}{w, w.(http.Flusher)}, r)
+					})
+				}
+			}
+			s := start(t, how)
+			id, _ := s.register(t)
+			var old *reader
+			if how.wrap == nil {
+				old = s.stream(t, kind, id, "")
+			} else {
+				resp, err := s.client.Do(s.request(t, t.Context(), "/poll/events"+query("client-id", id)))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer resp.Body.Close()
+				old = &reader{nil, bufio.NewReaderSize(resp.Body, 16), "sse"}
+				if _, end, err := old.next(); end != "" || err != nil {
+					t.Fatalf("%q and %v in the place of the registration", end, err)
+				}
+			}
+			const n = 12
+			send := s.witness(t)
+			for i := range n {
+				send(big(i))
+			}
+			young := s.stream(t, "websocket", id, "")
+			got, end, err := old.rest()
+			if err != nil || !old.says(end, "superseded") {
+				t.Errorf("the old connection ends with %q, %v", end, err)
+			}
+			for len(got) < n {
+				m, end, err := young.next()
+				if end != "" || err != nil {
+					t.Fatalf("the new connection ends with %q, %v", end, err)
+				}
+				got = append(got, m)
+			}
+			checkWhole(t, kind, got)
+		}
+		t.Run(kind+" in memory", func(t *testing.T) { // a goroutine writes
+			synctest.Test(t, func(t *testing.T) { play(t, setup{memory: true, buffer: 8 << 10}) })
+		})
+		t.Run(kind, func(t *testing.T) { play(t, setup{server: smallSendBuffers}) }) // the routine writes
 	}
 }
 

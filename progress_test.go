@@ -30,18 +30,12 @@ type slowConn struct {
 }
 
 func (c *slowConn) Read(p []byte) (int, error) {
-	rate := c.rate.Load()
-	for ; rate == 0; rate = c.rate.Load() {
-		select {
-		case <-time.After(100 * time.Millisecond):
-		case <-c.stopped:
-			return 0, net.ErrClosed
-		}
-	}
+	rate := c.awaitRate()
 	if rate > 0 {
 		p = p[:min(len(p), int(max(rate/10, 1)))]
 	}
 	n, err := c.Conn.Read(p)
+	c.awaitRate() // which may have become 0 meanwhile: what came then is not taken either
 	if rate > 0 {
 		select {
 		case <-time.After(time.Duration(n) * time.Second / time.Duration(rate)):
@@ -49,6 +43,20 @@ func (c *slowConn) Read(p []byte) (int, error) {
 		}
 	}
 	return n, err
+}
+
+// awaitRate waits until the rate is not 0 or the connection is closed.
+func (c *slowConn) awaitRate() int64 {
+	for {
+		if rate := c.rate.Load(); rate != 0 {
+			return rate
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-c.stopped:
+			return 0
+		}
+	}
 }
 
 func (c *slowConn) Close() error {

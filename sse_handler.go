@@ -182,7 +182,7 @@ func (e *eventWriter) proceed() error {
 	}
 }
 
-// writeItems writes items, whole events at a time. It leaves the rest out when the attach has ended.
+// writeItems writes items, whole events at a time. It leaves the rest to the next attach when this one has ended.
 func (e *eventWriter) writeItems() error {
 	defer clear(e.items)
 	from := 0 // index of the first item in buf
@@ -192,10 +192,12 @@ func (e *eventWriter) writeItems() error {
 		if len(e.buf) < netHTTPPiece && !last {
 			continue
 		}
-		if e.a.ending.Load() != nil {
+		before, ok := e.a.claim(e.items[i].pos)
+		if !ok {
 			return nil
 		}
 		if err := e.write(e.buf); err != nil {
+			e.a.disclaim(before, e.items[i].pos)
 			return err
 		}
 		if e.sent = e.items[i].pos; last {

@@ -129,7 +129,7 @@ func (s *stream) takeControlLocked(p []byte) []byte {
 func (s *stream) pending() bool { return s.stalled.Load() || s.controls.Load() }
 
 var (
-	// errEnding is what writeWaiting returns when the last frame went out instead of p.
+	// errEnding is what writeWaiting returns when the last frame goes out instead of p.
 	errEnding = errors.New("gpoll: the connection is being closed")
 	errBroken = errors.New("gpoll: a write to the connection has failed")
 )
@@ -137,13 +137,20 @@ var (
 // writeWaiting writes what is left over, then p, which may be empty, then the control frames that wait and those that
 // come meanwhile. It waits for the socket without a limit of its own: the caller sets one. told is true for the one
 // call that wrote the last frame, or found out that it cannot be written. Without an error p has gone out.
-func (s *stream) writeWaiting(p []byte) (told bool, err error) {
+//
+// claim, unless it is nil, says whether p may be written. It is called with mu. Once it says so, p goes out, and goes
+// out before the last frame, unless a write fails.
+func (s *stream) writeWaiting(p []byte, claim func() bool) (told bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.busy {
-		return false, errEnding // this is the end's goroutine: the other that writes tells the end
+		return false, errEnding // the other goroutine that writes tells the end
 	}
-	dropped := s.writeOutLocked(p)
+	dropped := len(p) > 0 && (s.closing.Load() || claim != nil && !claim())
+	if dropped {
+		p = nil
+	}
+	s.writeOutLocked(p)
 	s.stalled.Store(s.broken)
 	if s.closing.Load() && !s.ended {
 		s.ended, told = true, true
@@ -157,16 +164,12 @@ func (s *stream) writeWaiting(p []byte) (told bool, err error) {
 	return told, err
 }
 
-// writeOutLocked writes in the order of writeWaiting, until nothing is left or a write has failed. dropped says that
-// the last frame went out instead of p. The caller holds mu, which writeOutLocked frees while it waits for the socket,
-// and sets stalled afterwards.
-func (s *stream) writeOutLocked(p []byte) (dropped bool) {
+// writeOutLocked writes in the order of writeWaiting, until nothing is left or a write has failed. The caller holds mu,
+// which writeOutLocked frees while it waits for the socket, and sets stalled afterwards.
+func (s *stream) writeOutLocked(p []byte) {
 	s.busy = true
 	s.stalled.Store(true)
 	for !s.broken {
-		if len(p) > 0 && s.closing.Load() {
-			p, dropped = nil, true
-		}
 		out := p
 		if len(s.rest) > 0 {
 			out = append(s.rest, p...)
@@ -178,7 +181,6 @@ func (s *stream) writeOutLocked(p []byte) (dropped bool) {
 		s.broken = s.writeUnlocked(out) != nil
 	}
 	s.busy = false
-	return dropped
 }
 
 // writeUnlocked writes p without mu, which the caller holds. After a panic of the connection the stream is broken.

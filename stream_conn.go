@@ -140,9 +140,11 @@ func (s *streamConn) lateness() *pace {
 // makes no progress for WriteTimeout, late ends the attach or, before the attach, the connection. The write goes on
 // until the end's own time is over, so that the peer is told the end after a whole frame. write also tells an end that
 // comes meanwhile.
-func (s *streamConn) write(p []byte, late *pace) error {
+func (s *streamConn) write(p []byte, late *pace) error { return s.writeClaimed(p, late, nil) }
+
+func (s *streamConn) writeClaimed(p []byte, late *pace, claim func() bool) error {
 	late.start()
-	told, err := s.stream.writeWaiting(p)
+	told, err := s.stream.writeWaiting(p, claim)
 	late.stop()
 	if told {
 		s.told(err)
@@ -198,12 +200,7 @@ func (s *streamConn) writeItems(items []item, buf []byte, late *pace) ([]byte, e
 			if gap {
 				to = i
 			}
-			before, ok := s.attach.claim(items[to-1].pos)
-			if !ok {
-				return buf, errEnding
-			}
-			if err := s.write(buf, late); err != nil {
-				s.attach.disclaim(before, items[to-1].pos)
+			if err := s.writeMessages(buf, items[to-1].pos, late); err != nil {
 				return buf, err
 			}
 			s.b.countItems(items[from:to])
@@ -215,6 +212,21 @@ func (s *streamConn) writeItems(items []item, buf []byte, late *pace) ([]byte, e
 		}
 	}
 	return buf, nil
+}
+
+// writeMessages writes messages up to at. They are claimed with the stream's lock: an end, and so a newer attach, comes
+// before the claim, or after the messages.
+func (s *streamConn) writeMessages(p []byte, at Position, late *pace) error {
+	var before Position
+	claimed := false
+	err := s.writeClaimed(p, late, func() bool {
+		before, claimed = s.attach.claim(at)
+		return claimed
+	})
+	if err != nil && claimed {
+		s.attach.disclaim(before, at)
+	}
+	return err
 }
 
 // claim is called before messages up to at are written: a later attach without a cursor goes on after them. It returns
@@ -316,7 +328,7 @@ func (s *streamConn) sendLast(frame []byte, ofAttach bool) {
 	}
 	// The deadline also holds for a write under way. Setting it fails only where the connection is gone.
 	_ = st.SetWriteDeadline(time.Now().Add(st.timeout))
-	if told, err := st.writeWaiting(nil); told {
+	if told, err := st.writeWaiting(nil, nil); told {
 		s.told(err)
 	}
 }

@@ -129,7 +129,7 @@ func (s *streamConn) leaveInline(r *routine, lease uint32, p *piece, n int, last
 	default:
 		s.leave(r, c)
 		if !at.IsZero() {
-			a.cursor = at
+			a.cursor, c.cursor = at, at
 		}
 	}
 	return begun
@@ -217,9 +217,11 @@ func (s *streamConn) tell(tell func(at Position) (p []byte, ok bool)) (p []byte,
 	return tell(maxPosition(r.at, c.hot().from))
 }
 
-// leave lets the pump carry the client on from the last message that was written to it, until it has caught up.
+// leave lets the pump carry the client on from the last message that was written to it, until it has caught up. That
+// message counts as delivered when its rest is still to be written: it goes out before an end.
 func (s *streamConn) leave(r *routine, c *Client) {
-	s.attach.cursor, s.attach.verified = s.reached(r, c), true
+	c.cursor = s.reached(r, c)
+	s.attach.cursor, s.attach.verified = c.cursor, true
 	c.hot().mode = reading
 	r.b.spawn(s.pump)
 }

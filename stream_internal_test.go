@@ -107,7 +107,7 @@ func TestNewestPong(t *testing.T) {
 	if closing := pong1; !st.queueLastLocked(closing) || st.queueLastLocked(pong2) { // whatever it begins with
 		t.Fatal("there is one last frame")
 	}
-	if told, err := st.writeWaiting(nil); !told || err != nil {
+	if told, err := st.writeWaiting(nil, nil); !told || err != nil {
 		t.Fatal(told, err)
 	}
 	near.Close()

@@ -101,6 +101,7 @@ func (m *member) clientID() string { return m.session.ClientID() }
 
 // addOperator adds somebody who puts clients out.
 func (w *world) addOperator() {
+	w.operated = true
 	rnd := w.own()
 	does := make([]int, 1+rnd.IntN(4))
 	for i := range does {

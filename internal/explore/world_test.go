@@ -35,13 +35,15 @@ type world struct {
 	srv    *http.Server
 	served chan error
 
-	exact    bool // without a fault and inside the window: no gap
-	narrow   bool // streams, and messages that do not fit the sockets
-	ends     bool // Shutdown comes while the actors run: nobody can receive everything
-	sessions []*member
-	clients  []client // the sessions, and those of proxies
-	channels []*channelReader
-	actors   []func()
+	exact     bool // without a fault and inside the window: no gap
+	narrow    bool // streams, and messages that do not fit the sockets
+	ends      bool // Shutdown comes while the actors run: nobody can receive everything
+	operated  bool // somebody puts clients out
+	sessions  []*member
+	clients   []client // the sessions, and those of proxies
+	channels  []*channelReader
+	handovers []*handover
+	actors    []func()
 
 	proxies []*proxy
 	polling atomic.Int32  // how many proxies are not over
@@ -172,6 +174,7 @@ func newWorld(seed uint64) *world {
 	}
 	if !raw {
 		w.addClosers()
+		w.addHandover(authorized)
 	}
 	w.whole = raw && len(w.sessions)+len(w.channels) == 0 && !w.ends &&
 		!slices.ContainsFunc(w.proxies, func(x *proxy) bool { return !x.steady })
@@ -215,6 +218,9 @@ func (w *world) run() {
 		m.session.Cut()
 	}
 	for _, x := range w.proxies {
+		x.cut()
+	}
+	for _, x := range w.handovers {
 		x.cut()
 	}
 	time.Sleep(5 * time.Second) // what was cut is seen
@@ -265,6 +271,9 @@ func (w *world) drain() {
 	}
 	for _, c := range w.channels {
 		all.Go(c.wait)
+	}
+	for _, x := range w.handovers {
+		all.Go(x.drain)
 	}
 	all.Wait()
 }
