@@ -262,6 +262,10 @@ func (br *MemoryBroker) Subscribe(ctx context.Context, after Position, to Subscr
 func (br *MemoryBroker) end(s *memorySubscription) (idle <-chan struct{}) {
 	br.mu.Lock()
 	defer br.mu.Unlock()
+	return br.endLocked(s)
+}
+
+func (br *MemoryBroker) endLocked(s *memorySubscription) (idle <-chan struct{}) {
 	br.subs = slices.DeleteFunc(br.subs, func(other *memorySubscription) bool { return other == s })
 	s.ended = true
 	s.movedLocked()
@@ -369,17 +373,7 @@ func (br *MemoryBroker) Window(context.Context) (before, newest Position, err er
 
 // Close implements Broker. It forgets the records.
 func (br *MemoryBroker) Close(ctx context.Context) error {
-	br.mu.Lock()
-	br.closed = true
-	subs := slices.Clone(br.subs)
-	br.ids, br.order = nil, ring[string]{}
-	br.kept, br.bytes = ring[keptRecord]{}, 0
-	br.mu.Unlock()
-	for _, s := range subs {
-		idle := br.end(s)
-		if idle == nil {
-			continue
-		}
+	for _, idle := range br.endAll() {
 		select {
 		case <-idle:
 		case <-ctx.Done():
@@ -387,4 +381,20 @@ func (br *MemoryBroker) Close(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// endAll closes the broker and ends every subscription at once: one that went on would look for records that are
+// forgotten. It returns a channel for each delivery under way, as end does.
+func (br *MemoryBroker) endAll() (idle []<-chan struct{}) {
+	br.mu.Lock()
+	defer br.mu.Unlock()
+	br.closed = true
+	br.ids, br.order = nil, ring[string]{}
+	br.kept, br.bytes = ring[keptRecord]{}, 0
+	for _, s := range slices.Clone(br.subs) {
+		if under := br.endLocked(s); under != nil {
+			idle = append(idle, under)
+		}
+	}
+	return idle
 }

@@ -307,3 +307,51 @@ func TestBatches(t *testing.T) {
 		}
 	})
 }
+
+// A gate is a Subscriber that lets each Deliver pass when its channel is closed.
+type gate struct {
+	gpoll.Subscriber
+	entered, pass chan struct{}
+}
+
+func (g *gate) Epoch(gpoll.Position) {}
+func (g *gate) Deliver([]gpoll.Record) {
+	select {
+	case g.entered <- struct{}{}:
+	default:
+	}
+	<-g.pass
+}
+
+// Close forgets the records. A Subscriber that is behind at that moment does not look for them, also while Close waits
+// for another one.
+func TestCloseOfMemoryBrokerWhileBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := gpoll.NewMemoryBroker()
+		_, end, err := b.Window(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		gates := [2]*gate{}
+		for i := range gates {
+			gates[i] = &gate{entered: make(chan struct{}, 1), pass: make(chan struct{})}
+			if _, err := b.Subscribe(t.Context(), end, gates[i]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		publishTo(t, b, gpoll.Message{Data: []byte("they have it")})
+		for _, g := range gates {
+			<-g.entered
+		}
+		publishTo(t, b, gpoll.Message{Data: []byte("they are behind")})
+		closed := make(chan error)
+		go func() { closed <- b.Close(t.Context()) }() // ends when both have returned
+		synctest.Wait()
+		close(gates[1].pass)
+		synctest.Wait()
+		close(gates[0].pass)
+		if err := <-closed; err != nil {
+			t.Error(err)
+		}
+	})
+}
