@@ -4,25 +4,55 @@ package freeport
 import (
 	"math/rand/v2"
 	"net"
+	"runtime"
 	"strconv"
+	"sync"
 	"testing"
 )
 
 // Address returns a loopback address on which nobody listens now. Its port is below those that systems hand out by
 // themselves (32768 and up on Linux, 49152 elsewhere). So no connection of another test, and no listener on port 0,
-// gets it before the server does.
+// gets it before the server does. Until t ends no other call returns it; on Linux in no other process either.
 func Address(t testing.TB) string {
 	t.Helper()
 	var failed error
 	for range 100 {
-		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(20_000+rand.IntN(12_000)))
-		ln, err := net.Listen("tcp", address)
+		port := strconv.Itoa(20_000 + rand.IntN(12_000))
+		address := net.JoinHostPort("127.0.0.1", port)
+		release, err := reserve(port)
 		if err == nil {
-			ln.Close()
-			return address
+			t.Cleanup(release)
+			var ln net.Listener
+			if ln, err = net.Listen("tcp", address); err == nil {
+				ln.Close()
+				return address
+			}
 		}
 		failed = err
 	}
 	t.Fatalf("100 ports are taken, the last one: %v", failed)
 	return ""
+}
+
+// reserved are the ports that this process has handed out.
+var reserved sync.Map
+
+// reserve keeps others from being given a port. On Linux an abstract socket of its name says that it is given away.
+func reserve(port string) (release func(), err error) {
+	if _, taken := reserved.LoadOrStore(port, true); taken {
+		return nil, &net.AddrError{Err: "reserved by another test", Addr: port}
+	}
+	forget := func() { reserved.Delete(port) }
+	if runtime.GOOS != "linux" {
+		return forget, nil
+	}
+	mark, err := net.Listen("unix", "@gpoll-freeport-"+port)
+	if err != nil {
+		forget()
+		return nil, err
+	}
+	return func() {
+		mark.Close()
+		forget()
+	}, nil
 }
