@@ -1,21 +1,25 @@
 package gpoll
 
-import (
-	"encoding/json"
-)
-
 // The commands of clients that have a stream. A command comes as JSON and is obeyed for its client's attach. The answer
 // goes out in the stream, in its place among the messages.
 
-// A command has one of these fields.
-type command struct {
-	Hello       *hello          `json:"hello"`
-	Subscribe   []string        `json:"subscribe"`
-	Unsubscribe []string        `json:"unsubscribe"`
-	Leave       bool            `json:"leave"`
-	Send        json.RawMessage `json:"send"`
-	Publish     json.RawMessage `json:"publish"`
-	Request     json.RawMessage `json:"request"`
+// A frameCommand is a command as it comes: one of these fields, and perhaps an id.
+type frameCommand struct {
+	Hello       *hello   `json:"hello"`
+	Subscribe   []string `json:"subscribe"`
+	Unsubscribe []string `json:"unsubscribe"`
+	Leave       bool     `json:"leave"`
+	Send        *payload `json:"send"`
+	Publish     *payload `json:"publish"`
+	Request     *payload `json:"request"`
+	ID          string   `json:"id"`
+}
+
+// A payload has one of data and data64.
+type payload struct {
+	Topic  string  `json:"topic"`
+	Data   *string `json:"data"`
+	Data64 *[]byte `json:"data64"`
 }
 
 // hello is the first command on a connection of gpoll.v1. It carries what the query says elsewhere, and a credential
@@ -30,26 +34,121 @@ type hello struct {
 
 // obey does what a command asks. It keeps nothing of data.
 func (a *attach) obey(data []byte) {
-	b := a.client.routine.b
-	var cmd command
-	if err := decodeStrict(data, &cmd); err != nil {
-		a.refuse(refuseBad("bad-request",
-			`a frame is one of {"subscribe":["…"]}, {"unsubscribe":["…"]}, {"leave":true}`))
+	var f frameCommand
+	if err := decodeStrict(data, &f); err != nil {
+		a.refuse(refuseFrame)
 		return
 	}
 	switch {
-	case cmd.Leave:
+	case f.fields() != 1:
+		a.refuse(refuseFrame)
+	case f.Leave:
 		a.answered()
-		b.remove(a.client, endLeft)
-	case cmd.Subscribe != nil:
-		a.change(subscribed, cmd.Subscribe)
-	case cmd.Unsubscribe != nil:
-		a.change(unsubscribed, cmd.Unsubscribe)
-	case cmd.Hello != nil:
+		a.client.routine.b.remove(a.client, endLeft)
+	case f.Subscribe != nil:
+		a.change(subscribed, f.Subscribe)
+	case f.Unsubscribe != nil:
+		a.change(unsubscribed, f.Unsubscribe)
+	case f.Hello != nil:
 		a.refuse(refuseBad("bad-request", "the hello was sent already"))
 	default:
-		a.refuse(refuseBad("unsupported", "this server takes subscribe, unsubscribe and leave"))
+		cmd, no := f.command()
+		if no != nil {
+			a.refuseCommand(no, f.ID)
+			return
+		}
+		a.hear(&cmd)
 	}
+}
+
+var refuseFrame = refuseBad("bad-request", `a frame is one of {"subscribe":["…"]}, {"unsubscribe":["…"]}, `+
+	`{"send":{"data":"…"}}, {"publish":{"topic":"…","data":"…"}}, {"request":{"data":"…"},"id":"…"}, {"leave":true}`)
+
+// fields counts what a frame asks for.
+func (f *frameCommand) fields() (n int) {
+	for _, there := range [...]bool{f.Hello != nil, f.Subscribe != nil, f.Unsubscribe != nil, f.Leave, f.Send != nil,
+		f.Publish != nil, f.Request != nil} {
+		if there {
+			n++
+		}
+	}
+	return n
+}
+
+// command returns the one of send, publish, request and leave that f is.
+func (f *frameCommand) command() (cmd command, no *refusal) {
+	cmd.id = f.ID
+	var p *payload
+	switch {
+	case f.fields() != 1:
+		return cmd, refuseFrame
+	case f.Leave:
+		cmd.kind = commandLeave
+		return cmd, nil
+	case f.Send != nil:
+		p = f.Send
+	case f.Publish != nil:
+		cmd.kind, p = commandPublish, f.Publish
+		cmd.topic = p.Topic
+	case f.Request != nil:
+		cmd.kind, p = commandRequest, f.Request
+		if cmd.id == "" {
+			return cmd, refuseBad("bad-request", "a request needs an id, by which its reply is known")
+		}
+	default:
+		return cmd, refuseBad("unsupported", "here a command is send, publish, request or leave; the topics of a "+
+			"long-poll and of SSE are those of the request")
+	}
+	if p.Topic != "" && cmd.kind != commandPublish {
+		return cmd, refuseBad("bad-request", "send and request go to the application and have no topic; use publish")
+	}
+	switch {
+	case (p.Data == nil) == (p.Data64 == nil):
+		return cmd, refuseBad("bad-request", "a command has data, or in its place data64")
+	case p.Data != nil:
+		cmd.data = []byte(*p.Data)
+	default:
+		cmd.data = *p.Data64
+	}
+	return cmd, nil
+}
+
+// hear does what the client says to the application, and answers where it gave an id. After a panic of the application,
+// and after too many commands, the attach ends.
+func (a *attach) hear(cmd *command) {
+	end := endInternal
+	defer func() {
+		if end != nil {
+			a.end(end)
+		}
+	}()
+	answer, no, err := a.client.hear(a.client.routine.b.ctx, a.grants(), cmd)
+	switch {
+	case err != nil: // the server ends
+	case no == nil && cmd.id != "":
+		a.post(operation{answer: answer})
+	case no == refuseInternal:
+		return
+	case no != nil && no.closes:
+		end = refused(no)
+		return
+	case no != nil:
+		a.refuseCommand(no, cmd.id)
+	}
+	end = nil
+}
+
+// grants returns what the client may do at the moment.
+func (a *attach) grants() *grantee {
+	r := a.client.routine
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return a.grantee
+}
+
+func (a *attach) refuseCommand(why *refusal, id string) {
+	a.client.routine.b.noteRefusal(why, nil)
+	a.post(operation{answer: why.frame(id)})
 }
 
 func (a *attach) change(did string, named []string) {

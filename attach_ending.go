@@ -121,6 +121,15 @@ func (b *Broadcaster) refuseShutdown() *refusal {
 		message: "the server is going down; come back after retry_ms with your last position"}
 }
 
+// refuseUnknown is the answer to an id that names no client. While the Broadcaster shuts down the answer is "shutdown"
+// instead: Shutdown may have removed the client after admit, and the client must not register anew at once.
+func (b *Broadcaster) refuseUnknown() *refusal {
+	if b.state.Load() != stateOpen {
+		return b.refuseShutdown()
+	}
+	return refuseUnknownClient
+}
+
 func (b *Broadcaster) endShutdown() *ending {
 	return &ending{b.refuseShutdown(), websocket.StatusGoingAway}
 }

@@ -1,7 +1,6 @@
 package gpoll
 
 import (
-	"fmt"
 	"time"
 
 	"github.com/corvuscrypto/gpoll/internal/frame"
@@ -194,11 +193,7 @@ func (a *attach) doLocked(buf []byte, op *operation, at Position) (answered []by
 // refusal returns the operation that takes the place of a refused one.
 func (a *attach) refusal(why *refusal) operation {
 	a.client.routine.b.noteRefusal(why, nil)
-	return operation{answer: errorJSON(why)}
-}
-
-func errorJSON(why *refusal) []byte {
-	return fmt.Appendf(nil, `{"error":{"code":%q,"message":%s}}`, why.code, appendJSONString(nil, why.message))
+	return operation{answer: why.frame("")}
 }
 
 // subscriptionJSON needs to escape nothing: see validTopic.

@@ -32,11 +32,11 @@ func BenchmarkInbound(b *testing.B) {
 			}
 		})
 	}
-	b.Run("decode", func(b *testing.B) { // a command of gpoll.v1, without its frame
+	b.Run("decode", func(b *testing.B) { // a frameCommand of gpoll.v1, without its frame
 		text := []byte(`{"subscribe":["news"]}`)
 		b.ReportAllocs()
 		for b.Loop() {
-			var cmd command
+			var cmd frameCommand
 			if err := decodeStrict(text, &cmd); err != nil || len(cmd.Subscribe) != 1 {
 				b.Fatal(err)
 			}

@@ -96,6 +96,26 @@ type Broadcaster struct {
 	// negative RegisterRatePerIP is no limit.
 	RegisterRatePerIP, RegisterBurstPerIP int
 
+	// OnMessage hears what clients send to the application. m has Data, and ID if the client gave the message one. A
+	// client's messages come one at a time and in its order, by whatever transport; while OnMessage has not returned,
+	// gpoll reads no further from that client. Calls for different clients are concurrent. gpoll acknowledges a message
+	// with an ID when OnMessage has returned, and calls OnMessage once for that ID within 2 minutes and 1,024 ids of the
+	// client. After a panic in OnMessage the client's attach ends with "internal". nil refuses such messages.
+	OnMessage func(c *Client, m Message)
+
+	// OnRequest answers what clients ask, as OnMessage hears what they send. The client gets reply, which becomes gpoll's,
+	// or "refused" with the error's text. nil refuses such requests.
+	OnRequest func(c *Client, m Message) (reply []byte, err error)
+
+	// PlainMessages hands OnMessage each data frame of a plain WebSocket, so that new WebSocket(url).send("hi") reaches
+	// it. Otherwise such a frame closes the connection with 1003.
+	PlainMessages bool
+
+	// UpstreamRate is how many commands (send, publish, request) a client may send in a second, and UpstreamBurst how many
+	// at once. Default 20 and 100. Further ones are refused with "rate"; after UpstreamBurst of those in a row a WebSocket
+	// is closed. A negative UpstreamRate is no limit.
+	UpstreamRate, UpstreamBurst int
+
 	// History bounds the window of the log that can be replayed. Default 10,000 messages, 16 MiB, no age. Bytes is the
 	// memory of the window: three quarters for the messages and one for their wire forms, which gpoll makes again when
 	// they are missing.
@@ -214,8 +234,10 @@ func Send(msg string) { DefaultBroadcaster.Send(msg) }
 
 // Send broadcasts msg to every client, whatever its transport and topics. It never waits for a client. It waits while a
 // routine is RoutineBufferSize messages behind. A failure is logged and counted; use Publish to see it.
-func (b *Broadcaster) Send(msg string) {
-	if _, err := b.publish(context.Background(), &Message{Data: []byte(msg)}, true); err != nil {
+func (b *Broadcaster) Send(msg string) { b.send(&Message{Data: []byte(msg)}) }
+
+func (b *Broadcaster) send(m *Message) {
+	if _, err := b.publish(context.Background(), m, true); err != nil {
 		const message = "gpoll: Send failed"
 		b.tellOf(logKey{level: slog.LevelError, place: message + publishFailure(err)}, message, []any{"err", err})
 	}

@@ -17,7 +17,8 @@ type Client struct {
 	user    string
 	routine *routine
 
-	answering atomic.Bool // the answer of its poll is being written; a hint for giveWay
+	answering atomic.Bool              // the answer of its poll is being written; a hint for giveWay
+	up        atomic.Pointer[upstream] // nil before its first command
 
 	// Guarded by routine.mu.
 	slot      int32 // index in routine.clients and routine.hot; -1 once it is removed

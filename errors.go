@@ -92,6 +92,8 @@ var (
 		message: "a GET carries no body; use POST with Content-Type: application/json"}
 	refuseMethod = &refusal{status: http.StatusMethodNotAllowed, code: "method", allow: "GET, POST, OPTIONS",
 		message: "use GET, or POST with a JSON body"}
+	refuseNotPost = &refusal{status: http.StatusMethodNotAllowed, code: "method", allow: "POST, OPTIONS",
+		message: "commands come by POST, as JSON"}
 	refuseUnauthorized = &refusal{status: http.StatusUnauthorized, code: "unauthorized",
 		message: "the server's Authorize refused this request; sign in and try again"}
 	refuseForbidden = &refusal{status: http.StatusForbidden, code: "forbidden",
@@ -99,8 +101,6 @@ var (
 	refuseMediaType = &refusal{status: http.StatusUnsupportedMediaType, code: "unsupported-media-type",
 		message: "a POST needs Content-Type: application/json, no Content-Encoding, " +
 			"and the header Gpoll-Client-Id (0 to register)"}
-	refuseBodyTooLarge = &refusal{status: http.StatusRequestEntityTooLarge, code: "too-large", closes: true,
-		message: "the body is longer than 65536 bytes"}
 	refuseNoStream = &refusal{status: http.StatusNotImplemented, code: "no-stream",
 		message: "this server cannot send a stream of events here; use long-poll or a WebSocket"}
 	refuseInternal = &refusal{status: http.StatusInternalServerError, code: "internal",
@@ -111,6 +111,11 @@ var (
 
 func refuseBad(code, message string) *refusal {
 	return &refusal{status: http.StatusBadRequest, code: code, message: message}
+}
+
+func refuseLargeBody(most int64) *refusal {
+	return &refusal{status: http.StatusRequestEntityTooLarge, code: "too-large", closes: true,
+		message: fmt.Sprintf("the body is longer than %d bytes", most)}
 }
 
 func refuseTooManyTopics(most int) *refusal {

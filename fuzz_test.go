@@ -133,6 +133,11 @@ var statuses = map[string][]int{
 	"method":                 {405},
 	"not-websocket":          {426, 400},
 	"closed":                 {503},
+	"unsupported":            {400},
+	"id-reused":              {400},
+	"reply-gone":             {410},
+	"too-many-commands":      {400},
+	"bad-utf-8":              {400},
 }
 
 // FuzzRequest sends a random method, path, raw query, header block and body through the whole mux. The answer is one of
@@ -158,6 +163,12 @@ func FuzzRequest(f *testing.F) {
 		{"POST", "/poll", "after=x", "Content-Type: text/plain", "[[[[[["},
 		{"OPTIONS", "/poll", "", "Origin: https://partner.test\nAccess-Control-Request-Method: " +
 			"POST\nAccess-Control-Request-Headers: gpoll-client-id", ""},
+		{"POST", "/poll/commands", "", "Content-Type: application/json\nGpoll-Client-Id: OWN",
+			`[{"send":{"data":"hi"},"id":"1"},{"send":{"data":"ho"},"id":"1"},{"request":{"data64":"/w=="},"id":"2"}]`},
+		{"POST", "/poll/commands", "", "Content-Type: application/json\nGpoll-Client-Id: OWN",
+			`{"publish":{"topic":"open","data":"hi"}}`},
+		{"POST", "/poll/commands", "", "Content-Type: application/json\nGpoll-Client-Id: OWN", `{"leave":true}`},
+		{"POST", "/poll/commands", "client-id=OWN", "Content-Type: application/json\nGpoll-Client-Id: 0", `{}`},
 		{"GET", "/poll", "", "Origin: null", ""},
 		{"GET", "/poll", "", "Sec-Fetch-Site: cross-site", ""},
 		{"GET", "/poll", "client-id=0&client-id=1", "", ""},
@@ -181,6 +192,7 @@ func fuzzRequest(t *testing.T, method, path, rawQuery, header, body string) {
 	b := gpoll.NewBroadcaster()
 	b.PollWait, b.Heartbeat = time.Second, time.Second
 	b.AllowedOrigins = []string{"https://partner.test"}
+	hearing(b)
 	mux := http.NewServeMux()
 	b.ListenAndBroadcast("/poll", mux)
 	defer shutdown(t, b)

@@ -23,6 +23,9 @@ type Grant struct {
 	// Subscribe says whether a topic that the client names may be read; nil means yes.
 	Subscribe func(topic string) bool
 
+	// Publish says whether the client may publish to a topic; nil means no.
+	Publish func(topic string) bool
+
 	// Expires is when Authorize is asked again for an attach that is still there. Zero means never.
 	Expires time.Time
 }

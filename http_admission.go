@@ -76,15 +76,6 @@ func (b *Broadcaster) resolve(req *request, user string) (*Client, *refusal) {
 	return c, nil
 }
 
-// refuseUnknown is the answer to an id that names no client. While the Broadcaster shuts down the answer is "shutdown"
-// instead: Shutdown may have removed the client after admit, and the client must not register anew at once.
-func (b *Broadcaster) refuseUnknown() *refusal {
-	if b.state.Load() != stateOpen {
-		return b.refuseShutdown()
-	}
-	return refuseUnknownClient
-}
-
 // refusalOf is the answer to a request whose open failed.
 func (b *Broadcaster) refusalOf(err error) *refusal {
 	if err == errOvertaken {
@@ -153,10 +144,22 @@ func (b *Broadcaster) readInPassing(arr *arrival, after Position, limit replay) 
 	return b.messages.read(after, &want, limit, nil)
 }
 
-// admit checks a request of any transport: its origin, its method, whether the Broadcaster shuts down. Then it parses
-// the request into req. When it reports false it has answered. A request waits only after admit has returned, so that
-// its goroutine keeps a small stack.
+// admit checks a request of any transport, and parses it into req. When it reports false it has answered. A request
+// waits only after admit has returned, so that its goroutine keeps a small stack.
 func (b *Broadcaster) admit(w http.ResponseWriter, r *http.Request, req *request) bool {
+	if !b.enter(w, r, refuseMethod) {
+		return false
+	}
+	if refused := b.parseRequest(w, r, req); refused != nil {
+		b.refuse(w, r, refused)
+		return false
+	}
+	return true
+}
+
+// enter checks the origin and the method of a request, and whether the Broadcaster shuts down. When it reports false it
+// has answered. method is the answer to other methods than it allows.
+func (b *Broadcaster) enter(w http.ResponseWriter, r *http.Request, method *refusal) bool {
 	if err := b.start(); err == ErrClosed { // before it ever served
 		b.refuse(w, r, b.refuseShutdown())
 		return false
@@ -170,21 +173,17 @@ func (b *Broadcaster) admit(w http.ResponseWriter, r *http.Request, req *request
 		b.refuse(w, r, b.refuseOrigin(r))
 		return false
 	}
-	switch r.Method {
-	case http.MethodGet, http.MethodPost:
-	case http.MethodOptions:
+	switch {
+	case r.Method == http.MethodPost, r.Method == http.MethodGet && method == refuseMethod:
+	case r.Method == http.MethodOptions:
 		b.answerPreflight(w, r)
 		return false
 	default:
-		b.refuse(w, r, refuseMethod)
+		b.refuse(w, r, method)
 		return false
 	}
 	if b.state.Load() != stateOpen { // before any look-up: Shutdown removes the clients
 		b.refuse(w, r, b.refuseShutdown())
-		return false
-	}
-	if refused := b.parseRequest(w, r, req); refused != nil {
-		b.refuse(w, r, refused)
 		return false
 	}
 	return true

@@ -8,8 +8,9 @@ import (
 	"strings"
 )
 
-// ListenAndBroadcast mounts the Broadcaster on mux, or on http.DefaultServeMux: path, path/ws and path/events. At path
-// the request's headers choose the transport (Upgrade: WebSocket; Accept: text/event-stream: SSE; else long-poll).
+// ListenAndBroadcast mounts the Broadcaster on mux, or on http.DefaultServeMux: path, path/ws, path/events and
+// path/commands. At path the request's headers choose the transport (Upgrade: WebSocket; Accept: text/event-stream:
+// SSE; else long-poll).
 // Middleware may wrap the ResponseWriter as long as it has an Unwrap method (see http.ResponseController).
 //
 // It mounts each path method by method, so that patterns like "GET /" and "GET /{page}" may stand beside it.
@@ -113,6 +114,14 @@ func (b *Broadcaster) HandleWebSocket(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// HandleCommands takes what clients of long-poll and SSE say, for applications that mount it themselves: POSTs of the
+// commands send, publish, request and leave. docs/protocol.md has them.
+func (b *Broadcaster) HandleCommands(w http.ResponseWriter, r *http.Request) {
+	if b.enter(w, r, refuseNotPost) {
+		b.obeyPost(w, r)
+	}
+}
+
 // ListenAndBroadcast mounts the DefaultBroadcaster. See [Broadcaster.ListenAndBroadcast].
 func ListenAndBroadcast(path string, mux ...*http.ServeMux) {
 	DefaultBroadcaster.ListenAndBroadcast(path, mux...)
@@ -129,6 +138,7 @@ var routes = []route{
 	{"", func(b *Broadcaster) http.HandlerFunc { return b.ServeHTTP }},
 	{"/ws", func(b *Broadcaster) http.HandlerFunc { return b.HandleWebSocket }},
 	{"/events", func(b *Broadcaster) http.HandlerFunc { return b.HandleEvents }},
+	{"/commands", func(b *Broadcaster) http.HandlerFunc { return b.HandleCommands }},
 }
 
 // plainPath reports whether a ServeMux pattern of that path matches just that path.

@@ -220,30 +220,40 @@ func (q *query) repeated() string {
 
 var refuseLast = refuseBad("bad-request", fmt.Sprintf("last is a number from 1 to %d", replayCount))
 
-// readBody reads the JSON of a POST, whole, before anything waits: while a body is unread net/http does not see that
-// the peer has gone (golang/go#23262).
+// readBody reads the JSON of a POST that is a poll or begins a stream.
 func readBody(w http.ResponseWriter, r *http.Request) (in body, refused *refusal) {
-	mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	if err != nil || mediaType != "application/json" || r.Header.Get("Gpoll-Client-Id") == "" {
-		return in, refuseMediaType
-	}
-	if encoding := r.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
-		return in, refuseMediaType
-	}
-	// Behind middleware without Unwrap this fails; then the server's own ReadTimeout holds.
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(10 * time.Second))
-	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
-		return in, refuseBodyTooLarge
-	}
-	if err != nil {
-		return in, refuseBad("bad-request", "the body ended early")
+	data, refused := readJSON(w, r, maxBody)
+	if refused != nil {
+		return in, refused
 	}
 	if err := decodeStrict(data, &in); err != nil {
 		return in, refuseBad("bad-request",
 			`the body is not what a POST carries: {"after":"…","topics":["…"],"last":5,"format":"json"}`)
 	}
 	return in, nil
+}
+
+// readJSON reads the body of a POST, of at most that many bytes, whole, before anything waits: while a body is unread
+// net/http does not see that the peer has gone (golang/go#23262). No form of another site's page can send the headers
+// that it asks for.
+func readJSON(w http.ResponseWriter, r *http.Request, most int64) (data []byte, refused *refusal) {
+	mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil || mediaType != "application/json" || r.Header.Get("Gpoll-Client-Id") == "" {
+		return nil, refuseMediaType
+	}
+	if encoding := r.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
+		return nil, refuseMediaType
+	}
+	// Behind middleware without Unwrap this fails; then the server's own ReadTimeout holds.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(10 * time.Second))
+	data, err = io.ReadAll(http.MaxBytesReader(w, r.Body, most))
+	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
+		return nil, refuseLargeBody(most)
+	}
+	if err != nil {
+		return nil, refuseBad("bad-request", "the body ended early")
+	}
+	return data, nil
 }
 
 // decodeStrict decodes one JSON value with known fields only and nothing behind it.

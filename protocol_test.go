@@ -165,6 +165,10 @@ func (tr *transcript) settings(lines []string) (configure func(*gpoll.Broadcaste
 				b.PollWait, err = time.ParseDuration(value)
 			case "MaxTopics":
 				b.MaxTopics, err = strconv.Atoi(value)
+			case "Application":
+				hearing(b)
+			case "PlainMessages":
+				b.PlainMessages = value == "true"
 			case "AllowedOrigins":
 				b.AllowedOrigins = strings.Fields(value)
 			default:

@@ -59,14 +59,18 @@ func (rec *record) element() []byte {
 		b = append(b, `","topic":"`...)
 		b = append(b, rec.to.name...) // its alphabet needs no escape
 	}
-	if rec.binary {
-		b = append(b, `","data64":"`...)
-		b = base64.StdEncoding.AppendEncode(b, []byte(rec.data))
-		return append(b, `"}`...)
+	b = append(b, `",`...)
+	return append(appendData(b, rec.data, rec.binary), '}')
+}
+
+// appendData appends data as the field "data", or "data64" if it is not UTF-8.
+func appendData(b []byte, data string, binary bool) []byte {
+	if binary {
+		b = append(b, `"data64":"`...)
+		b = base64.StdEncoding.AppendEncode(b, []byte(data))
+		return append(b, '"')
 	}
-	b = append(b, `","data":`...)
-	b = appendJSONString(b, rec.data)
-	return append(b, '}')
+	return appendJSONString(append(b, `"data":`...), data)
 }
 
 // appendJSONString appends s, which is UTF-8, as a JSON string. Line ends are escaped, so that it is one line of an SSE

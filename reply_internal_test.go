@@ -61,7 +61,7 @@ func TestCommandsLeaveNobody(t *testing.T) {
 		{`{"subscribe":["a","b"]}`, `{"subscribed":{"topics":["a","b"],"position":"`},
 		{`{"subscribe":["no"]}`, `{"error":{"code":"topic-forbidden"`},
 		{`{"subscribe":["a b"]}`, `{"error":{"code":"bad-topic"`},
-		{`{"send":"x"}`, `{"error":{"code":"unsupported"`},
+		{`{"send":{"data":"x"}}`, `{"error":{"code":"unsupported"`},
 		{`{"unsubscribe":["b"]}`, `{"unsubscribed":{"topics":["b"],"position":"`},
 		{`{"unsubscribe":[]}`, `{"unsubscribed":{"topics":[],"position":"`},
 	} {

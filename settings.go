@@ -39,6 +39,7 @@ type settings struct {
 	maxMessage, maxTopics, maxClients, maxPerUser         int
 	registerRate, registerBurst, replayCount, replayBytes int
 	registerRatePerIP, registerBurstPerIP                 int
+	upstreamRate, upstreamBurst                           int
 	history                                               Limits
 	repeatFor                                             time.Duration
 	authHeaders                                           []string
@@ -86,6 +87,8 @@ func (s *settings) fill(b *Broadcaster) error {
 		registerBurst:      number("RegisterBurst", b.RegisterBurst, 2000, 1, many),
 		registerRatePerIP:  number("RegisterRatePerIP", b.RegisterRatePerIP, 10, -1, many),
 		registerBurstPerIP: number("RegisterBurstPerIP", b.RegisterBurstPerIP, 50, 1, many),
+		upstreamRate:       number("UpstreamRate", b.UpstreamRate, 20, -1, many),
+		upstreamBurst:      number("UpstreamBurst", b.UpstreamBurst, 100, 1, many),
 		repeatFor:          repeatFor,
 		replayCount:        replayCount,
 		replayBytes:        replayBytes,

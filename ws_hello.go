@@ -42,28 +42,28 @@ func (s *streamConn) hello(data []byte) (*Client, attachOptions, *ending) {
 		return nil, o, endGone
 	}
 	r := s.request
-	var cmd command
-	if err := decodeStrict(data, &cmd); err != nil || cmd.Hello == nil {
+	var f frameCommand
+	if err := decodeStrict(data, &f); err != nil || f.Hello == nil || f.fields() != 1 {
 		return nil, o, refused(refuseBad("bad-request",
 			`gpoll.v1 begins with {"hello":{"client-id":"0","topics":["…"],"after":"…"}}`))
 	}
 	b := s.b
-	req := &request{json: true, hasTopics: cmd.Hello.Topics != nil, last: cmd.Hello.Last, arrived: b.arrivals.Add(1)}
-	if cmd.Hello.ClientID != "0" {
-		req.id = cmd.Hello.ClientID
+	req := &request{json: true, hasTopics: f.Hello.Topics != nil, last: f.Hello.Last, arrived: b.arrivals.Add(1)}
+	if f.Hello.ClientID != "0" {
+		req.id = f.Hello.ClientID
 	}
 	var no *refusal
-	if req.after, no = parseCursor(cmd.Hello.After); no != nil {
+	if req.after, no = parseCursor(f.Hello.After); no != nil {
 		return nil, o, refused(no)
 	}
 	if req.last < 0 || req.last > replayCount {
 		return nil, o, refused(refuseLast)
 	}
-	if req.topics, no = b.checkTopics(cmd.Hello.Topics); no != nil {
+	if req.topics, no = b.checkTopics(f.Hello.Topics); no != nil {
 		return nil, o, refused(no)
 	}
-	if cmd.Hello.Authorization != "" {
-		r.Header.Set("Authorization", cmd.Hello.Authorization)
+	if f.Hello.Authorization != "" {
+		r.Header.Set("Authorization", f.Hello.Authorization)
 	}
 	arr, no := b.arrive(r, req)
 	if no != nil {

@@ -64,21 +64,28 @@ func (s *streamConn) receive(opcode byte, data []byte) {
 		_ = s.reject(&ending{refuseBad("bad-utf-8", "a text frame is UTF-8"), websocket.StatusInvalidFramePayloadData})
 	case s.request != nil:
 		s.greet(data)
+	case s.attach != nil && s.form == formFrame && s.b.PlainMessages && s.b.OnMessage != nil:
+		s.hold(func() { s.attach.hear(&command{data: data}) })
 	case s.attach == nil || s.form == formFrame: // without an attach the connection has been closed
 		_ = s.reject(&ending{refuseBad("this address takes no messages", ""), websocket.StatusUnsupportedData})
 	default:
-		s.obey(data)
+		s.hold(func() { s.obey(data) })
 	}
 }
 
-// obey does what a command asks. While too many answers wait for the client, or the application is asked, the reader
-// reads nothing more, no pongs either. A client that does not read its answers ends as slow.
-func (s *streamConn) obey(data []byte) {
+// hold calls f. Meanwhile the reader reads nothing more, no pongs either.
+func (s *streamConn) hold(f func()) {
 	s.held.Store(true)
 	defer func() {
 		s.awaiting.Store(false)
 		s.held.Store(false)
 	}()
+	f()
+}
+
+// obey does what a command asks. It waits while too many answers wait for the client, and while the application is
+// asked. A client that does not read its answers ends as slow.
+func (s *streamConn) obey(data []byte) {
 	for room := s.attach.full(); room != nil; room = s.attach.full() {
 		<-room
 	}

@@ -1,0 +1,392 @@
+package gpoll
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"net/http"
+	"strconv"
+	"sync/atomic"
+	"time"
+	"unicode/utf8"
+)
+
+// Upstream: what a client says to the application (send, request), or publishes. There are two doors,
+// attach_commands.go and http_commands.go. Behind both the commands of one client take effect one at a time, in the
+// order in which they came. A command with an id takes effect once: when it comes again, by whatever transport, it gets
+// the answer of the first time.
+
+type commandKind uint8
+
+const (
+	commandSend commandKind = iota
+	commandPublish
+	commandRequest
+	commandLeave
+)
+
+// A command is what a client says. What it has is the callee's.
+type command struct {
+	kind  commandKind
+	id    string // "": the client does not repeat it
+	topic string // of commandPublish
+	data  []byte
+}
+
+// How long and how many ids of commands a client's server remembers (contract, T23). Replies beyond replyBytes are
+// forgotten earlier than their ids.
+const (
+	commandIDAge   = 2 * time.Minute
+	commandIDCount = 1024
+	replyBytes     = 256 << 10
+	longestID      = 64 // bytes of an id
+	mostAtOnce     = 8  // commands of one client that wait for their turn
+)
+
+// How long a broker may take to accept what a client publishes.
+const publishWait = 5 * time.Second
+
+// An upstream is what the commands of one client share.
+type upstream struct {
+	turn    chan struct{} // holds one while a command is under way, which may touch the fields below
+	waiting atomic.Int32  // those that want the turn or have it
+
+	bucket  bucket
+	tooMany int // commands in a row that were refused for the rate
+	past    map[string]pastCommand
+	ids     ring[string] // of past, in their order
+	bytes   int          // of the answers in past
+	aging   bool         // a timer sees to those that are too old
+}
+
+// A pastCommand is a command with an id that is done.
+type pastCommand struct {
+	sum    uint64 // of the command
+	at     time.Time
+	answer []byte // nil: it was too large to be kept for so long
+}
+
+var commandSeed = maphash.MakeSeed()
+
+// sum tells commands apart that have the same id.
+func (cmd *command) sum() uint64 {
+	var h maphash.Hash
+	h.SetSeed(commandSeed)
+	_ = h.WriteByte(byte(cmd.kind)) // a Hash returns no error
+	_, _ = h.WriteString(strconv.Itoa(len(cmd.topic)))
+	_, _ = h.WriteString(cmd.topic)
+	_, _ = h.Write(cmd.data)
+	return h.Sum64()
+}
+
+// upstream returns what c's commands share; the first one makes it.
+func (c *Client) upstream() *upstream {
+	if u := c.up.Load(); u != nil {
+		return u
+	}
+	c.up.CompareAndSwap(nil, &upstream{turn: make(chan struct{}, 1)})
+	return c.up.Load()
+}
+
+// hear does what cmd says, when all that c said before is done, and returns the answer as JSON, or why there is none. g
+// is what the client may do. hear calls the application. The error of ctx is that of a client which has gone before its
+// turn came: then nothing was done.
+func (c *Client) hear(ctx context.Context, g *grantee, cmd *command) (answer []byte, refused *refusal, err error) {
+	b := c.routine.b
+	u := c.upstream()
+	defer u.waiting.Add(-1)
+	if u.waiting.Add(1) > mostAtOnce {
+		return nil, refuseAtOnce, nil
+	}
+	select {
+	case u.turn <- struct{}{}:
+		defer func() { <-u.turn }()
+	case <-ctx.Done():
+		return nil, nil, context.Cause(ctx)
+	case <-b.ctx.Done():
+		return nil, b.refuseShutdown(), nil
+	}
+	switch {
+	case c.gone():
+		return nil, b.refuseUnknown(), nil
+	case cmd.kind == commandLeave:
+		b.remove(c, endLeft)
+		return []byte(`{"left":true}`), nil, nil
+	case len(cmd.id) > longestID:
+		return nil, refuseBad("bad-request", fmt.Sprintf("the id of a command has at most %d bytes", longestID)), nil
+	case len(cmd.data) > b.set.maxMessage:
+		return nil, refuseLargeCommand(b.set.maxMessage), nil
+	}
+	if refused := u.admit(b); refused != nil {
+		return nil, refused, nil
+	}
+	if answer, refused := u.again(cmd); answer != nil || refused != nil {
+		return answer, refused, nil
+	}
+	outcome := refuseInternal.frame(cmd.id) // unless do returns: the application may end the goroutine
+	defer func() {
+		if outcome != nil {
+			u.remember(b, cmd, outcome)
+		}
+	}()
+	answer, refused = c.do(g, cmd)
+	if refused != refuseInternal {
+		outcome = answer
+	}
+	return answer, refused, nil
+}
+
+// gone reports whether c was removed.
+func (c *Client) gone() bool {
+	c.routine.mu.Lock()
+	defer c.routine.mu.Unlock()
+	return c.removed
+}
+
+// admit lets UpstreamRate commands through in a second, and UpstreamBurst at once.
+func (u *upstream) admit(b *Broadcaster) *refusal {
+	if b.set.upstreamRate < 0 || u.bucket.fill(time.Now(), b.set.upstreamRate, b.set.upstreamBurst) {
+		u.bucket.tokens--
+		u.tooMany = 0
+		return nil
+	}
+	u.tooMany++
+	return refuseUpstreamRate(b.set.upstreamRate, b.set.upstreamBurst, u.tooMany > b.set.upstreamBurst)
+}
+
+// again answers a command that was done before.
+func (u *upstream) again(cmd *command) (answer []byte, refused *refusal) {
+	if cmd.id == "" || u.past == nil {
+		return nil, nil
+	}
+	u.forget(time.Now())
+	before, ok := u.past[cmd.id]
+	switch {
+	case !ok:
+		return nil, nil
+	case before.sum != cmd.sum():
+		return nil, refuseReusedID
+	case before.answer == nil:
+		return nil, refuseReplyGone
+	}
+	return before.answer, nil
+}
+
+func (u *upstream) remember(b *Broadcaster, cmd *command, answer []byte) {
+	if cmd.id == "" {
+		return
+	}
+	now := time.Now()
+	if u.past == nil {
+		u.past = map[string]pastCommand{}
+	}
+	u.past[cmd.id] = pastCommand{cmd.sum(), now, answer}
+	u.ids.push(cmd.id)
+	u.forget(now)
+	if !u.aging {
+		u.aging = true
+		u.age(b)
+	}
+	u.bytes += len(answer)
+	for i := 0; u.bytes > replyBytes && i < u.ids.len-1; i++ {
+		id := u.ids.at(i)
+		old := u.past[id]
+		u.bytes -= len(old.answer)
+		old.answer = nil
+		u.past[id] = old
+	}
+}
+
+// age forgets commands also of a client that gives no more of them.
+func (u *upstream) age(b *Broadcaster) {
+	b.after(commandIDAge+time.Second, func() {
+		select {
+		case u.turn <- struct{}{}:
+			defer func() { <-u.turn }()
+			u.forget(time.Now())
+			if u.aging = u.ids.len > 0; !u.aging {
+				return
+			}
+		default: // a command is under way
+		}
+		u.age(b)
+	})
+}
+
+// forget drops the commands that are too old or too many.
+func (u *upstream) forget(now time.Time) {
+	for u.ids.len > 0 {
+		id := u.ids.at(0)
+		old := u.past[id]
+		if u.ids.len <= commandIDCount && now.Sub(old.at) <= commandIDAge {
+			return
+		}
+		u.ids.drop()
+		u.bytes -= len(old.answer)
+		delete(u.past, id)
+	}
+	u.past = nil
+}
+
+// do does what cmd says. An answer means that it was done, and a refusal that it was not; refuseInternal means that the
+// application has panicked.
+func (c *Client) do(g *grantee, cmd *command) (answer []byte, refused *refusal) {
+	switch cmd.kind {
+	case commandPublish:
+		return c.publish(g, cmd)
+	case commandRequest:
+		return c.ask(cmd)
+	}
+	b := c.routine.b
+	if b.OnMessage == nil {
+		return nil, refuseDeaf
+	}
+	m := Message{Data: cmd.data, ID: cmd.id}
+	if !b.call("OnMessage", func() { b.OnMessage(c, m) }) {
+		return nil, refuseInternal
+	}
+	return appendID([]byte(`{"sent":{`), cmd.id, "}}"), nil
+}
+
+// ask asks the application.
+func (c *Client) ask(cmd *command) (answer []byte, refused *refusal) {
+	b := c.routine.b
+	if b.OnRequest == nil {
+		return nil, refuseDeaf
+	}
+	m := Message{Data: cmd.data, ID: cmd.id}
+	var reply []byte
+	var err error
+	if !b.call("OnRequest", func() { reply, err = b.OnRequest(c, m) }) {
+		return nil, refuseInternal
+	}
+	if err != nil { // this is an answer: the application was asked, and is not asked again
+		no := refusal{code: "refused", message: err.Error()}
+		return no.frame(cmd.id), nil
+	}
+	answer = appendID([]byte(`{"reply":{`), cmd.id, ",")
+	answer = appendData(answer, string(reply), !utf8.Valid(reply))
+	return append(answer, "}}"...), nil
+}
+
+// publish publishes for a client. The broker, too, takes a command with an id once.
+func (c *Client) publish(g *grantee, cmd *command) (answer []byte, refused *refusal) {
+	b := c.routine.b
+	if !validTopic(cmd.topic) {
+		return nil, refuseBad("bad-topic", topicRule)
+	}
+	if refused := g.mayPublish(b, cmd.topic); refused != nil {
+		return nil, refused
+	}
+	m := Message{Topic: cmd.topic, Data: cmd.data}
+	if cmd.id != "" {
+		m.ID = c.public + "/" + cmd.id
+	}
+	ctx, cancel := context.WithTimeout(b.ctx, publishWait)
+	defer cancel()
+	pos, err := b.publish(ctx, &m, true)
+	if err != nil {
+		return nil, b.refusePublish(err)
+	}
+	answer = appendID([]byte(`{"published":{`), cmd.id, `"position":"`)
+	return append(pos.append(answer), `"}}`...), nil
+}
+
+// appendID appends an id, if there is one, and what follows. rest begins with a comma where something stands behind the
+// id.
+func appendID(b []byte, id, rest string) []byte {
+	if id == "" {
+		return append(b, rest...)
+	}
+	b = append(b, `"id":`...)
+	b = appendJSONString(b, id)
+	if rest[0] == '"' {
+		b = append(b, ',')
+	}
+	return append(b, rest...)
+}
+
+// frame is a refusal as the answer to a command with that id; "": it had none.
+func (e *refusal) frame(id string) []byte {
+	b := fmt.Appendf(nil, `{"error":{"code":%q,"message":%s`, e.code, appendJSONString(nil, e.message))
+	if id != "" {
+		b = append(b, `,"id":`...)
+		b = appendJSONString(b, id)
+	}
+	if e.retry > 0 {
+		b = fmt.Appendf(b, `,"retry_ms":%d`, e.retry.Milliseconds())
+	}
+	return append(b, "}}"...)
+}
+
+// refusePublish is what a client is told for an error of Publish.
+func (b *Broadcaster) refusePublish(err error) *refusal {
+	switch {
+	case errors.Is(err, ErrClosed):
+		return b.refuseShutdown()
+	case errors.Is(err, ErrTooLarge):
+		return refuseLargeCommand(b.set.maxMessage)
+	case errors.Is(err, ErrBadMessage):
+		return refuseBad("bad-request", err.Error())
+	case errors.Is(err, ErrUnknown), errors.Is(err, context.DeadlineExceeded):
+		return &refusal{status: http.StatusServiceUnavailable, code: "unknown-outcome", retry: soon(), cause: err,
+			message: "the message may have been published; send it again with the same id"}
+	}
+	return &refusal{status: http.StatusServiceUnavailable, code: "unavailable", retry: soon(), cause: err,
+		message: "the server cannot publish now; send it again after retry_ms"}
+}
+
+var (
+	refuseDeaf = refuseBad("unsupported", "this server takes no such command: OnMessage hears send, OnRequest hears "+
+		"request, and Grant.Publish allows publish")
+	refuseReusedID  = refuseBad("id-reused", "another command had this id; an id names one command for 2 minutes")
+	refuseReplyGone = &refusal{status: http.StatusGone, code: "reply-gone",
+		message: "the request was answered, and its reply is no longer kept"}
+	refusePublishing = &refusal{status: http.StatusForbidden, code: "topic-forbidden",
+		message: "the server's Grant does not let this user publish to this topic"}
+	refuseAtOnce = &refusal{status: http.StatusTooManyRequests, code: "rate", retry: time.Second,
+		message: fmt.Sprintf("%d commands of this client wait already; send the next when one is answered", mostAtOnce)}
+)
+
+// refuseUpstreamRate also says how many commands are allowed. last says that the connection ends with it.
+func refuseUpstreamRate(rate, burst int, last bool) *refusal {
+	return &refusal{status: http.StatusTooManyRequests, code: "rate", retry: time.Second / time.Duration(rate),
+		closes: last, message: fmt.Sprintf("a client may send %d commands in a second and %d at once; "+
+			"send it again after retry_ms", rate, burst)}
+}
+
+func refuseLargeCommand(most int) *refusal {
+	return &refusal{status: http.StatusRequestEntityTooLarge, code: "too-large",
+		message: fmt.Sprintf("the data of a command has at most %d bytes (Broadcaster.MaxMessage)", most)}
+}
+
+// mayPublish returns nil when the client may publish to topic, otherwise the refusal. It calls the application.
+func (g *grantee) mayPublish(b *Broadcaster, topic string) *refusal {
+	if g == nil || g.grant.Publish == nil {
+		return refusePublishing
+	}
+	may := false
+	if !b.call("Grant.Publish", func() { may = g.grant.Publish(topic) }) {
+		return refuseInternal
+	}
+	if !may {
+		return refusePublishing
+	}
+	return nil
+}
+
+// Send publishes a message to this client alone. A failure is logged and counted; to see it, Publish a Message to
+// ToClient(c.PublicID()).
+func (c *Client) Send(msg string) {
+	c.routine.b.send(&Message{Data: []byte(msg), To: ToClient(c.public)})
+}
+
+// endAttach ends c's attach, if it has one.
+func (c *Client) endAttach(why *ending) {
+	c.routine.mu.Lock()
+	defer c.routine.mu.Unlock()
+	if c.attach != nil {
+		c.routine.endLocked(c.attach, why)
+	}
+}
