@@ -18,7 +18,7 @@ import (
 
 // The guide's fragments of Go compile. They and the README's program are formatted.
 func TestFragments(t *testing.T) {
-	program, fragments := fenced(t, readmeFile, "go", 1), fenced(t, guideFile, "go", 7)
+	program, fragments := fenced(t, readmeFile, "go", 1), fenced(t, guideFile, "go", 8)
 	var source strings.Builder
 	source.WriteString(`package main
 
@@ -56,7 +56,7 @@ func main() {}
 	for i, fragment := range fragments {
 		fmt.Fprintf(&source, `
 func fragment%d(ctx context.Context, b *gpoll.Broadcaster, srv *http.Server, data []byte, id, sender string,
-	signedIn func(*http.Request) (string, error)) error {
+	signedIn func(*http.Request) (string, error), answerTo func(string, []byte) ([]byte, error)) error {
 	{ // a fragment may declare b anew
 %s`, i, fragment)
 		for _, m := range declared.FindAllStringSubmatch(fragment, -1) {

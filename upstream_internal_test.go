@@ -25,12 +25,16 @@ func TestCommandsAge(t *testing.T) {
 			time.Sleep(time.Minute)
 		}
 		u := c.up.Load()
-		if len(u.past) != 2 { // the first is three minutes old
-			t.Errorf("%d commands are remembered", len(u.past))
+		remembered := func(want int) {
+			t.Helper()
+			u.turn <- struct{}{}
+			defer func() { <-u.turn }()
+			if len(u.past) != want || u.aging != (want > 0) {
+				t.Errorf("%d commands are remembered, aging %v; want %d", len(u.past), u.aging, want)
+			}
 		}
+		remembered(2) // the first is three minutes old
 		time.Sleep(5 * time.Minute)
-		if u.past != nil || u.aging {
-			t.Errorf("%d commands are remembered, aging %v", len(u.past), u.aging)
-		}
+		remembered(0)
 	})
 }

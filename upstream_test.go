@@ -76,14 +76,14 @@ func TestCommands(t *testing.T) {
 	for _, d := range doors {
 		for _, hears := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%s, hears=%v", d.name, hears), func(t *testing.T) {
-				calls := 0
+				var calls atomic.Int32
 				s := start(t, setup{broadcaster: func(b *gpoll.Broadcaster) {
 					b.MaxMessage = 1000
 					if hears {
 						hearing(b)
 						inner := b.OnMessage
 						b.OnMessage = func(c *gpoll.Client, m gpoll.Message) {
-							calls++
+							calls.Add(1)
 							inner(c, m)
 						}
 					}
@@ -133,8 +133,8 @@ func TestCommands(t *testing.T) {
 						t.Errorf("%.100s: %s, want %s", tt[0], got, tt[1])
 					}
 				}
-				if hears && calls != 2 {
-					t.Errorf("OnMessage was called %d times", calls)
+				if n := calls.Load(); hears && n != 2 {
+					t.Errorf("OnMessage was called %d times", n)
 				}
 				if got := s.Stats().Published; hears && got != 1 || !hears && got != 0 {
 					t.Errorf("%d messages were published", got)
@@ -146,9 +146,9 @@ func TestCommands(t *testing.T) {
 
 // What is no command of the client itself has no effect, and says what is wrong.
 func TestCommandsAreGuarded(t *testing.T) {
-	heard := 0
+	var heard atomic.Int32
 	s := start(t, setup{broadcaster: func(b *gpoll.Broadcaster) {
-		b.OnMessage = func(*gpoll.Client, gpoll.Message) { heard++ }
+		b.OnMessage = func(*gpoll.Client, gpoll.Message) { heard.Add(1) }
 		b.Authorize = func(r *http.Request) (gpoll.Grant, error) {
 			if r.Header.Get("Authorization") == "nobody" {
 				return gpoll.Grant{}, errors.New("who?")
@@ -202,10 +202,11 @@ func TestCommandsAreGuarded(t *testing.T) {
 			}
 		})
 	}
-	if heard != 0 {
-		t.Errorf("OnMessage was called %d times", heard)
+	if n := heard.Load(); n != 0 {
+		t.Errorf("OnMessage was called %d times", n)
 	}
-	if a := s.post(t, "/poll/commands", id, command, "Authorization", "alice"); a.status != http.StatusOK || heard != 1 {
+	if a := s.post(t, "/poll/commands", id, command, "Authorization", "alice"); a.status != http.StatusOK ||
+		heard.Load() != 1 {
 		t.Errorf("her own: %d %s", a.status, a.body)
 	}
 }
