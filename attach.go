@@ -33,6 +33,7 @@ type attach struct {
 	verified  bool  // see below; the flags stand together, for there is an attach for each client
 	isDue     bool  // likewise
 	answering bool  // likewise
+	asks      bool  // its form has a place for what the server asks
 	narrow    uint8 // the client's, when the attach began
 
 	// Only the goroutine that serves the attach touches these and verified, which says that up to cursor everything that
@@ -98,6 +99,8 @@ type attachOptions struct {
 	arrived   uint64  // of Broadcaster.arrivals
 	gentle    bool    // ends no other attach
 	keeps     bool    // the client's topics: there is no request that could name any
+	asks      bool    // the form has a place for what the server asks
+	asked     uint64  // see request.asked
 	later     *deadlines
 	memory    *attach // for the attach, unless others ended the one that was in it before; nil: the attach gets its own
 }
@@ -139,7 +142,7 @@ func (c *Client) openLocked(o *attachOptions) (*attach, error) {
 		a = new(attach)
 	}
 	*a = attach{client: c, transport: o.transport, cursor: o.cursor, grantee: o.grantee, by: o.by, later: o.later,
-		due: due, narrow: c.narrow}
+		due: due, narrow: c.narrow, asks: o.asks}
 	if a.by == nil {
 		a.by = (*handler)(a)
 	}
@@ -188,6 +191,7 @@ func (c *Client) openLocked(o *attachOptions) (*attach, error) {
 	c.attach, c.attached = a, true
 	c.hot().mode = reading
 	c.scheduleLocked()
+	a.askAgainLocked(o)
 	b.attachCount[o.transport].Add(1)
 	return a, nil
 }

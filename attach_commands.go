@@ -12,14 +12,16 @@ type frameCommand struct {
 	Send        *payload `json:"send"`
 	Publish     *payload `json:"publish"`
 	Request     *payload `json:"request"`
+	Reply       *payload `json:"reply"`
 	ID          string   `json:"id"`
 }
 
-// A payload has one of data and data64.
+// A payload has one of data and data64. A reply may have an error instead.
 type payload struct {
 	Topic  string  `json:"topic"`
 	Data   *string `json:"data"`
 	Data64 *[]byte `json:"data64"`
+	Error  *string `json:"error"`
 }
 
 // hello is the first command on a connection of gpoll.v1. It carries what the query says elsewhere, and a credential
@@ -29,6 +31,7 @@ type hello struct {
 	Topics        []string `json:"topics"`
 	After         string   `json:"after"`
 	Last          int      `json:"last"`
+	Asked         uint64   `json:"asked"`
 	Authorization string   `json:"authorization"`
 }
 
@@ -62,12 +65,13 @@ func (a *attach) obey(data []byte) {
 }
 
 var refuseFrame = refuseBad("bad-request", `a frame is one of {"subscribe":["…"]}, {"unsubscribe":["…"]}, `+
-	`{"send":{"data":"…"}}, {"publish":{"topic":"…","data":"…"}}, {"request":{"data":"…"},"id":"…"}, {"leave":true}`)
+	`{"send":{"data":"…"}}, {"publish":{"topic":"…","data":"…"}}, {"request":{"data":"…"},"id":"…"}, `+
+	`{"reply":{"data":"…"},"id":"…"}, {"leave":true}`)
 
 // fields counts what a frame asks for.
 func (f *frameCommand) fields() (n int) {
 	for _, there := range [...]bool{f.Hello != nil, f.Subscribe != nil, f.Unsubscribe != nil, f.Leave, f.Send != nil,
-		f.Publish != nil, f.Request != nil} {
+		f.Publish != nil, f.Request != nil, f.Reply != nil} {
 		if there {
 			n++
 		}
@@ -75,7 +79,7 @@ func (f *frameCommand) fields() (n int) {
 	return n
 }
 
-// command returns the one of send, publish, request and leave that f is.
+// command returns the one of send, publish, request, reply and leave that f is.
 func (f *frameCommand) command() (cmd command, no *refusal) {
 	cmd.id = f.ID
 	var p *payload
@@ -95,12 +99,24 @@ func (f *frameCommand) command() (cmd command, no *refusal) {
 		if cmd.id == "" {
 			return cmd, refuseBad("bad-request", "a request needs an id, by which its reply is known")
 		}
+	case f.Reply != nil:
+		cmd.kind, p = commandReply, f.Reply
+		if cmd.id == "" {
+			return cmd, refuseBad("bad-request", "a reply has the id of the request that it answers")
+		}
+		if p.Error != nil && p.Data == nil && p.Data64 == nil && p.Topic == "" {
+			cmd.kind, cmd.data = commandReplyError, []byte(*p.Error)
+			return cmd, nil
+		}
 	default:
-		return cmd, refuseBad("unsupported", "here a command is send, publish, request or leave; the topics of a "+
+		return cmd, refuseBad("unsupported", "here a command is send, publish, request, reply or leave; the topics of a "+
 			"long-poll and of SSE are those of the request")
 	}
+	if p.Error != nil {
+		return cmd, refuseBad("bad-request", "only a reply may have an error, and then it has no data")
+	}
 	if p.Topic != "" && cmd.kind != commandPublish {
-		return cmd, refuseBad("bad-request", "send and request go to the application and have no topic; use publish")
+		return cmd, refuseBad("bad-request", "only publish has a topic; the others go to the application")
 	}
 	switch {
 	case (p.Data == nil) == (p.Data64 == nil):

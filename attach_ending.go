@@ -42,7 +42,8 @@ var (
 	endSlow = &ending{&refusal{status: http.StatusServiceUnavailable, code: "slow",
 		message: "the connection did not keep up; come back with the cursor"}, closeSlow}
 	// The client has asked for it.
-	endLeft = &ending{&refusal{code: "left"}, websocket.StatusNormalClosure}
+	endLeft = &ending{&refusal{status: http.StatusNotFound, code: "left",
+		message: "the client has left"}, websocket.StatusNormalClosure}
 	// The connection is gone: nobody is there to be told.
 	endGone = &ending{&refusal{code: "gone"}, 0}
 
@@ -82,6 +83,23 @@ func (r *routine) detachLocked(a *attach, why *ending) {
 	}
 }
 
+// stops reports whether a client does not come back after e.
+func (e *refusal) stops() bool {
+	switch e.code {
+	case "superseded", "removed", "left", "unauthorized", "forbidden", "topic-forbidden", "refused":
+		return true
+	}
+	return false
+}
+
+// reason is what OnClose gets.
+func (why *ending) reason() string {
+	if why.closeCode == closeRemoved && why != endRemoved {
+		return why.refusal.message // of Client.Close
+	}
+	return why.refusal.code
+}
+
 // soon is when a client comes back that is refused for a reason that passes.
 func soon() time.Duration { return spread(time.Second, 5*time.Second) }
 
@@ -103,7 +121,8 @@ func refused(why *refusal) *ending {
 		return endSuperseded
 	case why == refuseInternal:
 		return endInternal
-	case why.code == "unauthorized" || why.code == "forbidden" || why.code == "topic-forbidden":
+	case why.code == "unauthorized" || why.code == "forbidden" || why.code == "topic-forbidden" ||
+		why.code == "refused":
 		end.closeCode = closeUnauthorized
 	case why.code == "rate":
 		end.closeCode = closeRate

@@ -17,6 +17,7 @@ type operation struct {
 	topics []string // a sorted set
 	under  *grantee // what allowed it
 	answer []byte   // JSON, for an operation that only answers
+	ask    *ask     // likewise
 }
 
 const (
@@ -89,6 +90,9 @@ func (a *attach) unanswered() <-chan struct{} {
 // size is about how much memory the operation and its answer take.
 func (op *operation) size() int {
 	n := 128 + len(op.answer)
+	if op.ask != nil {
+		n += len(op.ask.json)
+	}
 	for _, topic := range op.topics {
 		n += 32 + 2*len(topic)
 	}
@@ -177,6 +181,10 @@ func (a *attach) doLocked(buf []byte, op *operation, at Position) (answered []by
 		}
 	case unsubscribed:
 		named = without(named, op.topics)
+	}
+	if op.ask != nil {
+		c.session().offered = op.ask.number
+		return a.appendAsk(buf, op.ask), false
 	}
 	if op.answer != nil {
 		return a.appendAnswer(buf, op.answer), false

@@ -96,6 +96,19 @@ type Broadcaster struct {
 	// negative RegisterRatePerIP is no limit.
 	RegisterRatePerIP, RegisterBurstPerIP int
 
+	// OnConnect is asked once for each client, before its first attach or command. Its error refuses and removes the
+	// client, which is told the error's text, with "refused"; an error that wraps ErrTryLater, a net.Error or
+	// context.DeadlineExceeded tells it to come back. A client is connected until it is removed: between two polls, and
+	// from one transport to another, it stays so. OnConnect is not called for a client that has only GetChannel. After a
+	// panic the client is removed with "internal".
+	OnConnect func(c *Client) error
+
+	// OnClose is called once for each client that OnConnect has accepted, when it has been removed, and after the other
+	// functions have returned that run for this client. The reason is what Client.Close was given, or a code: "left" (the
+	// client's own wish), "expired" (it was away for ClientTTL), "removed", "unauthorized" (see Revoke), "buffer-full",
+	// "shutdown". Shutdown waits for OnClose. Calls for different clients are concurrent, each on a goroutine of its own.
+	OnClose func(c *Client, reason string)
+
 	// OnMessage hears what clients send to the application. m has Data, and ID if the client gave the message one. A
 	// client's messages come one at a time and in its order, by whatever transport; while OnMessage has not returned,
 	// gpoll reads no further from that client. Calls for different clients are concurrent. gpoll acknowledges a message

@@ -17,8 +17,14 @@ var (
 )
 
 // ownGoroutine reports whether the caller of its caller is one of the application's functions that runs on a goroutine
-// of this Broadcaster.
-func (b *Broadcaster) ownGoroutine() bool { return b.calling.Load() > 0 && within(inGroup) }
+// of this Broadcaster, or for which one waits: OnClose waits for the function that hears its client.
+func (b *Broadcaster) ownGoroutine() (own, member bool) {
+	if b.calling.Load() == 0 {
+		return false, false
+	}
+	member = within(inGroup)
+	return member || within(inHear), member
+}
 
 // A logHandler is Logger's handler, which may call the Broadcaster, and may panic. What gpoll has to log on the
 // goroutine of a call meanwhile is dropped: it would be called by itself again and again.

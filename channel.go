@@ -59,6 +59,9 @@ func (a *attach) fillChannel() {
 		switch ev {
 		case gotHandedOver:
 			return
+		case gotOp: // new topics, which Client.Subscribe brings
+			a.operate(nil)
+			continue
 		case gotEnd:
 			close(sink.ch)
 			return

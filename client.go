@@ -18,11 +18,14 @@ type Client struct {
 	routine *routine
 
 	answering atomic.Bool              // the answer of its poll is being written; a hint for giveWay
+	met       atomic.Bool              // OnConnect has accepted the client; set with the routine's mu
 	up        atomic.Pointer[upstream] // nil before its first command
+	sess      atomic.Pointer[session]  // nil before it is needed
 
 	// Guarded by routine.mu.
 	slot      int32 // index in routine.clients and routine.hot; -1 once it is removed
 	removed   bool
+	remote    string         // see RemoteAddr
 	attached  bool           // ever
 	streamed  bool           // the last attach was a stream
 	narrow    uint8          // how much smaller the next answer is: see cutLocked
@@ -62,7 +65,7 @@ func (c *Client) scheduleLocked() {
 	h := c.hot()
 	a := c.attach
 	switch {
-	case a == nil && c.attached:
+	case a == nil && (c.attached || c.met.Load()):
 		h.due = c.idleSince + moment(c.routine.b.set.clientTTL)
 	case a == nil:
 		h.due = c.idleSince + moment(c.routine.b.set.attachTimeout)
@@ -160,7 +163,7 @@ func (e *EndError) Error() string {
 // offer on. named is a sorted set. setTopicsLocked reports whether the subscription has changed.
 func (c *Client) setTopicsLocked(named, given []string) (changed bool) {
 	c.named = named
-	topics := union(named, given)
+	topics := union(union(named, given), c.ownTopicsLocked())
 	if slices.Equal(c.topics, topics) {
 		return false
 	}

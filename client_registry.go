@@ -80,6 +80,7 @@ func (g *registry) all(match func(*Client) bool) []*Client {
 type registration struct {
 	remote bool       // counts against RegisterRate
 	from   netip.Addr // counts against RegisterRatePerIP; the zero Addr does not
+	where  string     // see Client.RemoteAddr
 	user   string
 	named  []string // topics
 	given  []string
@@ -90,7 +91,7 @@ type registration struct {
 
 // register makes a client in the lowest-numbered routine with room, and starts a routine when there is none.
 func (b *Broadcaster) register(reg registration) (*Client, *refusal) {
-	c := &Client{uuid: uuid.New(), user: reg.user, idleSince: b.now()}
+	c := &Client{uuid: uuid.New(), user: reg.user, idleSince: b.now(), remote: reg.where}
 	c.public = c.key().String()
 	b.makeRoom(reg.user)
 	if refused := b.place(c, reg); refused != nil {
@@ -321,6 +322,8 @@ func (b *Broadcaster) remove(c *Client, why *ending) bool {
 		b.countEnd(why)
 	}
 	r.dropLocked(c)
+	c.endAsksLocked(ErrUnknownClient)
+	c.closeLocked(why.reason())
 	return true
 }
 

@@ -48,10 +48,11 @@ func (g *group) changedLocked() {
 	}
 }
 
-// wait returns when the group is empty, or with the cause of ctx. inside says that a goroutine of the group calls it:
-// then only those are left that do.
-func (g *group) wait(ctx context.Context, inside bool) error {
-	if inside {
+// wait returns when the group is empty, or with the cause of ctx. inside says that a goroutine of the group calls it,
+// or one for which a goroutine of the group waits: then only those are left that wait. member says that the caller is
+// one of the group.
+func (g *group) wait(ctx context.Context, inside, member bool) error {
+	if member {
 		g.enter(1)
 		defer g.enter(-1)
 	}

@@ -3,6 +3,7 @@ package gpoll
 import (
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"time"
 )
 
@@ -39,20 +40,46 @@ func (b *Broadcaster) arrive(r *http.Request, req *request) (arr arrival, refuse
 
 // register makes a client of the request. It is a function of its own so that other requests keep a small stack.
 func (arr *arrival) register(b *Broadcaster, r *http.Request, req *request) *refusal {
-	from, refused := b.clientIP(r)
+	from, where, refused := b.locate(r)
 	if refused != nil {
 		return refused
 	}
-	arr.client, refused = b.register(registration{remote: true, from: from, user: arr.grantee.user(), named: arr.named,
-		given: arr.grantee.given(), cursor: req.after, last: req.last})
+	arr.client, refused = b.register(registration{remote: true, from: from, where: where, user: arr.grantee.user(),
+		named: arr.named, given: arr.grantee.given(), cursor: req.after, last: req.last})
 	arr.registered = refused == nil
 	return refused
+}
+
+// locate returns from which address r comes, for the limits and for Client.RemoteAddr.
+func (b *Broadcaster) locate(r *http.Request) (from netip.Addr, where string, refused *refusal) {
+	if from, refused = b.clientIP(r); from.IsValid() {
+		return from, from.String(), refused
+	}
+	return from, r.RemoteAddr, refused
+}
+
+// meet has the application accept c at the first request that attaches, or brings a command.
+func (b *Broadcaster) meet(c *Client, r *http.Request) *refusal {
+	if c.met.Load() {
+		return nil
+	}
+	if c.RemoteAddr() == "" { // it is of AddClient
+		_, where, refused := b.locate(r)
+		if refused != nil {
+			return refused
+		}
+		c.routine.mu.Lock()
+		c.remote = where
+		c.routine.mu.Unlock()
+	}
+	return c.accept(r.Context())
 }
 
 // options says how to attach. It fills in o instead of returning a copy: a poll waits on the stack that its beginning
 // took.
 func (arr *arrival) options(req *request, o *attachOptions) {
 	o.cursor, o.named, o.last, o.grantee, o.arrived = req.after, arr.named, req.last, arr.grantee, req.arrived
+	o.asks, o.asked = req.json, req.asked
 	if arr.registered {
 		o.cursor = Position{} // the registration's
 	}

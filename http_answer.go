@@ -74,9 +74,9 @@ func makePlain(items []item, scanned Position) answer {
 // impossible is called where an assumption of the code does not hold. The tests make it panic.
 var impossible = func(what string) { _ = what }
 
-// batchAnswer is the JSON form.
-func batchAnswer(id string, items []item, scanned Position, more bool) answer {
-	size := 128
+// batchAnswer is the JSON form. asks is what the server asks, as elements of JSON.
+func batchAnswer(id string, items []item, scanned Position, more bool, asks []byte) answer {
+	size := 128 + len(asks)
 	for i := range items {
 		if items[i].rec != nil {
 			size += len(items[i].rec.in(formElement)) + 1
@@ -99,6 +99,10 @@ func batchAnswer(id string, items []item, scanned Position, more bool) answer {
 		} else {
 			body = append(body, gapElement(items[i].gap)...)
 		}
+	}
+	if len(asks) > 0 {
+		body = append(body, `],"requests":[`...)
+		body = append(body, asks...)
 	}
 	body = append(body, `],"more":`...)
 	body = strconv.AppendBool(body, more)

@@ -62,7 +62,7 @@ func (b *Broadcaster) readCommands(w http.ResponseWriter, r *http.Request) (cmds
 
 var refuseCommands = refuseBad("bad-request", `the body is a command or an array of commands: `+
 	`{"send":{"data":"…"},"id":"…"}, {"publish":{"topic":"…","data":"…"}}, {"request":{"data":"…"},"id":"…"}, `+
-	`{"leave":true}`)
+	`{"reply":{"data":"…"},"id":"…"}, {"leave":true}`)
 
 // answerCommands does cmds and answers. A single command that cannot be done is refused as requests are. In a batch
 // the refusal stands in the command's place; after one that may pass the rest is not done, so that the order stays.
@@ -73,6 +73,9 @@ func (b *Broadcaster) answerCommands(w http.ResponseWriter, r *http.Request, cmd
 	}
 	c, no := b.resolve(&request{id: first(r.Header, "Gpoll-Client-Id")}, g.user())
 	if no != nil {
+		return no
+	}
+	if no := b.meet(c, r); no != nil {
 		return no
 	}
 	// What the application does may take longer than the server's own time-outs, which are for requests that do not wait.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"math"
 	"mime"
 	"net/http"
 	"net/url"
@@ -23,6 +24,7 @@ type request struct {
 	topics    []string // sorted, without repetition
 	hasTopics bool
 	last      int
+	asked     uint64 // 1 + the number of the newest request of the server that the client has; 0: it does not say
 	json      bool
 	arrived   uint64 // of Broadcaster.arrivals
 }
@@ -32,6 +34,7 @@ type body struct {
 	After  string   `json:"after"`
 	Topics []string `json:"topics"`
 	Last   int      `json:"last"`
+	Asked  *uint64  `json:"asked"`
 	Format string   `json:"format"`
 }
 
@@ -69,10 +72,19 @@ func (b *Broadcaster) parseRequest(w http.ResponseWriter, r *http.Request, req *
 		}
 		in.Last = int(n)
 	}
+	if q.asked.count > 0 {
+		n, ok := parseDecimal(q.asked.value)
+		if !ok {
+			return refuseBad("bad-request", "asked is the id of the newest request that came from the server, a number")
+		}
+		in.Asked = &n
+	}
 	var refused *refusal
 	if r.Method == http.MethodPost {
-		if q.after.count > 0 || q.topics != nil || q.last.count > 0 || q.format.count > 0 {
-			return refuseBad("bad-request", "a POST carries after, topics, last and format in its body; "+
+		if q.after.count > 0 || q.topics != nil || q.last.count > 0 || q.asked.count > 0 ||
+			q.format.count > 0 {
+
+			return refuseBad("bad-request", "a POST carries after, topics, last, asked and format in its body; "+
 				"leave them out of the query")
 		}
 		if in, refused = readBody(w, r); refused != nil {
@@ -104,6 +116,9 @@ func (b *Broadcaster) parseRequest(w http.ResponseWriter, r *http.Request, req *
 		return refused
 	}
 	req.last = in.Last
+	if in.Asked != nil {
+		req.asked = min(*in.Asked, math.MaxInt64) + 1
+	}
 	switch in.Format {
 	case "plain":
 	case "json":
@@ -118,11 +133,11 @@ func (b *Broadcaster) parseRequest(w http.ResponseWriter, r *http.Request, req *
 
 // A query is the parameters of a URL that mean something here.
 type query struct {
-	id, after, last, format parameter
-	lastEventID             parameter // from event-source-polyfill, beside the first request's parameters
-	topics                  []string  // nil: none
-	plural                  bool      // there is a parameter "topics"
-	escaped                 bool      // id has escapedDollar for its dollar
+	id, after, last, asked, format parameter
+	lastEventID                    parameter // from event-source-polyfill, beside the first request's parameters
+	topics                         []string  // nil: none
+	plural                         bool      // there is a parameter "topics"
+	escaped                        bool      // id has escapedDollar for its dollar
 }
 
 // A parameter is the first value of its name, and how often the name is there.
@@ -169,6 +184,8 @@ func parseQuery(raw string) (q query, ok bool) {
 			q.after.add(value)
 		case "last":
 			q.last.add(value)
+		case "asked":
+			q.asked.add(value)
 		case "format":
 			q.format.add(value)
 		case "topic":
@@ -210,6 +227,8 @@ func (q *query) repeated() string {
 		return "after"
 	case q.last.count > 1:
 		return "last"
+	case q.asked.count > 1:
+		return "asked"
 	case q.format.count > 1:
 		return "format"
 	case q.lastEventID.count > 1:

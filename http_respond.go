@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"time"
 )
 
 // writeAnswer writes a through w: the answer to the poll r.
@@ -134,8 +135,12 @@ func (b *Broadcaster) writeEventHead(w http.ResponseWriter, r *http.Request) {
 
 // appendEnd appends the event that says why the stream ends, and when to come back.
 func appendEnd(b []byte, why *ending) []byte {
-	if why.refusal.retry > 0 {
-		b = fmt.Appendf(b, "retry: %d\n", why.refusal.retry.Milliseconds())
+	retry := why.refusal.retry
+	if retry == 0 && why.refusal.stops() {
+		retry = 24 * time.Hour // an EventSource comes back after any end: two pages with one id would fight
+	}
+	if retry > 0 {
+		b = fmt.Appendf(b, "retry: %d\n", retry.Milliseconds())
 	}
 	return appendEvent(b, "end", Position{}, why.refusal.body())
 }

@@ -16,6 +16,7 @@ type poll struct {
 	owed    int      // backfill at the beginning
 	items   []item
 	more    bool
+	asks    []byte // what the server asks, as elements of JSON
 }
 
 // refuseAttached is what a gentle beginPoll returns when there is another attach. Nobody hears it.
@@ -67,6 +68,11 @@ func (p *poll) ready() event {
 		if ev == gotHandedOver {
 			return ev // the poll is the routine's from here on
 		}
+		if ev == gotOp {
+			if p.asks = p.attach.operate(p.asks); len(p.asks) == 0 {
+				continue // new topics, which Client.Subscribe brings
+			}
+		}
 		p.items, p.more = items, more
 		if ev == gotItems && !p.json && p.items[len(p.items)-1].gap != nil && len(p.items) < maxPlainGaps {
 			continue // in the plain form a gap waits for the message that it stands before
@@ -78,7 +84,7 @@ func (p *poll) ready() event {
 // answer is one message in the plain form, a batch in JSON.
 func (p *poll) answer() answer {
 	if p.json {
-		return batchAnswer(p.attach.client.ID(), p.items, p.attach.cursor, p.more)
+		return batchAnswer(p.attach.client.ID(), p.items, p.attach.cursor, p.more, p.asks)
 	}
 	return plainAnswer(p.items, p.attach.cursor)
 }
@@ -102,6 +108,9 @@ func (p *poll) end(written bool) bool {
 	defer r.mu.Unlock()
 	if written && len(p.items) > 0 {
 		p.attach.client.wholeLocked()
+	}
+	if s := p.attach.client.sess.Load(); written && len(p.asks) > 0 {
+		s.told = s.offered
 	}
 	return p.endLocked(written)
 }
@@ -151,6 +160,9 @@ func (b *Broadcaster) openPoll(w http.ResponseWriter, r *http.Request, req *requ
 		b.answerRegistration(w, r, arr.client, req.json)
 		k.over(canStream(w) && http.NewResponseController(w).Flush() == nil)
 		return nil, nil
+	}
+	if refused := b.meet(arr.client, r); refused != nil {
+		return nil, refused
 	}
 	p := waitingPolls.Get().(*waitingPoll)
 	p.w, p.r, p.claim, p.items = w, r, k, p.first[:0]
@@ -289,7 +301,7 @@ func (b *Broadcaster) answerRegistration(w http.ResponseWriter, r *http.Request,
 	r0.mu.Unlock()
 	out := jsonAnswer(registrationJSON(c), cursor)
 	if json {
-		out = batchAnswer(c.ID(), items, cursor, false)
+		out = batchAnswer(c.ID(), items, cursor, false, nil)
 		b.countItems(items)
 	}
 	_ = b.writeAnswer(w, r, &out, &everyPiece{w, b.set.writeTimeout}) // a client that does not hear its id expires

@@ -82,7 +82,7 @@ func (c *pollConn) concludeLocked(ev event) {
 		p.end(c.answerLocked(&out) == nil && !c.stalled.Load())
 		answering.Store(false)
 	}
-	c.first, p.items = [1]item{}, nil
+	c.first, p.items, p.asks = [1]item{}, nil, nil
 }
 
 // take lets the routine answer.

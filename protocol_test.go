@@ -167,6 +167,8 @@ func (tr *transcript) settings(lines []string) (configure func(*gpoll.Broadcaste
 				b.MaxTopics, err = strconv.Atoi(value)
 			case "Application":
 				hearing(b)
+			case "OnConnect":
+				b.OnConnect = func(*gpoll.Client) error { return errors.New(value) }
 			case "PlainMessages":
 				b.PlainMessages = value == "true"
 			case "AllowedOrigins":
@@ -217,6 +219,13 @@ func (tr *transcript) act(what string) {
 		if !tr.s.RemoveClient(rest) {
 			tr.t.Errorf("%s: there is no such client", tr.where)
 		}
+	case "ask":
+		id, data, _ := strings.Cut(rest, " ")
+		c, ok := tr.s.Client(id)
+		if !ok {
+			tr.t.Fatalf("%s: there is no such client", tr.where)
+		}
+		go func() { _, _ = c.Request(tr.t.Context(), []byte(data)) }() // ends with the reply, or with the test
 	case "attached":
 		transport, n, _ := strings.Cut(rest, " ")
 		count, err := strconv.Atoi(n)

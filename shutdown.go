@@ -37,7 +37,8 @@ func (b *Broadcaster) Shutdown(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("gpoll: shutdown: %w", context.Cause(ctx))
 	}
-	if err := b.goroutines.wait(ctx, b.ownGoroutine()); err != nil {
+	own, member := b.ownGoroutine()
+	if err := b.goroutines.wait(ctx, own, member); err != nil {
 		return fmt.Errorf("gpoll: shutdown: %w", err)
 	}
 	if b.shutErr != nil {

@@ -32,6 +32,9 @@ func (b *Broadcaster) openEvents(w http.ResponseWriter, r *http.Request, req *re
 		return nil, refused
 	}
 	c, o := arr.client, attachOptions{}
+	if refused := b.meet(c, r); refused != nil {
+		return nil, refused
+	}
 	arr.options(req, &o)
 	f := formEvent
 	if req.json {

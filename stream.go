@@ -335,3 +335,10 @@ type tryWriter interface {
 	// TryWrite writes what the connection takes without waiting.
 	TryWrite(p []byte) (int, error)
 }
+
+// isUnread reports whether nobody reads any more.
+func (s *stream) isUnread() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.unread
+}

@@ -82,10 +82,7 @@ func (s *streamConn) run() {
 	err := s.readable()
 	for err == nil {
 		err = s.handle()
-		if s.greeted {
-			// The hello has grown the stack: a fresh goroutine goes on.
-			s.greeted = false
-			s.b.spawn(s.run)
+		if s.greeted { // the hello has grown the stack: rescueReader starts a fresh goroutine
 			return
 		}
 		if err == nil {
@@ -406,8 +403,9 @@ func (why *ending) closeReason() string {
 	switch {
 	case why.refusal.code == "gap":
 		return why.refusal.message
-	case why.refusal.code == "bad-frame": // what it was is of use to whoever writes a client
-		return why.refusal.code + ": " + why.refusal.message
+	case why.refusal.code == "bad-frame", // what it was is of use to whoever writes a client
+		why.refusal.code == "refused", why.closeCode == closeRemoved && why != endRemoved: // the application's words
+		return saying(why.refusal.code, why.refusal.message)
 	case why.refusal.retry > 0:
 		return fmt.Sprintf("%s;retry_ms=%d", why.refusal.code, why.refusal.retry.Milliseconds())
 	}
@@ -527,13 +525,19 @@ func (s *streamConn) rescue() {
 	}
 }
 
-// rescueReader is deferred in the goroutine that reads. It goes on reading until the peer was told, or cannot be.
+// rescueReader is deferred in the goroutine that reads. After a panic, and when the application has ended the
+// goroutine, it goes on reading until the peer was told, or cannot be.
 func (s *streamConn) rescueReader() {
-	v := recover()
-	if v == nil {
+	switch v := recover(); {
+	case v != nil:
+		s.b.logPanic("the reader of a connection", v)
+	case s.greeted:
+		s.greeted = false
+		s.b.spawn(s.run)
+		return
+	case s.stream.isUnread():
 		return
 	}
-	s.b.logPanic("the reader of a connection", v)
 	s.b.contained("a rescue", func() {
 		if s.attach != nil {
 			s.attach.end(endInternal)

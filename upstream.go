@@ -24,6 +24,8 @@ const (
 	commandPublish
 	commandRequest
 	commandLeave
+	commandReply
+	commandReplyError // data is its text
 )
 
 // A command is what a client says. What it has is the callee's.
@@ -94,6 +96,11 @@ func (c *Client) upstream() *upstream {
 // turn came: then nothing was done.
 func (c *Client) hear(ctx context.Context, g *grantee, cmd *command) (answer []byte, refused *refusal, err error) {
 	b := c.routine.b
+	if (cmd.kind == commandReply || cmd.kind == commandReplyError) && len(cmd.data) <= b.set.maxMessage &&
+		c.answers(cmd) { // the application may wait for it before it hears what comes next
+
+		return appendID([]byte(`{"replied":{`), cmd.id, "}}"), nil, nil
+	}
 	u := c.upstream()
 	defer u.waiting.Add(-1)
 	if u.waiting.Add(1) > mostAtOnce {
@@ -108,7 +115,7 @@ func (c *Client) hear(ctx context.Context, g *grantee, cmd *command) (answer []b
 		return nil, b.refuseShutdown(), nil
 	}
 	switch {
-	case c.gone():
+	case c.heard():
 		return nil, b.refuseUnknown(), nil
 	case cmd.kind == commandLeave:
 		b.remove(c, endLeft)
@@ -120,6 +127,9 @@ func (c *Client) hear(ctx context.Context, g *grantee, cmd *command) (answer []b
 	}
 	if refused := u.admit(b); refused != nil {
 		return nil, refused, nil
+	}
+	if cmd.kind == commandReply || cmd.kind == commandReplyError {
+		return nil, refuseReply, nil
 	}
 	if answer, refused := u.again(cmd); answer != nil || refused != nil {
 		return answer, refused, nil
@@ -141,6 +151,17 @@ func (c *Client) hear(ctx context.Context, g *grantee, cmd *command) (answer []b
 func (c *Client) gone() bool {
 	c.routine.mu.Lock()
 	defer c.routine.mu.Unlock()
+	return c.removed
+}
+
+// heard is gone for a client that says something, and which so is not away.
+func (c *Client) heard() (gone bool) {
+	c.routine.mu.Lock()
+	defer c.routine.mu.Unlock()
+	if c.attach == nil && !c.removed {
+		c.idleSince = c.routine.b.now()
+		c.scheduleLocked()
+	}
 	return c.removed
 }
 
@@ -236,7 +257,7 @@ func (c *Client) do(g *grantee, cmd *command) (answer []byte, refused *refusal) 
 	case commandPublish:
 		return c.publish(g, cmd)
 	case commandRequest:
-		return c.ask(cmd)
+		return c.put(cmd)
 	}
 	b := c.routine.b
 	if b.OnMessage == nil {
@@ -249,8 +270,8 @@ func (c *Client) do(g *grantee, cmd *command) (answer []byte, refused *refusal) 
 	return appendID([]byte(`{"sent":{`), cmd.id, "}}"), nil
 }
 
-// ask asks the application.
-func (c *Client) ask(cmd *command) (answer []byte, refused *refusal) {
+// put puts a client's request to the application.
+func (c *Client) put(cmd *command) (answer []byte, refused *refusal) {
 	b := c.routine.b
 	if b.OnRequest == nil {
 		return nil, refuseDeaf
@@ -345,6 +366,8 @@ var (
 		message: "the request was answered, and its reply is no longer kept"}
 	refusePublishing = &refusal{status: http.StatusForbidden, code: "topic-forbidden",
 		message: "the server's Grant does not let this user publish to this topic"}
+	refuseReply = &refusal{status: http.StatusGone, code: "no-request",
+		message: "nobody waits for this reply; the id of a reply is that of the request"}
 	refuseAtOnce = &refusal{status: http.StatusTooManyRequests, code: "rate", retry: time.Second,
 		message: fmt.Sprintf("%d commands of this client wait already; send the next when one is answered", mostAtOnce)}
 )
@@ -374,19 +397,4 @@ func (g *grantee) mayPublish(b *Broadcaster, topic string) *refusal {
 		return refusePublishing
 	}
 	return nil
-}
-
-// Send publishes a message to this client alone. A failure is logged and counted; to see it, Publish a Message to
-// ToClient(c.PublicID()).
-func (c *Client) Send(msg string) {
-	c.routine.b.send(&Message{Data: []byte(msg), To: ToClient(c.public)})
-}
-
-// endAttach ends c's attach, if it has one.
-func (c *Client) endAttach(why *ending) {
-	c.routine.mu.Lock()
-	defer c.routine.mu.Unlock()
-	if c.attach != nil {
-		c.routine.endLocked(c.attach, why)
-	}
 }

@@ -485,3 +485,51 @@ func TestCommandIDsAreForgotten(t *testing.T) {
 		}
 	})
 }
+
+// A client leaves by POST, whatever it has open meanwhile.
+func TestLeaveWhileAttached(t *testing.T) {
+	for _, listener := range []bool{false, true} {
+		t.Run(fmt.Sprint("Listener ", listener), func(t *testing.T) {
+			s := start(t, setup{listener: listener, wrap: unhijacked})
+			leave := func(id string) {
+				t.Helper()
+				if a := s.post(t, "/poll/commands", id, `{"leave":true}`); a.body != `{"left":true}` {
+					t.Errorf("%d %s", a.status, a.body)
+				}
+			}
+			for _, format := range []string{"plain", "json"} {
+				id, _ := s.register(t)
+				path := "/poll" + query("client-id", id, "format", format)
+				for range 2 { // on Listener the last poll is a repeat
+					poll := s.later(t, path)
+					s.awaitAttached(t, "long-poll", 1)
+					s.Send("hi")
+					<-poll
+					s.awaitAttached(t, "long-poll", 0)
+				}
+				waiting := s.later(t, path)
+				s.awaitAttached(t, "long-poll", 1)
+				leave(id)
+				if a := <-waiting; a.status != http.StatusNotFound || a.code(t) != "left" {
+					t.Errorf("the poll: %d %s", a.status, a.body)
+				}
+			}
+			for _, path := range []string{"/poll/events", "/unhijacked/events"} {
+				id, _ := s.register(t)
+				e := s.events(t, path+query("client-id", id))
+				e.next(t)
+				leave(id)
+				if ev := e.next(t); ev.name != "end" || ev.retry != "86400000" || !strings.Contains(ev.data, `"left"`) ||
+					strings.Contains(ev.data, "retry_ms") {
+
+					t.Errorf("%s: %+v", path, ev)
+				}
+			}
+			c := s.socket(t, "/poll/ws", "")
+			leave(idOf(t, frame(t, c)))
+			if code, reason := closing(t, c); code != websocket.StatusNormalClosure || reason != "left" {
+				t.Errorf("the WebSocket: %d %q", code, reason)
+			}
+		})
+	}
+}

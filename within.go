@@ -11,6 +11,7 @@ const (
 	inShutdown = ".(*Broadcaster).shutDown"
 	inGroup    = ".(*group).start.func1"
 	inRoutine  = ".(*routine).run"
+	inHear     = ".(*Client).hear"
 	inLogger   = ".logHandler.Handle"
 )
 

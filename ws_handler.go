@@ -35,8 +35,8 @@ func (b *Broadcaster) upgrade(w http.ResponseWriter, r *http.Request, req *reque
 	unknown := false
 	if shake.protocol == subprotocol {
 		s.form = formJSONFrame
-		if req.id != "" || req.hasTopics || !req.after.IsZero() || req.last != 0 {
-			return refuseBad("bad-request", "with gpoll.v1 the client id, after, topics and last "+
+		if req.id != "" || req.hasTopics || !req.after.IsZero() || req.last != 0 || req.asked != 0 {
+			return refuseBad("bad-request", "with gpoll.v1 the client id, after, topics, last and asked "+
 				"go into the hello frame; leave them out of the request")
 		}
 		s.request = r.Clone(b.ctx)
@@ -46,6 +46,9 @@ func (b *Broadcaster) upgrade(w http.ResponseWriter, r *http.Request, req *reque
 	} else {
 		if arr, refused = b.arrive(r, req); refused == nil && !arr.client.giveWay(r.Context().Done()) {
 			refused = refuseHalfClosed
+		}
+		if refused == nil {
+			refused = b.meet(arr.client, r)
 		}
 		if unknown = refused == refuseUnknownClient; refused != nil && !unknown {
 			return refused

@@ -2,6 +2,7 @@ package gpoll
 
 import (
 	"fmt"
+	"math"
 	"time"
 )
 
@@ -48,7 +49,8 @@ func (s *streamConn) hello(data []byte) (*Client, attachOptions, *ending) {
 			`gpoll.v1 begins with {"hello":{"client-id":"0","topics":["…"],"after":"…"}}`))
 	}
 	b := s.b
-	req := &request{json: true, hasTopics: f.Hello.Topics != nil, last: f.Hello.Last, arrived: b.arrivals.Add(1)}
+	req := &request{json: true, hasTopics: f.Hello.Topics != nil, last: f.Hello.Last,
+		asked: min(f.Hello.Asked, math.MaxInt64) + 1, arrived: b.arrivals.Add(1)}
 	if f.Hello.ClientID != "0" {
 		req.id = f.Hello.ClientID
 	}
@@ -67,6 +69,9 @@ func (s *streamConn) hello(data []byte) (*Client, attachOptions, *ending) {
 	}
 	arr, no := b.arrive(r, req)
 	if no != nil {
+		return nil, o, refused(no)
+	}
+	if no := b.meet(arr.client, r); no != nil {
 		return nil, o, refused(no)
 	}
 	arr.options(req, &o)

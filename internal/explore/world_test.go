@@ -43,6 +43,7 @@ type world struct {
 	clients   []client // the sessions, and those of proxies
 	channels  []*channelReader
 	handovers []*handover
+	callbacks *callbacks // nil: the application has none
 	actors    []func()
 
 	proxies []*proxy
@@ -123,6 +124,7 @@ func newWorld(seed uint64) *world {
 		b.Broker = struct{ gpoll.Broker }{gpoll.NewMemoryBroker()}
 	}
 	w.b = b
+	w.addCallbacks(b)
 	mux := http.NewServeMux()
 	b.ListenAndBroadcast("/poll", mux) // before the schedule begins: nobody waits for it to start
 	w.ln = gpolltest.NewListener()
@@ -175,6 +177,7 @@ func newWorld(seed uint64) *world {
 	if !raw {
 		w.addClosers()
 		w.addHandover(authorized)
+		w.addCaller(authorized)
 	}
 	w.whole = raw && len(w.sessions)+len(w.channels) == 0 && !w.ends &&
 		!slices.ContainsFunc(w.proxies, func(x *proxy) bool { return !x.steady })
@@ -229,6 +232,9 @@ func (w *world) run() {
 		w.fault("Shutdown: %v", err)
 	}
 	w.judgeStats("after Shutdown")
+	if w.callbacks != nil {
+		w.callbacks.judge()
+	}
 	st := w.b.Stats()
 	w.judgeCounts(st)
 	w.Schedules, w.tally.Published, w.tally.Delivered = 1, int(st.Published), int(st.Delivered)
