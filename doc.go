@@ -53,8 +53,15 @@
 //
 // gpoll calls [Broadcaster.Authorize] for every request of every transport. It says which user makes the request and
 // which topics that user may read. A client belongs to the user that registered it. Pages of other origins are refused
-// unless AllowedOrigins lists them. A client cannot publish through gpoll. It posts to a handler of the application,
-// and that calls Publish.
+// unless AllowedOrigins lists them.
+//
+// # Two ways
+//
+// A client speaks by commands, on a WebSocket of gpoll.v1 or by POST: to the application, which [Broadcaster.OnMessage]
+// and [Broadcaster.OnRequest] are, or to a topic, if [Grant].Publish allows it. The commands of one client take effect
+// one at a time, in its order, and each with an id once, however often it comes and by whatever transport. The server
+// asks by [Client.Request]. [Broadcaster.OnConnect] and [Broadcaster.OnClose] are called once in the life of a client,
+// not at each attach. Package client is a client in Go.
 //
 // # Living with it
 //

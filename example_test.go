@@ -202,6 +202,63 @@ func ExampleBroadcaster_Authorize() {
 	// 1
 }
 
+// A client's session begins once and ends once, and what it says in between comes by any transport.
+func ExampleBroadcaster_OnMessage() {
+	b := gpoll.NewBroadcaster()
+	said := make(chan string)
+	b.OnConnect = func(c *gpoll.Client) error {
+		c.Values().Store("greeting", "welcome")
+		return nil
+	}
+	b.OnMessage = func(c *gpoll.Client, m gpoll.Message) {
+		greeting, _ := c.Values().Load("greeting")
+		c.Send(fmt.Sprint(greeting, ", you said: ", string(m.Data)))
+	}
+	b.OnClose = func(_ *gpoll.Client, reason string) { said <- reason }
+	mux := http.NewServeMux()
+	b.ListenAndBroadcast("/poll", mux)
+	server := httptest.NewServer(mux)
+	defer server.Close()
+	defer b.Shutdown(context.Background())
+
+	_, body := exampleGet(server.URL + "/poll?client-id=0")
+	var registered struct {
+		ID string `json:"client-id"`
+	}
+	if err := json.Unmarshal([]byte(body), &registered); err != nil {
+		log.Fatal(err)
+	}
+	tell := func(command string) string {
+		r, err := http.NewRequest(http.MethodPost, server.URL+"/poll/commands", strings.NewReader(command))
+		if err != nil {
+			log.Fatal(err)
+		}
+		r.Header.Set("Content-Type", "application/json")
+		r.Header.Set("Gpoll-Client-Id", registered.ID)
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			log.Fatal(err)
+		}
+		defer resp.Body.Close()
+		answer, err := io.ReadAll(resp.Body)
+		if err != nil {
+			log.Fatal(err)
+		}
+		return string(answer)
+	}
+	fmt.Println(tell(`{"send":{"data":"hi"},"id":"1"}`))
+	fmt.Println(tell(`{"send":{"data":"hi"},"id":"1"}`)) // again, for the answer may have been lost
+	_, body = exampleGet(server.URL+"/poll", "Gpoll-Client-Id", registered.ID)
+	fmt.Println(body)
+	tell(`{"leave":true}`)
+	fmt.Println(<-said)
+	// Output:
+	// {"sent":{"id":"1"}}
+	// {"sent":{"id":"1"}}
+	// welcome, you said: hi
+	// left
+}
+
 func ExampleParsePosition() {
 	position, err := gpoll.ParsePosition("9f86d081884c7d65-41")
 	fmt.Println(position.Seq, position, err)

@@ -144,7 +144,10 @@ func (w *world) addCaller(authorized bool) {
 		x.user = pick(rnd, users...)
 	}
 	commands, asks := rnd.IntN(8), rnd.IntN(4)
-	seeds := []*rand.Rand{rand.New(rand.NewPCG(w.seed, 1)), rand.New(rand.NewPCG(w.seed, 2)), rand.New(rand.NewPCG(w.seed, 3))}
+	var each [3]*rand.Rand
+	for i := range each {
+		each[i] = rand.New(rand.NewPCG(w.seed, uint64(i)))
+	}
 	leaves := rnd.IntN(3)
 	w.say("a caller of %q: %d commands, %d requests of the server, end %d", x.user, commands, asks, leaves)
 	w.actors = append(w.actors, func() {
@@ -162,9 +165,9 @@ func (w *world) addCaller(authorized bool) {
 		x.id = v.ClientID
 		over := make(chan struct{})
 		var all, poller sync.WaitGroup
-		poller.Go(func() { x.poll(seeds[0], v.Position, over) })
-		all.Go(func() { x.command(seeds[1], commands) })
-		all.Go(func() { x.ask(seeds[2], asks) })
+		poller.Go(func() { x.poll(each[0], v.Position, over) })
+		all.Go(func() { x.command(each[1], commands) })
+		all.Go(func() { x.ask(each[2], asks) })
 		all.Wait()
 		close(over)
 		switch c, ok := w.b.Client(x.id); {
@@ -308,7 +311,8 @@ func (x *caller) poll(rnd *rand.Rand, after string, over <-chan struct{}) {
 				asked = n
 			}
 			time.Sleep(time.Duration(rnd.IntN(2)) * moment(rnd))
-			status, body := x.do(http.MethodPost, "/commands", fmt.Sprintf(`{"reply":{"data":"%s!"},"id":%q}`, q.Data, q.ID))
+			reply := fmt.Sprintf(`{"reply":{"data":"%s!"},"id":%q}`, q.Data, q.ID)
+			status, body := x.do(http.MethodPost, "/commands", reply)
 			if status != http.StatusOK && status != http.StatusGone {
 				x.lostBefore(over, "a reply", status, body)
 				return
