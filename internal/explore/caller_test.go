@@ -290,8 +290,8 @@ func (x *caller) poll(rnd *rand.Rand, after string, over <-chan struct{}) {
 			return
 		default:
 		}
-		status, body := x.do(http.MethodGet, fmt.Sprintf("?client-id=%s&format=json&asked=%d&after=%s", url.QueryEscape(x.id), asked,
-			after), "")
+		query := fmt.Sprintf("?client-id=%s&format=json&asked=%d&after=%s", url.QueryEscape(x.id), asked, after)
+		status, body := x.do(http.MethodGet, query, "")
 		var v struct {
 			Position string
 			Requests []struct{ ID, Data string }
