@@ -66,8 +66,10 @@ type Frame struct {
 
 // A Welcome is the answer to the hello.
 type Welcome struct {
-	ClientID string `json:"client-id"`
-	Position string `json:"position"`
+	ClientID    string `json:"client-id"`
+	Position    string `json:"position"`
+	HeartbeatMS int64  `json:"heartbeat_ms"`
+	SpreadMS    int64  `json:"spread_ms"`
 }
 
 // Topics are what a client has subscribed to or unsubscribed from, and where in its stream.
