@@ -89,6 +89,11 @@ func (c *Client) pollOnce(ctx context.Context, a *attach) (quiet bool, err error
 	if batch.ClientID == "" || batch.Position == "" {
 		return false, malformed("a batch", batch.ClientID+batch.Position, nil)
 	}
+	if len(batch.Messages) == 0 { // before Dial returns: Client.Position is where the client begins
+		if err := c.scan(batch.Position); err != nil {
+			return false, err
+		}
+	}
 	if a.opened.IsZero() {
 		a.open(w, batch.ClientID)
 	}
