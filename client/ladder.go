@@ -62,6 +62,13 @@ func (l ladder) works(t Transport, now time.Time) {
 	}
 }
 
+// forgive lets every transport be tried again, for the one below does not work any more.
+func (l ladder) forgive() {
+	for i := range l {
+		l[i].until = time.Time{}
+	}
+}
+
 // reasons say why what stands above t is not used; "" stands below all.
 func (l ladder) reasons(t Transport) (all []string) {
 	for _, r := range l {

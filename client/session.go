@@ -91,6 +91,7 @@ func (c *Client) walk() (wait time.Duration, final error) {
 			return 0, nil
 		}
 	}
+	c.ladder.forgive()
 	err := errors.Join(failed...)
 	if refused && !c.everAttached() {
 		return 0, fmt.Errorf("client: no transport works at %s: %w", c.mount.Redacted(), err)
@@ -256,6 +257,9 @@ func (c *Client) react(a *attach, r *rung) (down bool, wait time.Duration, final
 		if _, ok := errors.AsType[*EndError](err); !ok {
 			how = goDown
 		}
+	}
+	if opened && courseOf(err) == goDown {
+		c.ladder.forgive()
 	}
 	switch how {
 	case stop:
