@@ -15,7 +15,7 @@ import (
 	"github.com/corvuscrypto/gpoll"
 )
 
-// A Client is one client of a gpoll server. It stays one while connections break, transports change and servers restart:
+// A Client is one client of a gpoll server. It stays one while connections break, transports change, servers restart:
 // it comes back with its place in the stream, drops what comes twice, and hands on the server's word of what is lost.
 //
 // All methods may be called concurrently.
@@ -69,7 +69,7 @@ type Message struct {
 	Gap *gpoll.Gap
 }
 
-// Dial connects to the gpoll server whose mount has that address, for example https://example.org/poll, and returns when
+// Dial connects to the gpoll server whose mount has that address, such as https://example.org/poll, and returns once
 // the Client is attached. As long as the server cannot be reached, Dial goes on trying until ctx ends: give it a
 // deadline. The error is an *EndError if the server refuses the client; otherwise it says why no transport worked.
 //
@@ -147,7 +147,7 @@ func (c *Client) ID() string {
 	return c.id
 }
 
-// PublicID returns the name by which other clients may know this one: what gpoll.ToClient and gpoll.Message.Except take.
+// PublicID returns the name by which other clients know this one: what gpoll.ToClient and gpoll.Message.Except take.
 func (c *Client) PublicID() string {
 	if id := c.ID(); id != "" {
 		return gpoll.PublicID(id)

@@ -9,7 +9,7 @@ const (
 )
 
 // A ladder says which transports may be tried. A transport that fails is suspect. It is left alone only when one below
-// it works: as long as none works, it is the server or the network that fails, and not the transport. Only the session's
+// it works: while none works, it is the server or the network that fails, and not the transport. Only the session's
 // goroutine touches it.
 type ladder []rung
 
