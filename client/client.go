@@ -27,11 +27,14 @@ type Client struct {
 	free     func()
 	log      *slog.Logger
 	inbox    *inbox
+	out      *outbox
+	requests requests
 	life     context.Context // ends with Close, or when the Client may not go on
 	quit     context.CancelCauseFunc
 	attached chan struct{} // closed when the first attach is open
 	done     chan struct{} // closed when the session has ended
 	turn     chan struct{} // has a token while a change of the topics is under way
+	tokens   chan struct{} // has a token while Options.Token runs
 
 	// Touched only by the session's goroutine, which run is.
 	cursor    cursor
@@ -40,7 +43,6 @@ type Client struct {
 	dialed    sync.Once
 	heartbeat time.Duration
 	pollWait  time.Duration
-	asked     bool      // another token, since the last attach
 	strayed   time.Time // when the client last gave up an attach, which may still be on its way
 
 	climbed atomic.Pointer[handshake] // has succeeded, and is to be used
@@ -49,6 +51,7 @@ type Client struct {
 	mu      sync.Mutex // guards the fields below
 	id      string     // "": none
 	token   string
+	renewed bool     // it has taken the place of one that was refused, and has not worked yet
 	topics  []string // never altered in place
 	change  *change
 	by      carrier
@@ -88,6 +91,8 @@ func Dial(ctx context.Context, address string, o Options) (*Client, error) {
 		mount:     mount,
 		log:       o.Logger,
 		inbox:     newInbox(o.After),
+		out:       &outbox{prefix: newPrefix(), woken: make(chan struct{}, 1)},
+		tokens:    make(chan struct{}, 1),
 		attached:  make(chan struct{}),
 		done:      make(chan struct{}),
 		turn:      make(chan struct{}, 1),
@@ -96,6 +101,7 @@ func Dial(ctx context.Context, address string, o Options) (*Client, error) {
 		heartbeat: firstHeartbeat,
 		topics:    slices.Compact(slices.Sorted(slices.Values(o.Topics))),
 	}
+	c.requests.handler = o.OnRequest
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}

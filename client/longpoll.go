@@ -98,6 +98,9 @@ func (c *Client) pollOnce(ctx context.Context, a *attach) (quiet bool, err error
 		a.open(w, batch.ClientID)
 	}
 	c.settle(w.change, nil)
+	for i := range batch.Requests {
+		c.asked(&batch.Requests[i])
+	}
 	for i := range batch.Messages {
 		if err := c.deliver(&batch.Messages[i]); err != nil {
 			return false, err

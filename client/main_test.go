@@ -95,6 +95,7 @@ func inWorld(t *testing.T, set func(*gpoll.Broadcaster), script func(w *world)) 
 		if err := <-served; err != http.ErrServerClosed {
 			t.Errorf("Serve: %v", err)
 		}
+		time.Sleep(time.Second) // of the bubble's time: net/http closes a connection late whose body it has not read
 		for _, v := range (gpolltest.Checker{}).Check(&w.History) {
 			t.Errorf("violation of %v", v)
 		}

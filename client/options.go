@@ -44,6 +44,11 @@ type Options struct {
 	// Transports are the ways that the Client may use, the best first. nil: WebSocket, SSE, LongPoll.
 	Transports []Transport
 
+	// OnRequest answers what the server asks with gpoll.Client.Request. The server gets the reply, or the text of the
+	// error. It is called once for each request, in a goroutine of its own, up to 8 at a time. ctx ends with the Client.
+	// A panic in it is the program's own. nil: each request is answered with an error.
+	OnRequest func(ctx context.Context, data []byte) (reply []byte, err error)
+
 	// Logger hears why attaches end and transports change. It hears no client id and no payload. nil: nobody.
 	Logger *slog.Logger
 

@@ -25,16 +25,11 @@ type wish struct {
 
 // wish returns what the next request says.
 func (c *Client) wish(ctx context.Context) (wish, error) {
-	if c.opts.Token != nil && c.token == "" {
-		token, err := c.opts.Token(ctx)
-		if err != nil {
-			return wish{}, &tokenError{err}
-		}
-		c.mu.Lock()
-		c.token = token
-		c.mu.Unlock()
+	token, err := c.bearer(ctx)
+	if err != nil {
+		return wish{}, err
 	}
-	w := wish{after: c.cursor.at, token: c.token}
+	w := wish{after: c.cursor.at, token: token}
 	if w.after.IsZero() {
 		w.last = c.opts.Last
 	}
@@ -48,6 +43,50 @@ func (c *Client) wish(ctx context.Context) (wish, error) {
 		w.topics = w.change.topics
 	}
 	return w, nil
+}
+
+// bearer returns the token, which it gets from the application if there is none.
+func (c *Client) bearer(ctx context.Context) (string, error) {
+	if c.opts.Token == nil {
+		return "", nil
+	}
+	select {
+	case c.tokens <- struct{}{}:
+		defer func() { <-c.tokens }()
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
+	}
+	c.mu.Lock()
+	token := c.token
+	c.mu.Unlock()
+	if token != "" {
+		return token, nil
+	}
+	token, err := c.opts.Token(ctx)
+	if err != nil {
+		return "", &tokenError{err}
+	}
+	c.mu.Lock()
+	c.token = token
+	c.mu.Unlock()
+	return token, nil
+}
+
+// renew makes the client ask for another token than the one that the server has refused. It reports false if that one
+// was such another one already, or if the application has no tokens.
+func (c *Client) renew(refused string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.opts.Token == nil:
+		return false
+	case c.token != refused: // somebody has asked
+		return true
+	case c.renewed:
+		return false
+	}
+	c.token, c.renewed = "", true
+	return true
 }
 
 // A tokenError says that Options.Token failed.

@@ -106,6 +106,7 @@ type attach struct {
 	ctx       context.Context
 	end       context.CancelCauseFunc // any goroutine may call it
 	had       *change                 // in its last request
+	token     string                  // of that request
 	opened    time.Time               // zero: not yet
 	beside    *handshake              // under way: the first of the two that works wins
 	probing   *time.Timer             // to try a WebSocket again
@@ -196,7 +197,7 @@ func (a *attach) probe() {
 
 func (a *attach) wish() (wish, error) {
 	w, err := a.c.wish(a.ctx)
-	a.had = w.change
+	a.had, a.token = w.change, w.token
 	return w, err
 }
 
@@ -210,9 +211,9 @@ func (a *attach) open(w wish, id string) {
 	c, now := a.c, time.Now()
 	a.opened = now
 	c.mu.Lock()
-	c.id = id
+	c.id, c.renewed = id, false
 	c.mu.Unlock()
-	c.asked = false
+	c.door()
 	if a.beside != nil {
 		a.beside.then(nil)
 		a.beside.give()
@@ -252,7 +253,7 @@ func (c *Client) react(a *attach, r *rung) (down bool, wait time.Duration, final
 		how = comeBack // it did work: this is the network
 	case how == stop && c.strayedLately(err):
 		how = comeBack
-	case how == askToken && !c.newToken():
+	case how == askToken && !c.renew(a.token):
 		how = stop
 		if _, ok := errors.AsType[*EndError](err); !ok {
 			how = goDown
@@ -280,18 +281,6 @@ func (c *Client) react(a *attach, r *rung) (down bool, wait time.Duration, final
 		c.heartbeat = min(2*c.heartbeat, mostHeartbeat) // SSE does not say how often it beats
 	}
 	return false, c.pause(err), nil
-}
-
-// newToken makes the client ask for another token, once until it is attached again.
-func (c *Client) newToken() bool {
-	if c.opts.Token == nil || c.asked {
-		return false
-	}
-	c.asked = true
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.token = ""
-	return true
 }
 
 // strayTime is how long a request that the client has given up may be on its way to the server.

@@ -98,6 +98,12 @@ func (s *stream) take(ev *wire.Event) error {
 		if ev.HasID {
 			return s.c.scan(ev.ID)
 		}
+	case ev.Name == "request":
+		var q wire.Answer
+		if err := decode("a request", []byte(ev.Data), &q); err != nil {
+			return err
+		}
+		s.c.asked(&q)
 	case ev.Name == "position":
 		return s.c.scan(ev.ID)
 	case ev.Name == "end":

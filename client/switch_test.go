@@ -10,34 +10,36 @@ import (
 	"github.com/corvuscrypto/gpoll/client"
 )
 
-// A client goes from each transport to each other in the midst of a stream, and nothing is lost or repeated.
-func TestSwitches(t *testing.T) {
-	of := func(r *http.Request) client.Transport {
+// only lets one transport through, and the commands.
+func (w *world) only(one client.Transport) {
+	w.stands(func(rw http.ResponseWriter, r *http.Request, mount http.Handler) {
+		of := client.LongPoll
 		switch {
 		case strings.HasSuffix(r.URL.Path, "/ws"):
-			return client.WebSocket
+			of = client.WebSocket
 		case strings.HasSuffix(r.URL.Path, "/events"):
-			return client.SSE
+			of = client.SSE
+		case strings.HasSuffix(r.URL.Path, "/commands"):
+			of = one
 		}
-		return client.LongPoll
-	}
+		if of != one {
+			http.Error(rw, "no", http.StatusForbidden)
+			return
+		}
+		mount.ServeHTTP(rw, r)
+	})
+}
+
+// A client goes from each transport to each other in the midst of a stream, and nothing is lost or repeated.
+func TestSwitches(t *testing.T) {
 	for _, from := range transports {
 		for _, to := range transports {
 			t.Run(string(from)+" to "+string(to), func(t *testing.T) {
 				inWorld(t, nil, func(w *world) {
-					only := func(one client.Transport) {
-						w.stands(func(rw http.ResponseWriter, r *http.Request, mount http.Handler) {
-							if of(r) != one {
-								http.Error(rw, "no", http.StatusForbidden)
-								return
-							}
-							mount.ServeHTTP(rw, r)
-						})
-					}
-					only(from)
+					w.only(from)
 					c := w.dial(client.Options{Topics: []string{"news"}})
 					w.publish("news", 5)
-					only(to)
+					w.only(to)
 					w.ln.Cut()
 					for range 20 {
 						w.publish("news", 5)

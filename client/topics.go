@@ -89,6 +89,7 @@ func (c *Client) carry(by carrier, had *change) {
 	c.by = by
 	late := c.change
 	c.mu.Unlock()
+	c.door()
 	if late != nil && late != had {
 		by.alter(late)
 	}
@@ -97,6 +98,7 @@ func (c *Client) carry(by carrier, had *change) {
 // drop takes the carrier away.
 func (c *Client) drop() {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.by = nil
+	c.mu.Unlock()
+	c.door()
 }

@@ -207,6 +207,10 @@ func (s *socket) write(v any) error {
 	if err != nil {
 		return err
 	}
+	return s.send(b)
+}
+
+func (s *socket) send(b []byte) error {
 	ctx, cancel := context.WithTimeout(context.Background(), writeWait)
 	defer cancel()
 	return s.conn.Write(ctx, websocket.MessageText, b)
@@ -238,10 +242,23 @@ func (s *socket) take(f *wire.Frame) error {
 		return s.granted(f.Subscribed)
 	case f.Unsubscribed != nil:
 		return s.granted(f.Unsubscribed)
-	case f.Error != nil:
+	case f.Request != nil:
+		s.c.asked(f.Request)
+	case f.Error != nil && f.Error.ID == "":
 		s.c.settle(s.sent.Swap(nil), &EndError{Code: f.Error.Code, Message: f.Error.Message})
+	case f.Error != nil:
+		s.answered(f.Error.ID, &f.Outcome)
+	default:
+		if a := f.Answer(); a != nil {
+			s.answered(a.ID, &f.Outcome)
+		}
 	}
 	return nil // or a frame of a later version
+}
+
+func (s *socket) answered(id string, out *wire.Outcome) {
+	s.c.out.answered(id, out, 1)
+	s.c.pump()
 }
 
 func (s *socket) granted(t *wire.Topics) error {

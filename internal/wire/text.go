@@ -18,11 +18,13 @@ type Element struct {
 }
 
 // Payload returns the bytes of a message.
-func (e *Element) Payload() []byte {
-	if e.Data64 != nil {
-		return e.Data64
+func (e *Element) Payload() []byte { return payload(e.Data, e.Data64) }
+
+func payload(text string, other []byte) []byte {
+	if other != nil {
+		return other
 	}
-	return []byte(e.Data)
+	return []byte(text)
 }
 
 // A Batch is the JSON answer to a poll.
@@ -31,6 +33,7 @@ type Batch struct {
 	Position string    `json:"position"`
 	Messages []Element `json:"messages"`
 	More     bool      `json:"more"`
+	Requests []Answer  `json:"requests"` // the server asks
 }
 
 // A Gap is Positions, both included, and why their messages are missing. A gap of the reason "future" has no Positions.
@@ -58,10 +61,47 @@ type Frame struct {
 	Welcome      *Welcome `json:"welcome"`
 	Subscribed   *Topics  `json:"subscribed"`
 	Unsubscribed *Topics  `json:"unsubscribed"`
-	Error        *struct {
-		Code    string `json:"code"`
-		Message string `json:"message"`
-	} `json:"error"`
+	Request      *Answer  `json:"request"` // the server asks
+	Outcome
+}
+
+// An Outcome is the answer to a command. At most one of its fields is there.
+type Outcome struct {
+	Sent      *Answer `json:"sent"`
+	Published *Answer `json:"published"`
+	Reply     *Answer `json:"reply"`   // to a request of the client
+	Replied   *Answer `json:"replied"` // to an answer of the client
+	Left      bool    `json:"left"`
+	Error     *Error  `json:"error"`
+}
+
+// Answer returns what the server answered to a command that it did, or nil.
+func (o *Outcome) Answer() *Answer {
+	for _, a := range [...]*Answer{o.Sent, o.Published, o.Reply, o.Replied} {
+		if a != nil {
+			return a
+		}
+	}
+	return nil
+}
+
+// An Answer says of which command it is, and what came of that; or it is a request of the server.
+type Answer struct {
+	ID       string `json:"id"`
+	Position string `json:"position"`
+	Data     string `json:"data"`
+	Data64   []byte `json:"data64"`
+}
+
+// Payload returns the bytes of a reply or a request.
+func (a *Answer) Payload() []byte { return payload(a.Data, a.Data64) }
+
+// An Error is the refusal of a frame.
+type Error struct {
+	Code    string `json:"code"`
+	Message string `json:"message"`
+	ID      string `json:"id"` // "": the command had none
+	RetryMS int64  `json:"retry_ms"`
 }
 
 // A Welcome is the answer to the hello.
