@@ -48,12 +48,15 @@ type Client struct {
 	climbed atomic.Pointer[handshake] // has succeeded, and is to be used
 	calling atomic.Bool               // OnStatus
 
+	telling sync.Mutex // held while OnStatus runs
+
 	mu      sync.Mutex // guards the fields below
 	id      string     // "": none
 	token   string
 	renewed bool     // it has taken the place of one that was refused, and has not worked yet
 	topics  []string // never altered in place
 	change  *change
+	unsure  *change // taken for granted, because nothing was said
 	by      carrier
 	status  Status
 	closing bool

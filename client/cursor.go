@@ -17,8 +17,22 @@ type cursor struct {
 	adrift  bool
 	lastGap gpoll.Gap
 
-	// Messages up to start come although they are not after the cursor, because Options.Last asked for them.
+	// Messages of topics up to start come although they are not after the cursor, because Options.Last asked for them.
+	// While replaying, some may be missing; replayed is the last that came.
 	start, replayed gpoll.Position
+	replaying       bool
+}
+
+// replay says that messages up to p come first.
+func (cu *cursor) replay(p gpoll.Position) { cu.start, cu.replaying = p, true }
+
+// after returns the Position that a request brings. What Options.Last asked for, and a broken connection has withheld,
+// comes again like this, unless it was all.
+func (cu *cursor) after() gpoll.Position {
+	if cu.replaying && !cu.replayed.IsZero() && !cu.adrift {
+		return cu.replayed
+	}
+	return cu.at
 }
 
 // passed reports whether p is at or before the cursor.
@@ -26,13 +40,13 @@ func (cu *cursor) passed(p gpoll.Position) bool {
 	return !cu.adrift && p.Epoch == cu.at.Epoch && p.Seq <= cu.at.Seq
 }
 
-// message reports whether the message at p is new.
-func (cu *cursor) message(p gpoll.Position) bool {
+// message reports whether the message at p is new. ofTopic: it went to a topic.
+func (cu *cursor) message(p gpoll.Position, ofTopic bool) bool {
 	if !cu.passed(p) {
-		cu.at, cu.adrift = p, false
+		cu.at, cu.adrift, cu.replaying = p, false, false
 		return true
 	}
-	if cu.start.Epoch == p.Epoch && p.Seq <= cu.start.Seq && p.Seq > cu.replayed.Seq {
+	if cu.replaying && ofTopic && cu.start.Epoch == p.Epoch && p.Seq <= cu.start.Seq && p.Seq > cu.replayed.Seq {
 		cu.replayed = p
 		return true
 	}
@@ -88,7 +102,7 @@ func (c *Client) deliver(e *wire.Element) error {
 	if err != nil {
 		return malformed("a message", e.ID, err)
 	}
-	if !c.cursor.message(p) {
+	if !c.cursor.message(p, e.Topic != "") {
 		return nil
 	}
 	return c.inbox.put(c.life, Message{Topic: e.Topic, Data: e.Payload(), Position: p})

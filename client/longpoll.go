@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"sync"
 	"time"
 
@@ -80,7 +81,12 @@ func (c *Client) pollOnce(ctx context.Context, a *attach) (quiet bool, err error
 		return false, err
 	}
 	if w.change != nil {
-		defer time.AfterFunc(patience, func() { c.settle(w.change, nil) }).Stop()
+		defer time.AfterFunc(patience, func() { c.presume(w.change) }).Stop()
+	}
+	if w.id != "0" && a.opened.IsZero() {
+		var settled func()
+		ctx, settled = c.tellPatiently(ctx)
+		defer settled()
 	}
 	batch, err := c.poll(ctx, w)
 	if err != nil {
@@ -107,6 +113,31 @@ func (c *Client) pollOnce(ctx context.Context, a *attach) (quiet bool, err error
 		}
 	}
 	return len(batch.Messages) == 0 && !batch.More, c.scan(batch.Position)
+}
+
+// tellPatiently says that the client is connected, if the request of ctx is then without an answer for a while. The
+// server knows the client, and refuses at once what it refuses. Call settled when there is an answer.
+func (c *Client) tellPatiently(ctx context.Context) (traced context.Context, settled func()) {
+	s := Status{State: Connected, Transport: LongPoll, Reasons: c.ladder.reasons(LongPoll)}
+	over := false // guarded by c.telling
+	timer := time.AfterFunc(mostPollWait, func() {
+		c.telling.Lock()
+		defer c.telling.Unlock()
+		if !over && c.life.Err() == nil {
+			c.tellLocked(s)
+		}
+	})
+	trace := &httptrace.ClientTrace{WroteRequest: func(w httptrace.WroteRequestInfo) {
+		if w.Err == nil {
+			timer.Reset(patience)
+		}
+	}}
+	return httptrace.WithClientTrace(ctx, trace), func() {
+		timer.Stop()
+		c.telling.Lock()
+		defer c.telling.Unlock()
+		over = true
+	}
 }
 
 // poll makes one request and reads the whole answer: one that is cut is none.

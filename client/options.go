@@ -39,6 +39,7 @@ type Options struct {
 	After gpoll.Position
 
 	// Last asks for up to that many recent messages of each of Topics first, 0 to 500. With After it has no effect.
+	// Those that a broken connection withholds come again, unless it was a WebSocket that brought none of them.
 	Last int
 
 	// Transports are the ways that the Client may use, the best first. nil: WebSocket, SSE, LongPoll.

@@ -29,7 +29,7 @@ func (c *Client) wish(ctx context.Context) (wish, error) {
 	if err != nil {
 		return wish{}, err
 	}
-	w := wish{after: c.cursor.at, token: token}
+	w := wish{after: c.cursor.after(), token: token}
 	if w.after.IsZero() {
 		w.last = c.opts.Last
 	}

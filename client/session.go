@@ -247,6 +247,11 @@ func (c *Client) react(a *attach, r *rung) (down bool, wait time.Duration, final
 	if aboutTopics(err) && c.settle(a.had, err) {
 		return false, 0, nil
 	}
+	if aboutTopics(err) && c.takeBack() {
+		c.log.Warn("gpoll client: the server has refused topics late", "err", err)
+		c.tell(Status{State: Connecting, Reasons: c.ladder.reasons(""), Err: err})
+		return false, 0, nil
+	}
 	how := courseOf(err)
 	switch {
 	case opened && how == goDown, age >= young && how == loseLife:

@@ -23,7 +23,7 @@ type State string
 
 const (
 	Connecting State = "connecting" // it looks for a transport that works
-	Connected  State = "connected"  // messages come by Status.Transport
+	Connected  State = "connected"  // messages come by Status.Transport, or a poll waits for them
 	Waiting    State = "waiting"    // Status.Err was in the way; it tries again after Status.Retry
 	Closed     State = "closed"     // it does nothing any more, because of Status.Err
 )
@@ -78,6 +78,12 @@ func (c *Client) Status() Status {
 
 // tell makes s the Status, and calls OnStatus if that is a change.
 func (c *Client) tell(s Status) {
+	c.telling.Lock()
+	defer c.telling.Unlock()
+	c.tellLocked(s)
+}
+
+func (c *Client) tellLocked(s Status) {
 	c.mu.Lock()
 	same := s.State == c.status.State && s.Transport == c.status.Transport && s.Retry == c.status.Retry &&
 		slices.Equal(s.Reasons, c.status.Reasons) && s.Err == nil && c.status.Err == nil

@@ -15,6 +15,9 @@ const patience = time.Second
 // has refused them: then the Client goes on with those that it had. Topics that are granted are owed from then on, and
 // stay through every reconnect.
 //
+// On long-poll topics count as granted when the server has not refused them within a second. If it takes longer and
+// refuses them then, the Client takes them back, and Status.Err says so.
+//
 // If ctx ends before the answer, the change is still under way, and the next Subscribe or Unsubscribe waits for it.
 // Meanwhile messages are read beyond the bound of what waits for Messages: a program may call Subscribe in its loop.
 func (c *Client) Subscribe(ctx context.Context, topics ...string) error {
@@ -75,12 +78,37 @@ func (c *Client) settle(ch *change, err error) bool {
 			c.topics = ch.topics
 		}
 	}
+	if err == nil {
+		c.unsure = nil
+	}
 	c.mu.Unlock()
 	if pending {
 		ch.done <- err
 		<-c.turn
 	}
 	return pending
+}
+
+// presume settles a change that the server has not refused in time.
+func (c *Client) presume(ch *change) {
+	if c.settle(ch, nil) && ch.add {
+		c.mu.Lock()
+		c.unsure = ch
+		c.mu.Unlock()
+	}
+}
+
+// takeBack takes topics away again that were presumed, and reports whether there were any.
+func (c *Client) takeBack() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	ch := c.unsure
+	if ch == nil {
+		return false
+	}
+	back := change{named: ch.named}
+	c.topics, c.unsure = back.apply(c.topics), nil
+	return true
 }
 
 // carry makes by what carries the client, and lets it know of a change that its request does not have.

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
-	"github.com/corvuscrypto/gpoll"
 	"github.com/corvuscrypto/gpoll/internal/wire"
 )
 
@@ -161,11 +160,11 @@ func (c *Client) bySocket(a *attach, h *handshake) error {
 	s.dog = a.watch(c.silence(heartbeat))
 	h.dog.Store(s.dog)
 	c.backoff.spread = min(time.Duration(f.Welcome.SpreadMS)*time.Millisecond, mostBackoff)
-	if w.last > 0 {
-		c.cursor.start, _ = gpoll.ParsePosition(f.Welcome.Position)
-	}
 	if err := c.scan(f.Welcome.Position); err != nil {
 		return err
+	}
+	if w.last > 0 {
+		c.cursor.replay(c.cursor.at)
 	}
 	a.open(w, f.Welcome.ClientID)
 	c.carry(s, w.change)
@@ -237,6 +236,7 @@ func (s *socket) take(f *wire.Frame) error {
 	case f.ID != "" || f.Gap != nil:
 		return s.c.deliver(&f.Element)
 	case f.Position != "":
+		s.c.cursor.replaying = false
 		return s.c.scan(f.Position)
 	case f.Subscribed != nil:
 		return s.granted(f.Subscribed)
