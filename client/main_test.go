@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"runtime"
@@ -65,6 +66,14 @@ type world struct {
 	seen  []*watcher
 }
 
+// connKey is the key of a request's connection in its context.
+type connKey struct{}
+
+// cutAfter breaks the connection of r after d.
+func cutAfter(r *http.Request, d time.Duration) {
+	time.AfterFunc(d, r.Context().Value(connKey{}).(*gpolltest.Conn).Cut)
+}
+
 // A middleware stands in front of the mount.
 type middleware func(w http.ResponseWriter, r *http.Request, mount http.Handler)
 
@@ -74,7 +83,9 @@ func inWorld(t *testing.T, set func(*gpoll.Broadcaster), script func(w *world)) 
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{T: t, ln: gpolltest.NewListener(), set: set}
 		w.start()
-		srv := &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		srv := &http.Server{ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
+			return context.WithValue(ctx, connKey{}, conn)
+		}, Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 			mount := w.mount.Load()
 			if front := w.front.Load(); front != nil {
 				(*front)(rw, r, mount)

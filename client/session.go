@@ -66,7 +66,9 @@ func (c *Client) walk() (wait time.Duration, final error) {
 			continue
 		}
 		a := c.attempt(r, beside)
-		beside = a.beside
+		if beside = a.beside; beside != nil && beside == c.climbed.Load() {
+			beside = nil // it has won
+		}
 		if c.life.Err() != nil {
 			return 0, ErrClosed
 		}

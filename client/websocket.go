@@ -78,11 +78,10 @@ func (h *handshake) then(next func()) {
 }
 
 func (h *handshake) succeed() {
-	h.mu.Lock()
-	next := h.next
-	h.next = nil
-	h.mu.Unlock()
-	if next != nil {
+	h.mu.Lock() // then(nil) waits for a next that has begun
+	defer h.mu.Unlock()
+	if next := h.next; next != nil {
+		h.next = nil
 		next()
 	}
 }
