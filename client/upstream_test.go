@@ -342,7 +342,7 @@ func TestSendInLoop(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				w.publish("news", 2000)
+				w.publish("news", 600)
 				n := 0
 				for m, err := range d.Messages(context.Background()) {
 					if err != nil {
@@ -351,11 +351,11 @@ func TestSendInLoop(t *testing.T) {
 					if err := d.Send(context.Background(), m.Data); err != nil {
 						t.Fatal(err)
 					}
-					if n++; n == 2000 {
+					if n++; n == 600 {
 						break
 					}
 				}
-				if err := l.once(2000); err != nil {
+				if err := l.once(600); err != nil {
 					t.Error(err)
 				}
 				d.Close()
