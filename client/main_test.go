@@ -21,6 +21,9 @@ import (
 
 // TestMain fails the run when it leaves a goroutine of the package behind.
 func TestMain(m *testing.M) {
+	if os.Getenv(isServer) != "" {
+		serveProcess()
+	}
 	code := m.Run()
 	if code == 0 {
 		if left := leftBehind(); left != "" {
