@@ -1,12 +1,17 @@
 package client_test
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha1"
+	"encoding/base64"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"log"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"runtime"
 	"testing"
 	"time"
@@ -69,6 +74,66 @@ func BenchmarkReceive(b *testing.B) {
 					b.Fatal(m, err)
 				}
 				<-room
+				if n++; n == b.N {
+					break
+				}
+			}
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "msg/s")
+		})
+	}
+}
+
+// Frames that were prepared, so that the client alone is measured, and the program that takes them.
+func BenchmarkReceivePrepared(b *testing.B) {
+	for name, element := range map[string]string{
+		"plain":   `{"id":"9f86d081884c7d65-%d","topic":"news","data":"%0120d"}`,
+		"escaped": `{"id":"9f86d081884c7d65-%d","topic":"news","data":"\\n%0120d"}`,
+	} {
+		b.Run(name, func(b *testing.B) {
+			var frames bytes.Buffer
+			frame := func(text string) {
+				frames.Write([]byte{0x81, 126})
+				_ = binary.Write(&frames, binary.BigEndian, uint16(len(text)))
+				frames.WriteString(text)
+			}
+			frame(`{"welcome":{"client-id":"0$6ba7b811-9dad-41d1-80b4-00c04fd430c8","position":"9f86d081884c7d65-0",` +
+				`"heartbeat_ms":15000,"spread_ms":100}}`)
+			for i := range b.N {
+				frame(fmt.Sprintf(element, i+1, i))
+			}
+			begin := make(chan struct{})
+			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				conn, rw, err := http.NewResponseController(w).Hijack()
+				if err != nil {
+					b.Error(err)
+					return
+				}
+				defer conn.Close()
+				sum := sha1.Sum([]byte(r.Header.Get("Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+				fmt.Fprintf(rw, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
+					"Sec-WebSocket-Protocol: gpoll.v1\r\nSec-WebSocket-Accept: %s\r\n\r\n", base64.StdEncoding.EncodeToString(sum[:]))
+				_ = rw.Flush()
+				all := frames.Bytes()
+				welcome := 4 + int(binary.BigEndian.Uint16(all[2:]))
+				_, _ = conn.Write(all[:welcome])
+				<-begin
+				_, _ = conn.Write(all[welcome:])
+				_, _ = io.Copy(io.Discard, conn)
+			}))
+			defer srv.Close()
+			c, err := client.Dial(b.Context(), srv.URL, client.Options{Transports: []client.Transport{client.WebSocket}})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer c.Close()
+			b.ReportAllocs()
+			b.ResetTimer()
+			close(begin)
+			n := 0
+			for m, err := range c.Messages(b.Context()) {
+				if err != nil || m.Gap != nil || len(m.Data) < 120 {
+					b.Fatal(m, err)
+				}
 				if n++; n == b.N {
 					break
 				}

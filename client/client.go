@@ -41,6 +41,7 @@ type Client struct {
 	ladder    ladder
 	backoff   backoff
 	dialed    sync.Once
+	lastTopic string
 	heartbeat time.Duration
 	pollWait  time.Duration
 	strayed   time.Time // when the client last gave up an attach, which may still be on its way
@@ -59,6 +60,7 @@ type Client struct {
 	unsure  *change // taken for granted, because nothing was said
 	by      carrier
 	status  Status
+	lastErr error // why it waited last
 	closing bool
 	err     error          // why the session has ended
 	group   sync.WaitGroup // the goroutines beside the session; Add is called under mu, and not once closing
@@ -117,7 +119,9 @@ func Dial(ctx context.Context, address string, o Options) (*Client, error) {
 	case <-c.done:
 		return nil, c.endErr()
 	case <-ctx.Done():
-		last := c.Status().Err
+		c.mu.Lock()
+		last := c.lastErr
+		c.mu.Unlock()
 		c.Close()
 		if last != nil {
 			return nil, fmt.Errorf("client: not attached in time: %w (%w)", context.Cause(ctx), last)

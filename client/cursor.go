@@ -102,10 +102,15 @@ func (c *Client) deliver(e *wire.Element) error {
 	if err != nil {
 		return malformed("a message", e.ID, err)
 	}
-	if !c.cursor.message(p, e.Topic != "") {
+	return c.pass(Message{Topic: e.Topic, Data: e.Payload(), Position: p})
+}
+
+// pass hands a message on, unless it has come before.
+func (c *Client) pass(m Message) error {
+	if !c.cursor.message(m.Position, m.Topic != "") {
 		return nil
 	}
-	return c.inbox.put(c.life, Message{Topic: e.Topic, Data: e.Payload(), Position: p})
+	return c.inbox.put(c.life, m)
 }
 
 // scan takes in a scanned Position.

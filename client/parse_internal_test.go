@@ -222,3 +222,30 @@ func TestTranscripts(t *testing.T) {
 		t.Errorf("only %d lines were for it", known)
 	}
 }
+
+// What quick reads is what the JSON package reads.
+func FuzzQuick(f *testing.F) {
+	for _, text := range transcripts(f, `< text (.*)`) {
+		f.Add([]byte(text))
+	}
+	for _, text := range []string{`"}`, `a","data64":"/w=="}`, `a\"}`, "\\u00e9\xff\"}", `","data":"b"}`, `a","gap":{}}`, ``} {
+		f.Add([]byte(`{"id":"9f86d081884c7d65-41","data":"` + text))
+		f.Add([]byte(`{"id":"9f86d081884c7d65-41","topic":"a","data":"` + text))
+	}
+	f.Add([]byte(`{"id":"9f86d081884c7d65-41","topic":"a\n","data":"b"}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		c := bareClient()
+		m, ok := c.quick(text)
+		if !ok {
+			return
+		}
+		var e wire.Element
+		if err := decode("a message", text, &e); err != nil {
+			t.Fatalf("%q: %v", text, err)
+		}
+		p, err := gpoll.ParsePosition(e.ID)
+		if err != nil || m.Position != p || m.Topic != e.Topic || !bytes.Equal(m.Data, e.Payload()) || e.Gap != nil {
+			t.Fatalf("%q: %+v, %+v, %v", text, m, e, err)
+		}
+	})
+}

@@ -306,6 +306,9 @@ func (c *Client) pause(err error) time.Duration {
 	if wait <= 0 {
 		wait = max(c.backoff.next(), time.Microsecond)
 	}
+	c.mu.Lock()
+	c.lastErr = err
+	c.mu.Unlock()
 	reasons := c.ladder.reasons("")
 	if len(reasons) == 0 && unreachable(err) {
 		reasons = []string{"unreachable"}

@@ -169,15 +169,9 @@ func (c *Client) bySocket(a *attach, h *handshake) error {
 	c.carry(s, w.change)
 	defer c.drop()
 	for {
-		f, err := s.next()
-		if err != nil {
-			return s.cause(err)
-		}
-		s.dog.rest()
-		if err := s.take(f); err != nil {
+		if err := s.one(); err != nil {
 			return err
 		}
-		s.dog.alive()
 	}
 }
 
@@ -266,28 +260,65 @@ func (s *socket) granted(t *wire.Topics) error {
 	return err
 }
 
+// one reads a frame and takes it in.
+func (s *socket) one() error {
+	buf, err := s.read()
+	if err != nil {
+		return s.cause(err)
+	}
+	m, quick := s.c.quick(buf.Bytes())
+	var f *wire.Frame
+	if !quick {
+		f = new(wire.Frame)
+		err = decode("a frame", buf.Bytes(), f)
+	}
+	release(buf)
+	if err != nil {
+		return err
+	}
+	s.dog.rest()
+	if quick {
+		err = s.c.pass(m)
+	} else {
+		err = s.take(f)
+	}
+	s.dog.alive()
+	return err
+}
+
 var frames = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
-// next reads a frame.
+// next reads a frame that is no message.
 func (s *socket) next() (*wire.Frame, error) {
+	buf, err := s.read()
+	if err != nil {
+		return nil, err
+	}
+	defer release(buf)
+	f := new(wire.Frame)
+	return f, decode("a frame", buf.Bytes(), f)
+}
+
+// read reads a frame. Release what it returns.
+func (s *socket) read() (*bytes.Buffer, error) {
 	// A context that can end would cost a goroutine's worth of bookkeeping a frame: a's end closes the connection.
 	_, r, err := s.conn.Reader(context.Background())
 	if err != nil {
 		return nil, err
 	}
 	buf := frames.Get().(*bytes.Buffer) // not before: a client to which nothing comes holds none
-	defer func() {
-		if buf.Cap() <= 64<<10 {
-			buf.Reset()
-			frames.Put(buf)
-		}
-	}()
 	s.frame = r
 	if _, err := buf.ReadFrom(s); err != nil {
 		return nil, err
 	}
-	f := new(wire.Frame)
-	return f, decode("a frame", buf.Bytes(), f)
+	return buf, nil
+}
+
+func release(buf *bytes.Buffer) {
+	if buf.Cap() <= 64<<10 {
+		buf.Reset()
+		frames.Put(buf)
+	}
 }
 
 // Read reads the frame. A long one on a slow network is a sign of life all the time.

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"io"
 	"strings"
@@ -38,6 +39,7 @@ func NewEvents(r io.Reader, max int) *Events {
 func (e *Events) Next() (Event, error) {
 	var ev Event
 	var data strings.Builder
+	lines := 0 // of data
 	for size := 0; ; {
 		line, err := e.line(e.max - size)
 		if err != nil {
@@ -52,7 +54,9 @@ func (e *Events) Next() (Event, error) {
 				ev.Name = "" // a name without anything to name
 				continue
 			}
-			ev.Data, ev.ID = strings.TrimSuffix(data.String(), "\n"), e.id
+			if ev.ID = e.id; lines > 1 {
+				ev.Data = data.String()
+			}
 			return ev, nil
 		}
 		field, value, _ := strings.Cut(line, ":")
@@ -62,8 +66,15 @@ func (e *Events) Next() (Event, error) {
 			ev.Name = value
 		case "data":
 			ev.HasData = true
-			data.WriteString(value)
+			switch lines++; lines {
+			case 1:
+				ev.Data = value
+				continue
+			case 2:
+				data.WriteString(ev.Data)
+			}
 			data.WriteByte('\n')
+			data.WriteString(value)
 		case "id":
 			if !strings.Contains(value, "\x00") {
 				ev.HasID, e.id = true, value
@@ -77,23 +88,43 @@ func (e *Events) Next() (Event, error) {
 }
 
 // line reads up to CR, LF or CRLF. It does not wait for the byte behind a CR.
-func (e *Events) line(max int) (string, error) {
-	var line []byte
+func (e *Events) line(limit int) (string, error) {
+	var long []byte // what of the line has left the buffer
 	for {
-		c, err := e.r.ReadByte()
-		if err != nil {
+		if _, err := e.r.Peek(1); err != nil {
 			return "", err
 		}
-		skip := e.skipsFeed && c == '\n'
-		e.skipsFeed = c == '\r'
-		switch {
-		case skip:
-		case c == '\r' || c == '\n':
-			return string(line), nil
-		case len(line) >= max:
-			return "", ErrTooLong
-		default:
-			line = append(line, c)
+		there, _ := e.r.Peek(e.r.Buffered())
+		if e.skipsFeed && there[0] == '\n' {
+			_, _ = e.r.Discard(1)
+			e.skipsFeed = false
+			continue
 		}
+		e.skipsFeed = false
+		end := bytes.IndexByte(there, '\n')
+		if before := there[:max(end, 0)]; end < 0 {
+			end = bytes.IndexByte(there, '\r')
+		} else if cr := bytes.IndexByte(before, '\r'); cr >= 0 {
+			end = cr
+		}
+		part := there
+		if end >= 0 {
+			part = there[:end]
+		}
+		if len(long)+len(part) > limit {
+			return "", ErrTooLong
+		}
+		if end < 0 {
+			long = append(long, part...)
+			_, _ = e.r.Discard(len(part))
+			continue
+		}
+		line := string(part)
+		if len(long) > 0 {
+			line = string(append(long, part...))
+		}
+		e.skipsFeed = there[end] == '\r'
+		_, _ = e.r.Discard(end + 1)
+		return line, nil
 	}
 }
