@@ -48,11 +48,12 @@ func wayOf(path string) string {
 type network struct {
 	*testing.T
 	proxies map[string]*toxiproxy.Proxy
+	hosts   map[string]string // of the proxies
 	hc      *http.Client
 }
 
 func newNetwork(t *testing.T, upstream string) *network {
-	n := &network{T: t, proxies: map[string]*toxiproxy.Proxy{}}
+	n := &network{T: t, proxies: map[string]*toxiproxy.Proxy{}, hosts: map[string]string{}}
 	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
 	for _, way := range ways {
 		p := toxiproxy.NewProxy(server, way, "127.0.0.1:0", upstream)
@@ -60,7 +61,7 @@ func newNetwork(t *testing.T, upstream string) *network {
 			t.Fatal(err)
 		}
 		t.Cleanup(p.Stop)
-		n.proxies[way] = p
+		n.proxies[way], n.hosts[way] = p, p.Listen
 	}
 	transport := &http.Transport{MaxIdleConnsPerHost: 10}
 	t.Cleanup(transport.CloseIdleConnections)
@@ -76,7 +77,7 @@ type routed struct {
 
 func (rt routed) RoundTrip(r *http.Request) (*http.Response, error) {
 	u := *r.URL
-	u.Host = rt.n.proxies[wayOf(u.Path)].Listen
+	u.Host = rt.n.hosts[wayOf(u.Path)]
 	r = r.Clone(r.Context())
 	r.URL, r.Host = &u, "gpoll.test"
 	return rt.next.RoundTrip(r)
