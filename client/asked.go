@@ -4,26 +4,54 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"strconv"
 	"sync"
 
 	"github.com/corvuscrypto/gpoll/internal/wire"
 )
 
-// The server's requests are delivered again at each attach until they are answered. A client keeps the ids of
-// rememberedRequests of them, and calls the handler once for each. It calls mostHandlers at a time.
+// The server numbers its requests to a client id, and brings them again at each attach until they are answered, except
+// those up to the number that the client says it has. The client calls the handler once for each, mostHandlers at a time.
+// A request beyond mostWaiting that wait for a handler is left for the next attach, with all behind it.
 const (
-	mostHandlers       = 8
-	rememberedRequests = 1024
+	mostHandlers = 8
+	mostWaiting  = 1024
 )
 
 // A requests keeps what the server asks.
 type requests struct {
 	mu      sync.Mutex // guards the fields below
 	handler func(context.Context, []byte) ([]byte, error)
-	known   map[string]struct{} // ids
-	order   []string            // of known
-	waiting []wire.Answer       // for a handler
-	busy    int                 // handlers that run
+	client  string    // to which client id
+	newest  uint64    // number that the client has
+	full    bool      // since this attach
+	waiting []request // for a handler
+	busy    int       // handlers that run
+}
+
+// A request is one of the server to a client id.
+type request struct {
+	wire.Answer
+	client string
+}
+
+// attached says that an attach of a client id begins. Nobody waits for answers to the requests of an older one.
+func (r *requests) attached(client string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.full = false; r.client != client {
+		r.client, r.newest, r.waiting = client, 0, nil
+	}
+}
+
+// has returns the number of the newest request that a client id has.
+func (r *requests) has(client string) uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.client != client {
+		return 0
+	}
+	return r.newest
 }
 
 // HandleRequest makes f answer what the server asks with gpoll.Client.Request, in place of Options.OnRequest, which
@@ -39,18 +67,12 @@ func (c *Client) asked(q *wire.Answer) {
 	r := &c.requests
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if _, again := r.known[q.ID]; again || q.ID == "" || len(r.waiting) >= rememberedRequests {
-		return // one that finds no place comes again at the next attach
+	n, err := strconv.ParseUint(q.ID, 10, 64)
+	if r.full = r.full || len(r.waiting) >= mostWaiting; r.full || err != nil || n <= r.newest {
+		return
 	}
-	if r.known == nil {
-		r.known = map[string]struct{}{}
-	}
-	r.known[q.ID] = struct{}{}
-	if r.order = append(r.order, q.ID); len(r.order) > rememberedRequests+mostHandlers {
-		delete(r.known, r.order[0])
-		r.order = r.order[1:]
-	}
-	r.waiting = append(r.waiting, *q)
+	r.newest = n
+	r.waiting = append(r.waiting, request{*q, r.client})
 	if r.busy < mostHandlers && c.spawn(c.handleAll) {
 		r.busy++
 	}
@@ -88,10 +110,10 @@ func (c *Client) handleAll() {
 }
 
 // handle calls the handler, and sends what it says. A panic is the program's own.
-func (c *Client) handle(f func(context.Context, []byte) ([]byte, error), q *wire.Answer) {
+func (c *Client) handle(f func(context.Context, []byte) ([]byte, error), q *request) {
 	var reply []byte
 	err := errors.New("the handler of this client has ended its goroutine")
-	defer func() { c.reply(q.ID, reply, err) }()
+	defer func() { c.reply(q, reply, err) }()
 	if f == nil {
 		err = errors.New("this client answers no requests")
 		return
@@ -101,14 +123,15 @@ func (c *Client) handle(f func(context.Context, []byte) ([]byte, error), q *wire
 
 // reply sends the answer to a request of the server. It returns when the server has it, or when nobody there waits for
 // it any more.
-func (c *Client) reply(id string, data []byte, err error) {
+func (c *Client) reply(q *request, data []byte, err error) {
 	p := payload{Data: text(data), Data64: bytesOf(data)}
 	for range 2 {
 		if err != nil {
 			p = payload{Error: cmp.Or(err.Error(), "refused")}
 		}
 		var cmd *command
-		if cmd, err = newCommand("reply", p, id); err == nil {
+		if cmd, err = newCommand("reply", p, q.ID); err == nil {
+			cmd.client = q.client
 			c.out.add(cmd)
 			c.pump()
 			select {

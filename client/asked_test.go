@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"github.com/corvuscrypto/gpoll"
 	"github.com/corvuscrypto/gpoll/client"
 	"github.com/corvuscrypto/gpoll/gpolltest"
 )
@@ -23,15 +24,17 @@ import (
 // An asker is a server that asks: at each attach, what has no answer yet.
 type asker struct {
 	mu      sync.Mutex // guards the fields below
+	n       int
 	open    map[string]string
 	replies []string
 	more    chan struct{} // closed when there is another request, and replaced
 }
 
-func (s *asker) ask(id, data string) {
+func (s *asker) ask(data string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.open[id] = data
+	s.n++
+	s.open[fmt.Sprint(s.n)] = data
 	close(s.more)
 	s.more = make(chan struct{})
 }
@@ -47,8 +50,16 @@ func (s *asker) asks() (all []string, more <-chan struct{}) {
 		}
 		all = append(all, string(b))
 	}
-	slices.Sort(all)
+	slices.SortFunc(all, func(a, b string) int { return number(a) - number(b) })
 	return all, s.more
+}
+
+func number(request string) (n int) {
+	var q struct {
+		ID int `json:"id,string"`
+	}
+	_ = json.Unmarshal([]byte(request), &q)
+	return q.ID
 }
 
 // replied answers a command.
@@ -69,7 +80,7 @@ func (s *asker) replied(frame []byte) string {
 	if _, ok := s.open[f.ID]; !ok {
 		return fmt.Sprintf(`{"error":{"code":"no-request","message":"","id":%q}}`, f.ID)
 	}
-	text := f.ID + " "
+	text := s.open[f.ID] + ": "
 	switch {
 	case f.Reply.Error != "":
 		text += "error " + f.Reply.Error
@@ -181,7 +192,7 @@ func TestAsked(t *testing.T) {
 				var mu sync.Mutex
 				calls := map[string]int{}
 				atOnce, most := 0, 0
-				s.ask("early", "early")
+				s.ask("early")
 				ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 				defer cancel()
 				c, err := client.Dial(ctx, "http://gpoll.test/poll", client.Options{HTTPClient: hc,
@@ -214,12 +225,12 @@ func TestAsked(t *testing.T) {
 					t.Fatal(err)
 				}
 				for i := range 20 {
-					s.ask(fmt.Sprint("n", i), fmt.Sprint(i))
+					s.ask(fmt.Sprint(i))
 				}
-				s.ask("no", "no")
-				s.ask("exit", "exit")
-				s.ask("bytes", "")
-				s.ask("large", "large")
+				s.ask("no")
+				s.ask("exit")
+				s.ask("")
+				s.ask("large")
 				time.Sleep(time.Second)
 				ln.Cut()
 				time.Sleep(time.Minute)
@@ -234,13 +245,13 @@ func TestAsked(t *testing.T) {
 				}
 				mu.Unlock()
 				c.HandleRequest(nil)
-				s.ask("nobody", "x")
+				s.ask("x")
 				time.Sleep(time.Second)
-				want := []string{"bytes \xff", "early re: early", "exit error the handler of this client has ended its goroutine",
-					"large error client: the server says too-large", "no error not today",
-					"nobody error this client answers no requests"}
+				want := []string{": \xff", "early: re: early", "exit: error the handler of this client has ended its goroutine",
+					"large: error client: the server says too-large", "no: error not today",
+					"x: error this client answers no requests"}
 				for i := range 20 {
-					want = append(want, fmt.Sprintf("n%d re: %d", i, i))
+					want = append(want, fmt.Sprintf("%d: re: %d", i, i))
 				}
 				s.mu.Lock()
 				slices.Sort(want)
@@ -249,6 +260,69 @@ func TestAsked(t *testing.T) {
 				}
 				s.mu.Unlock()
 				c.Close()
+			})
+		})
+	}
+}
+
+// A gpoll server asks, and has each answer once, whatever breaks.
+func TestServerAsks(t *testing.T) {
+	for _, transport := range transports {
+		t.Run(string(transport), func(t *testing.T) {
+			var met *gpoll.Client
+			inWorld(t, func(b *gpoll.Broadcaster) {
+				b.UpstreamRate = -1
+				b.OnConnect = func(c *gpoll.Client) error { met = c; return nil }
+			}, func(w *world) {
+				var mu sync.Mutex
+				calls := map[string]int{}
+				c := w.dial(client.Options{Transports: []client.Transport{transport},
+					OnRequest: func(_ context.Context, data []byte) ([]byte, error) {
+						mu.Lock()
+						calls[string(data)]++
+						mu.Unlock()
+						time.Sleep(5 * time.Millisecond) // of the bubble's time
+						if string(data) == "no" {
+							return nil, errors.New("not today")
+						}
+						return append([]byte("re: "), data...), nil
+					}})
+				time.Sleep(time.Second) // of the bubble: by long-poll it is met at its first poll after the registration
+				synctest.Wait()
+				var group sync.WaitGroup
+				for i := range 5 {
+					group.Go(func() {
+						for j := range 40 {
+							text := fmt.Sprint(i, " ", j)
+							reply, err := met.Request(context.Background(), []byte(text))
+							if err != nil || string(reply) != "re: "+text {
+								t.Errorf("%s: %q, %v", text, reply, err)
+							}
+							time.Sleep(3 * time.Millisecond)
+						}
+					})
+				}
+				group.Go(func() {
+					for range 20 {
+						time.Sleep(17 * time.Millisecond)
+						w.ln.Cut()
+					}
+				})
+				group.Wait()
+				if _, err := met.Request(context.Background(), []byte("no")); err == nil || !strings.Contains(err.Error(), "not today") {
+					t.Error(err)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				for text, n := range calls {
+					if n != 1 {
+						t.Errorf("%q was asked %d times", text, n)
+					}
+				}
+				if len(calls) != 201 {
+					t.Errorf("%d were asked", len(calls))
+				}
+				w.await(w.publish("", 1), c)
 			})
 		})
 	}

@@ -111,7 +111,8 @@ func (e *EndError) course() course {
 		return goDown
 	case "slow", "timeout", "message-timeout", "unavailable", "shutdown", "closed", "rate", "too-many-clients", "internal":
 		return comeBack
-	case "forbidden", "topic-forbidden", "origin", "superseded", "removed", "too-large", "left":
+	case "forbidden", "topic-forbidden", "origin", "superseded", "removed", "refused", "too-large",
+		"left":
 		return stop
 	case "bad-request":
 		if e.status == 1008 {
@@ -188,7 +189,7 @@ func retryAfter(h http.Header) time.Duration {
 // closeError reads a close frame. Its reason begins with the code of the end.
 func closeError(status int, reason string) error {
 	r := wire.ParseClose(status, reason)
-	if code, _, _ := strings.Cut(reason, ";"); code != "" && strings.Trim(code, "abcdefghijklmnopqrstuvwxyz-") == "" {
+	if code := reason[:strings.IndexAny(reason+";", ";:")]; code != "" && strings.Trim(code, "abcdefghijklmnopqrstuvwxyz-") == "" {
 		r.Code = code
 	}
 	return &EndError{Code: r.Code, Message: r.Message, status: status, retry: r.Retry}

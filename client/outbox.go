@@ -45,6 +45,7 @@ type outbox struct {
 	bytes   int                     // of those
 	pumping bool                    // the goroutine runs
 	open    bool                    // the client is attached
+	client  string                  // its id
 	socket  *socket                 // by which; nil: by another transport
 	posting context.CancelCauseFunc // of the request under way
 
@@ -62,6 +63,15 @@ func (o *outbox) add(cmd *command) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.queue = append(o.queue, cmd)
+	o.outdateLocked(cmd)
+}
+
+// outdateLocked ends a reply that was for an earlier client id.
+func (o *outbox) outdateLocked(cmd *command) {
+	if cmd.client != "" && cmd.client != o.client {
+		cmd.err = &EndError{Code: "no-request", Message: "the server has forgotten the client that it asked"}
+		o.doneLocked(cmd)
+	}
 }
 
 // withdraw says that nobody waits for the answer. What is under way keeps its place, which it has in the network too.
@@ -83,10 +93,16 @@ func (o *outbox) removeLocked(cmd *command) {
 	}
 }
 
-// through says which door is open: that of socket, or path/commands if it is nil, or none.
-func (o *outbox) through(socket *socket, open bool) {
+// through says which door is open to a client id: that of socket, or path/commands if it is nil, or none.
+func (o *outbox) through(socket *socket, client string, open bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if open && o.client != client {
+		o.client = client
+		for _, cmd := range slices.Clone(o.queue) {
+			o.outdateLocked(cmd)
+		}
+	}
 	if old := o.socket; old != nil && old != socket {
 		o.againLocked(old)
 	}
@@ -160,7 +176,7 @@ func (o *outbox) bringLocked(cmd *command, by *socket) {
 		o.away--
 		o.bytes -= len(cmd.frame)
 	}
-	if cmd.by = by; by != nil {
+	if cmd.by, cmd.as = by, o.client; by != nil {
 		o.away++
 		o.bytes += len(cmd.frame)
 	}

@@ -86,7 +86,7 @@ func FuzzAnswer(f *testing.F) {
 		judge(t, c)
 		cmd := &command{id: "1", frame: []byte(text), done: make(chan struct{})}
 		c.out.add(cmd)
-		c.out.through(nil, true)
+		c.out.through(nil, "0$1", true)
 		batch, _, _ := c.out.next()
 		c.post(batch)
 		if len(c.out.queue) == 0 != (cmd.err != nil || cmd.answer != nil) || c.out.away != 0 || c.out.bytes != 0 {

@@ -55,7 +55,7 @@ func (c *Client) door() {
 	c.mu.Lock()
 	s, _ := c.by.(*socket)
 	open := c.by != nil && c.id != ""
-	c.out.through(s, open)
+	c.out.through(s, c.id, open)
 	c.mu.Unlock()
 	if open {
 		c.pump()
@@ -76,7 +76,7 @@ func (c *Client) post(batch []*command) {
 	o.mu.Unlock()
 	ctx, cancel := context.WithTimeoutCause(ctx, wait, &silentError{"commands had no answer", wait})
 	defer cancel()
-	w := wish{id: c.ID()}
+	w := wish{id: batch[0].as}
 	outcomes, err := c.postOnce(ctx, &w, batch)
 	if ctx.Err() != nil && err != nil {
 		err = context.Cause(ctx)

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/corvuscrypto/gpoll"
@@ -19,6 +20,7 @@ type wish struct {
 	after  gpoll.Position
 	topics []string
 	last   int
+	asked  uint64  // the newest request of the server that the client has
 	change *change // which topics has in it
 	token  string
 }
@@ -42,6 +44,7 @@ func (c *Client) wish(ctx context.Context) (wish, error) {
 	if w.change != nil {
 		w.topics = w.change.topics
 	}
+	w.asked = c.requests.has(w.id)
 	return w, nil
 }
 
@@ -107,7 +110,7 @@ const maxQuery = 1536
 
 // request returns the request of a poll or of an event stream.
 func (c *Client) request(ctx context.Context, path, accept string, w wish) (*http.Request, error) {
-	q := url.Values{"format": {"json"}}
+	q := url.Values{"format": {"json"}, "asked": {strconv.FormatUint(w.asked, 10)}}
 	if !w.after.IsZero() {
 		q.Set("after", w.position())
 	}
@@ -131,8 +134,9 @@ func (c *Client) request(ctx context.Context, path, accept string, w wish) (*htt
 		After  string   `json:"after,omitempty"`
 		Topics []string `json:"topics"`
 		Last   int      `json:"last,omitempty"`
+		Asked  uint64   `json:"asked"`
 		Format string   `json:"format"`
-	}{w.position(), w.topics, w.last, "json"})
+	}{w.position(), w.topics, w.last, w.asked, "json"})
 	if err != nil {
 		return nil, err
 	}

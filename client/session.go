@@ -28,8 +28,8 @@ func (c *Client) run() {
 		h.give()
 	}
 	c.free()
-	c.inbox.end(final, errors.Is(final, ErrClosed))
 	c.tell(Status{State: Closed, Reasons: c.ladder.reasons(""), Err: final})
+	c.inbox.end(final, errors.Is(final, ErrClosed))
 	close(c.done)
 }
 
@@ -215,6 +215,7 @@ func (a *attach) open(w wish, id string) {
 	c.mu.Lock()
 	c.id, c.renewed = id, false
 	c.mu.Unlock()
+	c.requests.attached(id)
 	c.door()
 	if a.beside != nil {
 		a.beside.then(nil)

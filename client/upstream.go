@@ -106,12 +106,14 @@ func (c *Client) command(ctx context.Context, verb string, p payload) (*wire.Ans
 
 // A command is one on its way to the server.
 type command struct {
-	id    string
-	frame []byte // as JSON
-	done  chan struct{}
+	id     string
+	frame  []byte // as JSON
+	client string // by which client id it has to come; "": any
+	done   chan struct{}
 
 	// Guarded by outbox.mu until done is closed.
 	by        *socket // that has brought it, or postDoor; nil: it has to be sent
+	as        string  // the client id by which it was brought last
 	withdrawn bool    // nobody waits for it
 	answer    *wire.Answer
 	err       error

@@ -181,9 +181,10 @@ func (s *socket) hello(w wish) error {
 		Topics        []string `json:"topics"`
 		After         string   `json:"after,omitempty"`
 		Last          int      `json:"last,omitempty"`
+		Asked         uint64   `json:"asked"`
 		Authorization string   `json:"authorization,omitempty"`
 	}
-	h.ClientID, h.Topics, h.After, h.Last = w.id, w.topics, w.position(), w.last
+	h.ClientID, h.Topics, h.After, h.Last, h.Asked = w.id, w.topics, w.position(), w.last, w.asked
 	if h.Topics == nil {
 		h.Topics = []string{}
 	}
