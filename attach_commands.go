@@ -32,6 +32,7 @@ type hello struct {
 	After         string   `json:"after"`
 	Last          int      `json:"last"`
 	Asked         uint64   `json:"asked"`
+	Fallback      string   `json:"fallback"`
 	Authorization string   `json:"authorization"`
 }
 

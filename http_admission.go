@@ -31,10 +31,15 @@ func (b *Broadcaster) arrive(r *http.Request, req *request) (arr arrival, refuse
 			return arr, refused
 		}
 	}
-	if arr.named, refused = b.topicsOf(req, arr.client, arr.grantee); refused != nil || arr.client != nil {
+	if arr.named, refused = b.topicsOf(req, arr.client, arr.grantee); refused != nil {
 		return arr, refused
 	}
-	refused = arr.register(b, r, req)
+	if arr.client == nil {
+		refused = arr.register(b, r, req)
+	}
+	if refused == nil {
+		b.noteFallback(r)
+	}
 	return arr, refused
 }
 

@@ -141,7 +141,8 @@ func TestPreflightHeaders(t *testing.T) {
 	}})
 	r := s.request(t, t.Context(), "/poll", "Origin", "https://app.test", "Access-Control-Request-Method", "GET")
 	r.Method = http.MethodOptions
-	const want = "Authorization, Cache-Control, Content-Type, Gpoll-Client-Id, Last-Event-ID, X-Token, Traceparent"
+	const want = "Authorization, Cache-Control, Content-Type, Gpoll-Client-Id, Gpoll-Fallback, Last-Event-ID, X-Token, " +
+		"Traceparent"
 	if got := s.do(t, r).header.Get("Access-Control-Allow-Headers"); got != want {
 		t.Errorf("%s\nwant %s", got, want)
 	}

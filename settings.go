@@ -133,7 +133,8 @@ func (s *settings) fill(b *Broadcaster) error {
 
 // allowedHeaders lists the headers that a page of another origin may send, as a preflight spells them.
 func allowedHeaders(auth, own []string) (string, error) {
-	list := []string{"Authorization", "Cache-Control", "Content-Type", "Gpoll-Client-Id", "Last-Event-ID"}
+	list := []string{"Authorization", "Cache-Control", "Content-Type", "Gpoll-Client-Id", "Gpoll-Fallback",
+		"Last-Event-ID"}
 	for _, name := range slices.Concat(auth, own) {
 		if !validToken(name) {
 			return "", fmt.Errorf("gpoll: Broadcaster.AllowedHeaders or AuthHeaders has %q, "+

@@ -26,6 +26,10 @@ type Stats struct {
 	Dropped map[string]uint64 // attaches and clients that the server ended, by reason
 	Refused map[string]uint64 // requests and publishes, by code
 	Gaps    map[string]uint64 // gaps announced, by reason
+
+	// Fallbacks counts why clients use no better transport, in their words: docs/protocol.md, section 3, lists them. Any
+	// other word counts as "other".
+	Fallbacks map[string]uint64
 }
 
 // Stats reports what the Broadcaster has done and holds. Its cost grows neither with the clients nor with the topics.
@@ -44,6 +48,7 @@ func (b *Broadcaster) Stats() Stats {
 	s.Outage = b.follower.trouble()
 	s.Published, s.Delivered, s.Repeats = b.published.Load(), b.delivered.Load(), b.repeats.Load()
 	s.Dropped, s.Refused, s.Gaps = b.counts.dropped.copy(), b.counts.refused.copy(), b.counts.gaps.copy()
+	s.Fallbacks = b.counts.fallbacks.copy()
 	return s
 }
 
@@ -55,7 +60,7 @@ func (g *registry) size() (clients, routines int) {
 }
 
 // counters are counts by reason.
-type counters struct{ dropped, refused, gaps reasonCount }
+type counters struct{ dropped, refused, gaps, fallbacks reasonCount }
 
 // A reasonCount counts by a reason from a small, fixed set.
 type reasonCount struct {

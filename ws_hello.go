@@ -67,6 +67,9 @@ func (s *streamConn) hello(data []byte) (*Client, attachOptions, *ending) {
 	if f.Hello.Authorization != "" {
 		r.Header.Set("Authorization", f.Hello.Authorization)
 	}
+	if f.Hello.Fallback != "" {
+		r.Header.Set("Gpoll-Fallback", f.Hello.Fallback)
+	}
 	arr, no := b.arrive(r, req)
 	if no != nil {
 		return nil, o, refused(no)

@@ -42,6 +42,7 @@ type Client struct {
 	backoff   backoff
 	dialed    sync.Once
 	lastTopic string
+	told      []string // the reasons for a fallback that the server knows
 	heartbeat time.Duration
 	pollWait  time.Duration
 	strayed   time.Time // when the client last gave up an attach, which may still be on its way

@@ -2,6 +2,7 @@ package client_test
 
 import (
 	"context"
+	"maps"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -41,6 +42,15 @@ func TestRefusedAndClimbs(t *testing.T) {
 					t.Errorf("it is %v", s)
 				}
 				w.await(w.publish("news", 3), c)
+				w.ln.Cut()
+				w.await(w.publish("news", 3), c)
+				told := map[string]uint64{}
+				for _, reason := range want {
+					told[reason] = 1
+				}
+				if got := w.b.Stats().Fallbacks; !maps.Equal(got, told) {
+					t.Errorf("the server counts %v, and not %v", got, told)
+				}
 				w.stands(nil)
 				begun := time.Now()
 				for c.Status().Transport != client.WebSocket && time.Since(begun) < time.Hour {

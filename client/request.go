@@ -16,13 +16,14 @@ import (
 
 // A wish is what a request says of the client: who it is, where it stands and what it wants.
 type wish struct {
-	id     string // "0": register
-	after  gpoll.Position
-	topics []string
-	last   int
-	asked  uint64  // the newest request of the server that the client has
-	change *change // which topics has in it
-	token  string
+	id       string // "0": register
+	after    gpoll.Position
+	topics   []string
+	last     int
+	asked    uint64  // the newest request of the server that the client has
+	fallback string  // why no better transport is used, if the server has not been told
+	change   *change // which topics has in it
+	token    string
 }
 
 // wish returns what the next request says.
@@ -154,6 +155,9 @@ func (c *Client) head(r *http.Request, accept string, w wish) {
 	r.Header.Set("Accept", accept)
 	r.Header.Set("Accept-Encoding", "identity") // who compresses events keeps them back
 	r.Header.Set("Gpoll-Client-Id", w.id)
+	if w.fallback != "" {
+		r.Header.Set("Gpoll-Fallback", w.fallback)
+	}
 }
 
 func (c *Client) header(w wish) http.Header {

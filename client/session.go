@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -200,6 +202,8 @@ func (a *attach) probe() {
 func (a *attach) wish() (wish, error) {
 	w, err := a.c.wish(a.ctx)
 	a.had, a.token = w.change, w.token
+	reasons := a.c.ladder.reasons(a.transport)
+	w.fallback = strings.Join(slices.DeleteFunc(reasons, func(r string) bool { return slices.Contains(a.c.told, r) }), ",")
 	return w, err
 }
 
@@ -223,6 +227,7 @@ func (a *attach) open(w wish, id string) {
 		a.beside = nil
 	}
 	c.ladder.works(a.transport, now)
+	c.told = c.ladder.reasons(a.transport)
 	if ws := c.ladder.above(a.transport, WebSocket); ws != nil && !ws.until.IsZero() {
 		a.probing = time.AfterFunc(ws.until.Sub(now), a.probe)
 	}

@@ -45,7 +45,8 @@ type Status struct {
 	//	poll_blocked    polls had no answer, or one that is not gpoll's
 	//	unreachable     no connection to the server could be made
 	//
-	// A transport that failed is left alone for 10 minutes, and then tried again.
+	// A transport that failed is left alone for 10 minutes, and then tried again. The server counts the reasons
+	// (gpoll.Stats.Fallbacks).
 	Reasons []string
 
 	Err   error         // what ended the last attach or attempt; nil after one that works

@@ -182,9 +182,11 @@ func (s *socket) hello(w wish) error {
 		After         string   `json:"after,omitempty"`
 		Last          int      `json:"last,omitempty"`
 		Asked         uint64   `json:"asked"`
+		Fallback      string   `json:"fallback,omitempty"`
 		Authorization string   `json:"authorization,omitempty"`
 	}
 	h.ClientID, h.Topics, h.After, h.Last, h.Asked = w.id, w.topics, w.position(), w.last, w.asked
+	h.Fallback = w.fallback
 	if h.Topics == nil {
 		h.Topics = []string{}
 	}

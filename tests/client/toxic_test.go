@@ -3,6 +3,7 @@ package client
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -45,6 +46,15 @@ func TestFallback(t *testing.T) {
 			w.dial()
 			w.both(500, 9*time.Second, nil)
 			w.until(test.by, test.reasons)
+			told := w.b.Stats().Fallbacks
+			for _, reason := range strings.Fields(test.reasons) {
+				if told[reason] != 1 {
+					w.Errorf("the server counts %v, and not one %s", told, reason)
+				}
+			}
+			if len(told) != len(strings.Fields(test.reasons)) {
+				w.Errorf("the server counts %v, and the client says %s", told, test.reasons)
+			}
 			w.judge()
 		})
 	}
