@@ -11,8 +11,9 @@ import (
 // let in.
 func TestFallbacks(t *testing.T) {
 	s := start(t, setup{})
-	for _, says := range []string{"ws_refused", "ws_refused, sse_buffered", "poll_blocked,unreachable,<script>,x,ws_silent",
-		strings.Repeat(",", 100), ""} {
+	for _, says := range []string{"ws_refused", "ws_refused, sse_buffered",
+		"poll_blocked,unreachable,<script>,x,ws_silent", strings.Repeat(",", 100), ""} {
+
 		r := s.request(t, t.Context(), "/poll?format=json", "Gpoll-Fallback", says)
 		if a := s.do(t, r); a.status != http.StatusOK {
 			t.Errorf("%d %s", a.status, a.body)

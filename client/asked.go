@@ -11,8 +11,8 @@ import (
 )
 
 // The server numbers its requests to a client id, and brings them again at each attach until they are answered, except
-// those up to the number that the client says it has. The client calls the handler once for each, mostHandlers at a time.
-// A request beyond mostWaiting that wait for a handler is left for the next attach, with all behind it.
+// those up to the number that the client says it has. The client calls the handler once for each, mostHandlers at a
+// time. A request beyond mostWaiting that wait for a handler is left for the next attach, with all behind it.
 const (
 	mostHandlers = 8
 	mostWaiting  = 1024

@@ -309,7 +309,8 @@ func TestServerAsks(t *testing.T) {
 					}
 				})
 				group.Wait()
-				if _, err := met.Request(context.Background(), []byte("no")); err == nil || !strings.Contains(err.Error(), "not today") {
+				_, err := met.Request(context.Background(), []byte("no"))
+				if err == nil || !strings.Contains(err.Error(), "not today") {
 					t.Error(err)
 				}
 				mu.Lock()

@@ -19,9 +19,9 @@
 // climbs again later. All of that is one session: the client keeps its place in the stream, drops what comes twice, and
 // yields a gap where the server says that messages may be missing. docs/protocol.md describes the wire.
 //
-// The program speaks by [Client.Send], [Client.Publish] and [Client.Request], which return when the server has answered,
-// and answers the server's own requests by [Options.OnRequest].
+// The program speaks by [Client.Send], [Client.Publish] and [Client.Request], which return when the server has
+// answered, and answers the server's own requests by [Options.OnRequest].
 //
-// A Client that waits for messages costs one goroutine and about 27 KB by WebSocket. By SSE and by long-poll it is three
-// goroutines and 36 KB: two are those of its connection in net/http.
+// A Client that waits for messages costs one goroutine and about 27 KB by WebSocket. By SSE and by long-poll it is
+// three goroutines and 36 KB: two are those of its connection in net/http.
 package client

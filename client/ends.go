@@ -189,7 +189,8 @@ func retryAfter(h http.Header) time.Duration {
 // closeError reads a close frame. Its reason begins with the code of the end.
 func closeError(status int, reason string) error {
 	r := wire.ParseClose(status, reason)
-	if code := reason[:strings.IndexAny(reason+";", ";:")]; code != "" && strings.Trim(code, "abcdefghijklmnopqrstuvwxyz-") == "" {
+	code := reason[:strings.IndexAny(reason+";", ";:")]
+	if code != "" && strings.Trim(code, "abcdefghijklmnopqrstuvwxyz-") == "" {
 		r.Code = code
 	}
 	return &EndError{Code: r.Code, Message: r.Message, status: status, retry: r.Retry}

@@ -48,8 +48,9 @@ func FuzzFrame(f *testing.F) {
 
 // So it is with events.
 func FuzzEventStream(f *testing.F) {
-	f.Add([]byte("event: gap\nid: 9f86d081884c7d65-30\ndata: {\"from\":\"9f86d081884c7d65-7\",\"to\":\"9f86d081884c7d65-30\"," +
-		"\"reason\":\"evicted\"}\n\ndata: {\"id\":\"9f86d081884c7d65-41\",\"data64\":\"/w==\"}\n\n"))
+	f.Add([]byte("event: gap\nid: 9f86d081884c7d65-30\ndata: {\"from\":\"9f86d081884c7d65-7\"," +
+		"\"to\":\"9f86d081884c7d65-30\",\"reason\":\"evicted\"}\n\n" +
+		"data: {\"id\":\"9f86d081884c7d65-41\",\"data64\":\"/w==\"}\n\n"))
 	f.Add([]byte("event: request\ndata: {\"id\":\"1\",\"data\":\"\"}\n\nevent: end\ndata: {\"error\":\"slow\"}\n\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c := bareClient()
@@ -176,8 +177,9 @@ func TestTranscripts(t *testing.T) {
 		if strings.HasPrefix(text, `{"client-id"`) {
 			continue // of the plain form
 		}
-		if f.ID == "" && f.Gap == nil && f.Position == "" && f.Welcome == nil && f.Subscribed == nil && f.Unsubscribed == nil &&
-			f.Request == nil && f.Error == nil && f.Answer() == nil {
+		if f.ID == "" && f.Gap == nil && f.Position == "" && f.Welcome == nil && f.Subscribed == nil &&
+			f.Unsubscribed == nil && f.Request == nil && f.Error == nil && f.Answer() == nil {
+
 			t.Errorf("%s says nothing to it", text)
 		}
 		c := bareClient()
@@ -228,7 +230,9 @@ func FuzzQuick(f *testing.F) {
 	for _, text := range transcripts(f, `< text (.*)`) {
 		f.Add([]byte(text))
 	}
-	for _, text := range []string{`"}`, `a","data64":"/w=="}`, `a\"}`, "\\u00e9\xff\"}", `","data":"b"}`, `a","gap":{}}`, ``} {
+	for _, text := range []string{`"}`, `a","data64":"/w=="}`, `a\"}`, "\\u00e9\xff\"}", `","data":"b"}`,
+		`a","gap":{}}`, ``} {
+
 		f.Add([]byte(`{"id":"9f86d081884c7d65-41","data":"` + text))
 		f.Add([]byte(`{"id":"9f86d081884c7d65-41","topic":"a","data":"` + text))
 	}

@@ -111,6 +111,7 @@ type attach struct {
 	end       context.CancelCauseFunc // any goroutine may call it
 	had       *change                 // in its last request
 	token     string                  // of that request
+	reasons   []string                // for which no better transport is used
 	opened    time.Time               // zero: not yet
 	beside    *handshake              // under way: the first of the two that works wins
 	probing   *time.Timer             // to try a WebSocket again
@@ -203,7 +204,9 @@ func (a *attach) wish() (wish, error) {
 	w, err := a.c.wish(a.ctx)
 	a.had, a.token = w.change, w.token
 	reasons := a.c.ladder.reasons(a.transport)
-	w.fallback = strings.Join(slices.DeleteFunc(reasons, func(r string) bool { return slices.Contains(a.c.told, r) }), ",")
+	a.reasons = reasons
+	isTold := func(reason string) bool { return slices.Contains(a.c.told, reason) }
+	w.fallback = strings.Join(slices.DeleteFunc(slices.Clone(reasons), isTold), ",")
 	return w, err
 }
 
@@ -259,6 +262,9 @@ func (c *Client) react(a *attach, r *rung) (down bool, wait time.Duration, final
 		c.log.Warn("gpoll client: the server has refused topics late", "err", err)
 		c.tell(Status{State: Connecting, Reasons: c.ladder.reasons(""), Err: err})
 		return false, 0, nil
+	}
+	if _, silent := errors.AsType[*silentError](err); silent && r.transport != WebSocket {
+		c.told = a.reasons // the server most likely has the request, and something keeps back the answer
 	}
 	how := courseOf(err)
 	switch {

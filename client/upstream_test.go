@@ -453,7 +453,8 @@ func TestCommandsAstray(t *testing.T) {
 					cancel()
 				}
 				posts(func(rw http.ResponseWriter, r *http.Request) { http.Error(rw, "<html>", http.StatusForbidden) })
-				if err := c.Send(context.Background(), []byte("x")); err == nil || !strings.Contains(err.Error(), "no answer of gpoll") {
+				err := c.Send(context.Background(), []byte("x"))
+				if err == nil || !strings.Contains(err.Error(), "no answer of gpoll") {
 					t.Error(err)
 				}
 				w.stands(nil)

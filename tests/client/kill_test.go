@@ -26,6 +26,7 @@ func serve() {
 	b := gpoll.NewBroadcaster()
 	b.Logger = slog.New(slog.DiscardHandler)
 	b.UpstreamRate = -1
+	b.History.Count = 200_000 // a client may be away for some time
 	b.OnMessage = func(_ *gpoll.Client, m gpoll.Message) { fmt.Println("heard", m.ID) }
 	mux := http.NewServeMux()
 	b.ListenAndBroadcast("/poll", mux)

@@ -37,7 +37,8 @@ func TestFallback(t *testing.T) {
 			w.stands(forbidden, socket)
 			w.add(`{"type":"short_life","stream":"downstream"}`, events)
 		}, gpollclient.LongPoll, "ws_refused sse_died_young"},
-		{"only polls", func(w *world) { w.stands(forbidden, socket, events) }, gpollclient.LongPoll, "ws_refused sse_refused"},
+		{"only polls", func(w *world) { w.stands(forbidden, socket, events) }, gpollclient.LongPoll,
+			"ws_refused sse_refused"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -93,8 +94,8 @@ func TestSlowNetwork(t *testing.T) {
 			w.stands(forbidden, refused...)
 			w.add(`{"type":"latency","name":"a","stream":"downstream","attributes":{"latency":150,"jitter":100}}`, ways...)
 			w.add(`{"type":"latency","name":"b","stream":"upstream","attributes":{"latency":100}}`, ways...)
-			w.add(`{"type":"slicer","name":"c","stream":"downstream","attributes":{"average_size":64,"size_variation":32,"delay":10}}`,
-				ways...)
+			w.add(`{"type":"slicer","name":"c","stream":"downstream",`+
+				`"attributes":{"average_size":64,"size_variation":32,"delay":10}}`, ways...)
 			w.dial()
 			w.both(600, 5*time.Second, nil)
 			w.until(by, map[gpollclient.Transport]string{gpollclient.SSE: "ws_refused",

@@ -303,7 +303,8 @@ func (w *world) until(by gpollclient.Transport, reasons string) {
 	w.Helper()
 	for deadline := time.Now().Add(20 * time.Second); ; <-time.After(10 * time.Millisecond) {
 		s := w.c.Status()
-		if s.State == gpollclient.Connected && s.Transport == by && (reasons == whatever || strings.Join(s.Reasons, " ") == reasons) {
+		known := reasons == whatever || strings.Join(s.Reasons, " ") == reasons
+		if s.State == gpollclient.Connected && s.Transport == by && known {
 			return
 		}
 		if time.Now().After(deadline) {
