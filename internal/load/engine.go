@@ -84,6 +84,9 @@ type Client struct {
 	sequence
 	rest []byte // arrived and not consumed
 	out  []byte // to be written when the socket takes it
+
+	said  int    // messages of a flood
+	asked uint64 // questions
 }
 
 type clientState uint8
@@ -136,5 +139,8 @@ func (c *Client) Message(p []byte) bool {
 	}
 	t.Last = e.now
 	_ = t.Latency.RecordValue(min(max((e.now-stamp)/1000, 1), slowest)) // in range by min and max
+	if e.up != nil {
+		e.up.answered(c)
+	}
 	return true
 }

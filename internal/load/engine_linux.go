@@ -40,6 +40,8 @@ type Engine struct {
 
 	onDone   func(uint64)
 	lastDone uint64
+
+	up *upstream // nil: the clients only listen
 }
 
 // New prepares an engine without opening a connection. It raises the soft limit on descriptors when it must and may;
@@ -245,7 +247,10 @@ const epollET = 1 << 31 // unix.EPOLLET is negative on some systems
 const waitTime = 10 * time.Millisecond
 
 // step handles one batch of events, waiting for the first up to waitTime.
-func (e *Engine) step() error {
+func (e *Engine) step() error { return e.stepFor(true) }
+
+// stepFor is step, or does not wait.
+func (e *Engine) stepFor(waits bool) error {
 	for len(e.redial) > 0 {
 		c := &e.clients[e.redial[0]]
 		e.redial = e.redial[1:]
@@ -263,7 +268,7 @@ func (e *Engine) step() error {
 	if errno != 0 && errno != unix.EINTR {
 		return fmt.Errorf("load: epoll: %w", errno)
 	}
-	if n == 0 {
+	if n == 0 && waits {
 		var err error
 		if n, err = unix.EpollWait(e.epoll, e.events, int(waitTime/time.Millisecond)); err != nil &&
 			!errors.Is(err, unix.EINTR) {
@@ -306,7 +311,9 @@ func (e *Engine) handle(c *Client, events uint32) {
 		c.Send(e.scratch)
 	}
 	if len(c.out) > 0 && events&unix.EPOLLOUT != 0 {
-		c.flush()
+		if c.flush(); e.up != nil && len(c.out) == 0 {
+			e.up.ready = append(e.up.ready, c)
+		}
 	}
 	if c.fd >= 0 && events&^unix.EPOLLOUT != 0 {
 		e.read(c, events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0)

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/coder/websocket"
@@ -23,8 +24,15 @@ type hub struct {
 
 func main() {
 	h := &hub{clients: map[chan []byte]func(){}}
-	serve.Main(serve.Peer{Start: func(ln net.Listener) (func([]byte) error, error) {
-		web.Serve(ln, "/ws", h)
+	var heard atomic.Uint64
+	mux := http.NewServeMux()
+	mux.Handle("/ws", h)
+	mux.Handle("/in", read(func(*websocket.Conn, websocket.MessageType, []byte) { heard.Add(1) }))
+	mux.Handle("/echo", read(func(c *websocket.Conn, kind websocket.MessageType, p []byte) {
+		_ = c.Write(context.Background(), kind, p) // the reader sees a closed connection
+	}))
+	serve.Main(serve.Peer{Heard: heard.Load, Start: func(ln net.Listener) (func([]byte) error, error) {
+		web.Serve(ln, "/", mux)
 		return h.broadcast, nil
 	}})
 }
@@ -70,6 +78,24 @@ func (h *hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+}
+
+// read hands each message to hear.
+func read(hear func(c *websocket.Conn, kind websocket.MessageType, p []byte)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		conn, err := websocket.Accept(w, r, nil)
+		if err != nil {
+			return
+		}
+		defer conn.CloseNow()
+		for {
+			kind, p, err := conn.Read(context.Background())
+			if err != nil {
+				return
+			}
+			hear(conn, kind, p)
+		}
+	})
 }
 
 func write(ctx context.Context, conn *websocket.Conn, msg []byte) error {

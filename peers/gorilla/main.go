@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -33,8 +34,15 @@ type hub struct {
 
 func main() {
 	h := &hub{clients: map[*client]struct{}{}}
-	serve.Main(serve.Peer{Start: func(ln net.Listener) (func([]byte) error, error) {
-		web.Serve(ln, "/ws", h)
+	var heard atomic.Uint64
+	mux := http.NewServeMux()
+	mux.Handle("/ws", h)
+	mux.Handle("/in", read(func(*websocket.Conn, int, []byte) { heard.Add(1) }))
+	mux.Handle("/echo", read(func(c *websocket.Conn, kind int, p []byte) {
+		_ = c.WriteMessage(kind, p) // the reader sees a closed connection
+	}))
+	serve.Main(serve.Peer{Heard: heard.Load, Start: func(ln net.Listener) (func([]byte) error, error) {
+		web.Serve(ln, "/", mux)
 		return h.broadcast, nil
 	}})
 }
@@ -83,6 +91,26 @@ func (h *hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 	}()
+}
+
+// read hands each message to hear.
+func read(hear func(c *websocket.Conn, kind int, p []byte)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		conn, err := upgrader.Upgrade(w, r, nil)
+		if err != nil {
+			return
+		}
+		go func() { // ends with the connection
+			defer conn.Close()
+			for {
+				kind, p, err := conn.ReadMessage()
+				if err != nil {
+					return
+				}
+				hear(conn, kind, p)
+			}
+		}()
+	})
 }
 
 func (c *client) write() {

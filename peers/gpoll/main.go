@@ -7,6 +7,7 @@ import (
 	"flag"
 	"net"
 	"net/http"
+	"sync/atomic"
 
 	"github.com/corvuscrypto/gpoll"
 	"github.com/corvuscrypto/gpoll/internal/load/serve"
@@ -15,6 +16,11 @@ import (
 func main() {
 	b := gpoll.NewBroadcaster()
 	b.RegisterRate = -1 // all clients come within a second, on purpose
+	b.UpstreamRate = -1 // they say what they say back to back, on purpose
+	b.PlainMessages = true
+	var heard atomic.Uint64
+	b.OnMessage = func(*gpoll.Client, gpoll.Message) { heard.Add(1) }
+	b.OnRequest = func(_ *gpoll.Client, m gpoll.Message) ([]byte, error) { return m.Data, nil }
 	var wrapped bool
 	serve.Main(serve.Peer{
 		Flags: func(f *flag.FlagSet) {
@@ -24,6 +30,7 @@ func main() {
 			f.IntVar(&b.RoutineBufferSize, "routine-buffer-size", b.RoutineBufferSize, "RoutineBufferSize")
 			f.IntVar(&b.SyncDelayMs, "sync-delay-ms", b.SyncDelayMs, "SyncDelayMs")
 		},
+		Heard: heard.Load,
 		Start: func(ln net.Listener) (func([]byte) error, error) { return start(b, ln, wrapped) },
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 
 	"github.com/lxzan/gws"
 
@@ -46,17 +47,47 @@ func (h *handler) broadcast(p []byte) error {
 	return nil
 }
 
+// A listener counts what clients say.
+type listener struct {
+	gws.BuiltinEventHandler
+	heard atomic.Uint64
+}
+
+func (l *listener) OnMessage(_ *gws.Conn, m *gws.Message) {
+	l.heard.Add(1)
+	_ = m.Close() // which gives its memory back
+}
+
+func (l *listener) OnPing(c *gws.Conn, payload []byte) { _ = c.WritePong(payload) }
+
+// An echo answers what clients say with the same.
+type echo struct{ listener }
+
+func (e *echo) OnMessage(c *gws.Conn, m *gws.Message) {
+	_ = c.WriteMessage(m.Opcode, m.Bytes()) // the reader sees a closed connection
+	_ = m.Close()
+}
+
 func main() {
 	h := &handler{conns: map[*gws.Conn]struct{}{}}
-	up := gws.NewUpgrader(h, &gws.ServerOption{})
-	serve.Main(serve.Peer{Start: func(ln net.Listener) (func([]byte) error, error) {
-		web.Serve(ln, "/ws", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			c, err := up.Upgrade(w, r)
-			if err != nil {
-				return
-			}
-			go c.ReadLoop() // ends with the connection; the handler's own goroutine gives its stack back
-		}))
+	l := &listener{}
+	mux := http.NewServeMux()
+	mux.Handle("/ws", upgrade(h))
+	mux.Handle("/in", upgrade(l))
+	mux.Handle("/echo", upgrade(&echo{}))
+	serve.Main(serve.Peer{Heard: l.heard.Load, Start: func(ln net.Listener) (func([]byte) error, error) {
+		web.Serve(ln, "/", mux)
 		return h.broadcast, nil
 	}})
+}
+
+func upgrade(h gws.Event) http.Handler {
+	up := gws.NewUpgrader(h, &gws.ServerOption{})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, err := up.Upgrade(w, r)
+		if err != nil {
+			return
+		}
+		go c.ReadLoop() // ends with the connection; the handler's own goroutine gives its stack back
+	})
 }

@@ -151,6 +151,15 @@ func (p *Process) Stats(gc bool) (Stats, error) {
 	return r.Stats, err
 }
 
+// Profile has the server write a CPU profile of the next d.
+func (p *Process) Profile(file string, d time.Duration) error {
+	if err := p.ask(Command{Do: "profile", Profile: file, For: d}); err != nil {
+		return err
+	}
+	_, err := p.wait(20 * time.Second)
+	return err
+}
+
 // quiet is how long nothing arrives until what is missing counts as lost.
 const quiet = 3 * time.Second
 

@@ -37,6 +37,9 @@ type Peer struct {
 	// Stats, if set, replaces the figures of this process, for a server that runs in a process of its own.
 	Stats func(gc bool) (Stats, error)
 
+	// Heard, if set, is how many messages of clients have reached the handler.
+	Heard func() uint64
+
 	// Stop, if set, is called at the end.
 	Stop func()
 
@@ -48,11 +51,14 @@ type Peer struct {
 type Stats struct {
 	CPU time.Duration `json:"cpu_ns"` // user and system time
 	RSS int64         `json:"rss"`    // resident bytes
+
+	At    int64  `json:"at,omitempty"`    // when that was, by load.Now
+	Heard uint64 `json:"heard,omitempty"` // messages of clients
 }
 
 // Command is one line of standard input.
 type Command struct {
-	Do    string        `json:"do"` // paced, saturated, stats, gc
+	Do    string        `json:"do"` // paced, saturated, stats, gc, profile
 	Count int           `json:"count,omitempty"`
 	Every time.Duration `json:"every_ns,omitempty"`
 	For   time.Duration `json:"for_ns,omitempty"`
@@ -168,12 +174,21 @@ func (c *control) do(cmd Command) (Reply, error) {
 		return c.paced(cmd)
 	case "saturated":
 		return c.saturated(cmd)
+	case "profile":
+		stop, err := profile(cmd.Profile)
+		if err == nil {
+			time.AfterFunc(cmd.For, stop)
+		}
+		return Reply{}, err
 	case "stats", "gc":
 		stats := ownStats
 		if c.peer.Stats != nil {
 			stats = c.peer.Stats
 		}
 		s, err := stats(cmd.Do == "gc")
+		if s.At = load.Now(); c.peer.Heard != nil {
+			s.Heard = c.peer.Heard()
+		}
 		return Reply{Stats: s}, err
 	}
 	return Reply{}, fmt.Errorf("no command %q", cmd.Do)

@@ -51,7 +51,7 @@ func aims() (list []aim) {
 			aim{"on Listener, JSON polls: deliveries/s × the best peer", c, rate, "gpoll-listener-v1", "best", 1.25, true},
 			aim{"on Listener: paced CPU × Nchan", c, paced, "gpoll-listener", "nchan", 1, false})
 	}
-	return list
+	return append(list, upstreamAims()...)
 }
 
 // aimRows returns cell, what, asked, reached and whether that is enough, for each aim that was measured.
@@ -59,7 +59,7 @@ func (r *report) aimRows() (rows [][]string) {
 	for _, a := range aims() {
 		for _, c := range r.cells {
 			for _, f := range r.figures() {
-				if c.String() != a.cell || f.name != a.figure {
+				if c.String() != a.cell || f.name != a.figure || !f.belongs(c) {
 					continue
 				}
 				m, _, ok := r.value(c, a.system, f)

@@ -12,7 +12,7 @@ import (
 func newBench(t *testing.T, picked []system) *bench {
 	t.Helper()
 	b := &bench{size: 128, rounds: 1, paced: 20 * time.Millisecond, saturated: 50 * time.Millisecond,
-		bursts: 50 * time.Millisecond, window: 16, settle: 50 * time.Millisecond, procs: 1,
+		bursts: 50 * time.Millisecond, window: 16, settle: 50 * time.Millisecond, procs: 1, several: several,
 		serverCPU: -1, clientCPU: -1, bin: t.TempDir(), module: filepath.Join("..", "..")}
 	if err := b.build(t.Context(), picked); err != nil {
 		t.Fatal(err)
@@ -37,6 +37,18 @@ func TestEverySystem(t *testing.T) {
 				}
 				if err != nil {
 					t.Fatal(err)
+				}
+				switch k {
+				case inbound:
+					if out.Heard.Rate <= 0 || !out.clean() {
+						t.Errorf("%+v", out)
+					}
+					return
+				case trips:
+					if out.Asked.P50 <= 0 || out.AskedMax.Rate <= 0 || !out.clean() {
+						t.Errorf("%+v", out)
+					}
+					return
 				}
 				if out.Steady.Rate <= 0 || out.PacedUS <= 0 || k != longPoll && out.Burst.Rate <= 0 {
 					t.Errorf("%+v", out)

@@ -37,6 +37,8 @@ type bench struct {
 	bursts    time.Duration
 	posted    time.Duration
 	silent    time.Duration
+	rest      time.Duration // after the last thing that clients have said
+	several   int           // messages in one write of a client
 	settle    time.Duration // after connecting
 	wait      time.Duration // for quiet
 	window    uint64
@@ -81,6 +83,9 @@ func mainErr() error {
 			"one before, to at most 1,000 WebSockets; 0 leaves that out", publishers))
 	flag.DurationVar(&b.silent, "silent", 12*time.Second,
 		"`time` to measure the call of Send in, half of it with 100 more WebSockets that never read; 0 leaves that out")
+	flag.DurationVar(&b.rest, "rest", 60*time.Second,
+		"`time` after which the memory of WebSockets is measured that have said a thousand messages; 0 leaves that out")
+	flag.IntVar(&b.several, "several", several, "`messages` that a client says back to back in one write")
 	flag.Uint64Var(&b.window, "ahead", 16, "`messages` that a publisher without pauses may be ahead of the slowest client")
 	flag.DurationVar(&b.wait, "wait", 5*time.Second,
 		"`time` to wait at most, before each measurement, for other programs to leave the processors alone")
@@ -112,6 +117,8 @@ func mainErr() error {
 	switch {
 	case b.rounds < 1:
 		return fmt.Errorf("%d rounds; there must be at least one", b.rounds)
+	case b.several < 1:
+		return fmt.Errorf("%d messages in one write; there must be at least one", b.several)
 	case b.size < load.MinSize || b.size > maxMessage:
 		return fmt.Errorf("a message size of %d bytes; it must be %d to %d", b.size, load.MinSize, maxMessage)
 	}
@@ -226,7 +233,7 @@ func chooseCells(list string) ([]cell, error) {
 		}
 		k, number, _ := strings.Cut(name, "-")
 		n, err := strconv.Atoi(number)
-		if err != nil || n < 1 || !slices.Contains([]kind{webSocket, events, longPoll}, kind(k)) {
+		if err != nil || n < 1 || !slices.Contains([]kind{webSocket, events, longPoll, inbound, trips}, kind(k)) {
 			return nil, fmt.Errorf("there is no cell %q; -list shows them", name)
 		}
 		out = append(out, cell{kind(k), n, max(time.Duration(n)*100*time.Microsecond, 20*time.Millisecond)})
@@ -362,6 +369,14 @@ func (b *bench) run(r *report, stop <-chan os.Signal) (failed error) {
 					if s.own {
 						failed = errors.Join(failed, fmt.Errorf("%s %s: %w", c, s.name, err))
 					}
+				case c.kind == inbound:
+					fmt.Fprintf(os.Stderr, "%9.0f/s %6.3f µs   idle %5.1f (%5.1f) KB, after %d messages %5.1f (%5.1f) KB%s%s\n",
+						out.Heard.Rate, out.Heard.CPU, out.IdleKB, out.AfterKB, spoken, out.RestedKB, out.SpokenKB,
+						out.complaint(), out.disturbance())
+				case c.kind == trips:
+					fmt.Fprintf(os.Stderr, "paced p50 %6.3f ms p99 %6.3f ms %5.2f µs   most %9.0f/s p50 %5.1f ms p99 %5.1f ms "+
+						"%5.2f µs%s%s\n", out.Asked.P50, out.Asked.P99, out.Asked.CPU, out.AskedMax.Rate, out.AskedMax.P50,
+						out.AskedMax.P99, out.AskedMax.CPU, out.complaint(), out.disturbance())
 				default:
 					fmt.Fprintf(os.Stderr, "%9.0f/s p99 %5.1f ms %5.2f µs   burst %9.0f/s p99 %5.1f ms   paced %5.2f "+
 						"µs p99 %5.1f ms   idle %5.1f (%5.1f) KB",

@@ -32,6 +32,8 @@ var cells = []cell{
 	{events, 10000, time.Second},
 	{longPoll, 1000, 100 * time.Millisecond},
 	{longPoll, 5000, 500 * time.Millisecond},
+	{inbound, 1000, 0},
+	{trips, 1000, 100 * time.Millisecond}, // between two questions of a client
 }
 
 // sample is what one run of one system in one cell showed.
@@ -46,6 +48,12 @@ type sample struct {
 	Posted   saturation `json:"posted,omitzero"`              // published by several who post over HTTP
 	SendUS   float64    `json:"send_p99_us,omitempty"`        // p99 of the call that publishes
 	SilentUS float64    `json:"send_silent_p99_us,omitempty"` // the same with clients that never read
+
+	Heard    saturation `json:"heard,omitzero"`              // said back to back: no latency
+	Asked    saturation `json:"asked,omitzero"`              // round trips at a pace
+	AskedMax saturation `json:"askedmax,omitzero"`           // round trips, each client's next when it is answered
+	RestedKB float64    `json:"idle_rested_kb,omitempty"`    // as IdleKB, some time after the last thing that was said
+	SpokenKB float64    `json:"idle_rested_gc_kb,omitempty"` // the same after a collection
 
 	Others  float64 `json:"others"`   // processors that other programs used meanwhile
 	PauseMS float64 `json:"pause_ms"` // longest time for which the generator did not run
@@ -92,6 +100,12 @@ func (b *bench) measure(s system, c cell) (sample, error) {
 	if err := m.idle(c, base); err != nil {
 		return out, err
 	}
+	if c.kind.upstream() {
+		if err := m.upstream(s, c, base); err != nil {
+			return out, err
+		}
+		return out, m.others(base, machine, own, began)
+	}
 	if err := m.paced(c); err != nil {
 		return out, fmt.Errorf("paced: %w", err)
 	}
@@ -112,12 +126,15 @@ func (b *bench) measure(s system, c cell) (sample, error) {
 			return out, fmt.Errorf("with clients that never read: %w", err)
 		}
 	}
-	end, err := p.Stats(false)
-	if err != nil {
-		return out, err
-	}
-	out.Others = max(0, (processorTime()-machine-(ownTime()-own)-(end.CPU-base.CPU)).Seconds()/time.Since(began).Seconds())
-	return out, nil
+	return out, m.others(base, machine, own, began)
+}
+
+// others notes how much other programs have used the processors since began.
+func (m *meter) others(base serve.Stats, machine, own time.Duration, began time.Time) error {
+	end, err := m.process.Stats(false)
+	others := processorTime() - machine - (ownTime() - own) - (end.CPU - base.CPU)
+	m.out.Others = max(0, others.Seconds()/time.Since(began).Seconds())
+	return err
 }
 
 type meter struct {

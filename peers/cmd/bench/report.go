@@ -64,41 +64,45 @@ type figure struct {
 	format string
 	more   bool // more is better
 	own    bool // measured of gpoll only
+	only   kind // of cells in which clients speak; "": of the others
 }
+
+// belongs reports whether cells like c have the figure.
+func (f *figure) belongs(c cell) bool { return f.only == c.kind || f.only == "" && !c.kind.upstream() }
 
 func (r *report) figures() []figure {
 	var out []figure
 	if r.bench.saturated > 0 {
 		out = append(out,
-			figure{"saturated, deliveries/s", func(s sample) float64 { return s.Steady.Rate }, "%.0f", true, false},
-			figure{"saturated, p99 ms", func(s sample) float64 { return s.Steady.P99 }, "%.1f", false, false},
-			figure{"saturated, CPU µs", func(s sample) float64 { return s.Steady.CPU }, "%.2f", false, false})
+			figure{"saturated, deliveries/s", func(s sample) float64 { return s.Steady.Rate }, "%.0f", true, false, ""},
+			figure{"saturated, p99 ms", func(s sample) float64 { return s.Steady.P99 }, "%.1f", false, false, ""},
+			figure{"saturated, CPU µs", func(s sample) float64 { return s.Steady.CPU }, "%.2f", false, false, ""})
 	}
 	if r.bench.bursts > 0 {
 		out = append(out,
-			figure{"burst, deliveries/s", func(s sample) float64 { return s.Burst.Rate }, "%.0f", true, false},
-			figure{"burst, p99 ms", func(s sample) float64 { return s.Burst.P99 }, "%.1f", false, false})
+			figure{"burst, deliveries/s", func(s sample) float64 { return s.Burst.Rate }, "%.0f", true, false, ""},
+			figure{"burst, p99 ms", func(s sample) float64 { return s.Burst.P99 }, "%.1f", false, false, ""})
 	}
 	if r.bench.posted > 0 {
 		out = append(out,
-			figure{postedRate, func(s sample) float64 { return s.Posted.Rate }, "%.0f", true, false},
-			figure{postedP99, func(s sample) float64 { return s.Posted.P99 }, "%.1f", false, false})
+			figure{postedRate, func(s sample) float64 { return s.Posted.Rate }, "%.0f", true, false, ""},
+			figure{postedP99, func(s sample) float64 { return s.Posted.P99 }, "%.1f", false, false, ""})
 	}
 	if r.bench.paced > 0 {
-		out = append(out, figure{"paced, CPU µs", func(s sample) float64 { return s.PacedUS }, "%.2f", false, false})
+		out = append(out, figure{"paced, CPU µs", func(s sample) float64 { return s.PacedUS }, "%.2f", false, false, ""})
 	}
 	out = append(out,
-		figure{"idle, KB", func(s sample) float64 { return s.IdleKB }, "%.1f", false, false},
-		figure{"idle after GC, KB", func(s sample) float64 { return s.AfterKB }, "%.1f", false, false},
-		figure{"idle after messages and GC, KB", func(s sample) float64 { return s.LaterKB }, "%.1f", false, false})
+		figure{"idle, KB", func(s sample) float64 { return s.IdleKB }, "%.1f", false, false, ""},
+		figure{"idle after GC, KB", func(s sample) float64 { return s.AfterKB }, "%.1f", false, false, ""},
+		figure{"idle after messages and GC, KB", func(s sample) float64 { return s.LaterKB }, "%.1f", false, false, ""})
 	if r.bench.silent > 0 {
 		out = append(out,
-			figure{"Send, p99 µs", func(s sample) float64 { return s.SendUS }, "%.0f", false, true},
+			figure{"Send, p99 µs", func(s sample) float64 { return s.SendUS }, "%.0f", false, true, ""},
 			figure{fmt.Sprintf("Send with %d that never read, p99 µs", silentClients),
-				func(s sample) float64 { return s.SilentUS }, "%.0f", false, true},
-			figure{silentRatio, func(s sample) float64 { return s.SilentUS / max(s.SendUS, 1e-3) }, "%.2f", false, true})
+				func(s sample) float64 { return s.SilentUS }, "%.0f", false, true, ""},
+			figure{silentRatio, func(s sample) float64 { return s.SilentUS / max(s.SendUS, 1e-3) }, "%.2f", false, true, ""})
 	}
-	return out
+	return append(out, upstreamFigures...)
 }
 
 // What several publishers reach who post over HTTP.
@@ -147,6 +151,10 @@ func (r *report) rows() (head []string, rows [][]string) {
 	head = append(head, ratios...)
 	for _, c := range r.cells {
 		for _, f := range r.figures() {
+			if !f.belongs(c) || c.kind.upstream() &&
+				!slices.ContainsFunc(r.names, func(name string) bool { return r.measured(c, name, f) }) {
+				continue
+			}
 			if f.own && !r.measured(c, "gpoll", f) || strings.HasPrefix(f.name, "posted") &&
 				!slices.ContainsFunc(r.names, func(name string) bool { return r.measured(c, name, f) }) {
 				continue
@@ -154,6 +162,15 @@ func (r *report) rows() (head []string, rows [][]string) {
 			row := []string{c.String(), f.name}
 			for _, name := range r.names {
 				row = append(row, r.field(c, name, f))
+			}
+			if c.kind.upstream() {
+				ratio := r.ratio(c, f, "gpoll-v1", "gws")
+				if ratio != "–" {
+					ratio = "gpoll-v1: " + ratio
+				}
+				row = append(row, "–", "–", ratio, "–")
+				rows = append(rows, row)
+				continue
 			}
 			row = append(row, r.ratio(c, f, "gpoll", "bare"), r.ratio(c, f, "gpoll", "batch"),
 				r.ratio(c, f, "gpoll", r.best(c, f)), r.ratio(c, f, "gpoll-listener", r.best(c, f)))
@@ -297,6 +314,12 @@ connections. Every delivery is verified for loss, repetition, order and content.
 - *Burst*: the same, but it does not give way. In both it is at most %d messages ahead of the slowest client.
 - *Posted*: %d publishers post over HTTP to the server's process. Each posts its next message when all clients have the
   one before.
+- *Inbound*: each client says messages back to back, %d in one write whenever its socket takes them, to a handler that
+  counts them. All systems get the same payload. The clients of gpoll-v1 wrap it: {"send":{"data":"…"}}. CPU is per
+  message. Memory is measured once more %v after each client has said %d messages.
+- *Round trips*: each client asks, and is answered with the same payload: *paced* every 100 ms, whether or not the answer
+  before has come, and *most* as soon as it has. The clients of gpoll-v1 ask {"request":{"data":"…"},"id":"…"}; the others' messages are
+  echoed.
 - *Send*: the time of the publishing call while the messages are published as in *saturated*, in turns without and with
   %d more WebSockets that never read.
 
@@ -308,7 +331,8 @@ first message and after some, without the memory of the kernel. An exclamation m
 
 func (r *report) markdownFile(name string) error {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, introduction, r.bench.size, r.bench.window, publishers, silentClients, r.bench.rounds)
+	fmt.Fprintf(&b, introduction, r.bench.size, r.bench.window, publishers, r.bench.several, r.bench.rest, spoken,
+		silentClients, r.bench.rounds)
 	m := machine()
 	fmt.Fprintf(&b, "Machine: %s, %d processors, Linux %s, %s, GOMAXPROCS=%d for the server.\n\n", m.CPU, m.Cores,
 		m.Kernel, m.Go, r.bench.procs)
@@ -399,7 +423,8 @@ func (r *report) took(c cell, name string) bool {
 }
 
 func title(c cell) string {
-	names := map[kind]string{webSocket: "WebSocket", events: "Server-Sent Events over HTTP/1.1", longPoll: "Long-poll"}
+	names := map[kind]string{webSocket: "WebSocket", events: "Server-Sent Events over HTTP/1.1", longPoll: "Long-poll",
+		inbound: "Inbound", trips: "Round trips"}
 	return fmt.Sprintf("%s, %d clients", names[c.kind], c.clients)
 }
 

@@ -15,7 +15,12 @@ const (
 	webSocket kind = "ws"
 	events    kind = "sse"
 	longPoll  kind = "lp"
+	inbound   kind = "in" // WebSockets that say something back to back
+	trips     kind = "rt" // WebSockets that ask and are answered
 )
+
+// upstream says that in a cell of this kind the clients speak.
+func (k kind) upstream() bool { return k == inbound || k == trips }
 
 // system is one server that can be measured.
 type system struct {
@@ -31,6 +36,18 @@ type system struct {
 	outside bool
 
 	speaks map[kind]func(addr string) (load.Protocol, error)
+	v1     bool // what clients say is a command of gpoll.v1, otherwise the payload alone
+}
+
+// says is what the system's clients say in a cell.
+func (s *system) says(k kind) load.Say {
+	switch {
+	case s.v1 && k == inbound:
+		return load.SaySend
+	case s.v1:
+		return load.SayRequest
+	}
+	return load.SayPlain
 }
 
 func plainWebSocket(path string) func(string) (load.Protocol, error) {
@@ -54,11 +71,13 @@ type protocols = map[kind]func(string) (load.Protocol, error)
 func systems() []system {
 	return []system{
 		{name: "gpoll", about: "gpoll, ordinary http.Server", binary: "gpoll", own: true, speaks: protocols{
-			webSocket: gpollTransport("websocket"), events: gpollTransport("sse"), longPoll: gpollTransport("long-poll")}},
+			webSocket: gpollTransport("websocket"), events: gpollTransport("sse"), longPoll: gpollTransport("long-poll"),
+			inbound: gpollTransport("websocket")}},
 		{name: "gpoll-v1", about: "gpoll, subprotocol gpoll.v1, JSON SSE and JSON polls", binary: "gpoll", own: true,
-			speaks: protocols{
+			v1: true, speaks: protocols{
 				webSocket: gpollTransport("gpoll.v1"), events: gpollTransport("sse-json"),
-				longPoll: gpollTransport("long-poll-json")}},
+				longPoll: gpollTransport("long-poll-json"),
+				inbound:  gpollTransport("gpoll.v1"), trips: gpollTransport("gpoll.v1")}},
 		{name: "gpoll-listener", about: "gpoll on Broadcaster.Listener", binary: "gpoll",
 			args: []string{"-listener"}, own: true, speaks: protocols{longPoll: gpollTransport("long-poll")}},
 		{name: "gpoll-listener-v1", about: "gpoll on Broadcaster.Listener, JSON polls", binary: "gpoll",
@@ -80,13 +99,16 @@ func systems() []system {
 		{name: "centrifuge", about: "centrifugal/centrifuge v0.38.0", binary: "centrifuge",
 			speaks: protocols{webSocket: centrifugeSocket}},
 		{name: "gws", about: "lxzan/gws v1.8.9, Broadcaster", binary: "gws",
-			speaks: protocols{webSocket: plainWebSocket("/ws")}},
+			speaks: protocols{webSocket: plainWebSocket("/ws"), inbound: plainWebSocket("/in"),
+				trips: plainWebSocket("/echo")}},
 		{name: "gorilla", about: "gorilla/websocket v1.5.3, hub", binary: "gorilla",
-			speaks: protocols{webSocket: plainWebSocket("/ws")}},
+			speaks: protocols{webSocket: plainWebSocket("/ws"), inbound: plainWebSocket("/in"),
+				trips: plainWebSocket("/echo")}},
 		{name: "melody", about: "olahol/melody v1.1.4", binary: "melody",
 			speaks: protocols{webSocket: plainWebSocket("/ws")}},
 		{name: "coder", about: "coder/websocket v1.8.15, a goroutine per client", binary: "coder",
-			speaks: protocols{webSocket: plainWebSocket("/ws")}},
+			speaks: protocols{webSocket: plainWebSocket("/ws"), inbound: plainWebSocket("/in"),
+				trips: plainWebSocket("/echo")}},
 		{name: "go-sse", about: "tmaxmax/go-sse v0.11.0", binary: "gosse", speaks: protocols{events: plainEvents("/sse")}},
 		{name: "net/http", about: "handlers on net/http alone, SSE with Flush, polls with a cursor", binary: "nethttp",
 			speaks: protocols{events: plainEvents("/sse"), longPoll: httpPolls("/lp", "Position")}},
