@@ -36,8 +36,8 @@ type hello struct {
 	Authorization string   `json:"authorization"`
 }
 
-// obey does what a command asks. It keeps nothing of data.
-func (a *attach) obey(data []byte) {
+// obey does what a command asks that scanCommand does not know. g is what the client may do. It keeps nothing of data.
+func (a *attach) obey(g *grantee, data []byte) {
 	var f frameCommand
 	if err := decodeStrict(data, &f); err != nil {
 		a.refuse(refuseFrame)
@@ -61,7 +61,7 @@ func (a *attach) obey(data []byte) {
 			a.refuseCommand(no, f.ID)
 			return
 		}
-		a.hear(&cmd)
+		a.hear(g, &cmd)
 	}
 }
 
@@ -132,14 +132,14 @@ func (f *frameCommand) command() (cmd command, no *refusal) {
 
 // hear does what the client says to the application, and answers where it gave an id. After a panic of the application,
 // and after too many commands, the attach ends.
-func (a *attach) hear(cmd *command) {
+func (a *attach) hear(g *grantee, cmd *command) {
 	end := endInternal
 	defer func() {
 		if end != nil {
 			a.end(end)
 		}
 	}()
-	answer, no, err := a.client.hear(a.client.routine.b.ctx, a.grants(), cmd)
+	answer, no, err := a.client.hear(a.client.routine.b.ctx, g, cmd)
 	switch {
 	case err != nil: // the server ends
 	case no == nil && cmd.id != "":

@@ -53,8 +53,8 @@ func (a *attach) allow(op *operation) bool {
 }
 
 // full returns a channel that is closed when there may be room for another operation, or the attach has ended; nil
-// while there is room.
-func (a *attach) full() <-chan struct{} {
+// while there is room. It also returns what the client may do at the moment.
+func (a *attach) full() (room <-chan struct{}, g *grantee) {
 	r := a.client.routine
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -63,12 +63,12 @@ func (a *attach) full() <-chan struct{} {
 		waiting += a.ops[i].size()
 	}
 	if waiting < mostWaiting || a.client.attach != a {
-		return nil
+		return nil, a.grantee
 	}
 	if a.room == nil {
 		a.room = make(chan struct{})
 	}
-	return a.room
+	return a.room, a.grantee
 }
 
 // unanswered returns a channel that is closed when operations may have been answered, or the attach has ended; nil

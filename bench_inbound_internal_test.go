@@ -185,3 +185,30 @@ func readsMessage(b *testing.B, s *streamConn) {
 		b.Fatal(opcode, len(data), err)
 	}
 }
+
+// What a command costs beside the reading of its frame, of a client that is heard by an empty OnMessage.
+func BenchmarkSend(b *testing.B) {
+	for name, text := range map[string]string{
+		"no id": `{"send":{"data":"` + strings.Repeat("x", 128) + `"}}`,
+		"slow":  `{"send":{"data":"\u0061` + strings.Repeat("x", 127) + `"}}`,
+	} {
+		b.Run(name, func(b *testing.B) {
+			s, _ := commandSession(b)
+			s.b.set.upstreamRate = -1
+			s.b.OnMessage = func(*Client, Message) {}
+			b.ReportAllocs()
+			for b.Loop() {
+				s.receive(frame.Text, []byte(text))
+			}
+		})
+	}
+	b.Run("scan", func(b *testing.B) {
+		text := []byte(`{"send":{"data":"` + strings.Repeat("x", 128) + `"}}`)
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, ok := scanCommand(text); !ok {
+				b.Fatal("not taken")
+			}
+		}
+	})
+}

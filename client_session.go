@@ -3,6 +3,7 @@ package gpoll
 import (
 	"context"
 	"fmt"
+	"math"
 	"net/http"
 	"slices"
 	"sync"
@@ -42,14 +43,13 @@ func (c *Client) accept(ctx context.Context) (no *refusal) {
 		return c.welcome()
 	}
 	u := c.upstream()
-	select {
-	case u.turn <- struct{}{}:
-		defer func() { <-u.turn }()
-	case <-ctx.Done():
+	switch _, err := u.turn.take(math.MaxInt, ctx, b.ctx); {
+	case err != nil && ctx.Err() != nil:
 		return refuseUnknownClient // nobody hears it
-	case <-b.ctx.Done():
+	case err != nil:
 		return b.refuseShutdown()
 	}
+	defer u.turn.pass()
 	switch {
 	case c.met.Load():
 		return nil
@@ -99,10 +99,10 @@ func (c *Client) closeLocked(reason string) {
 	}
 	b.spawn(func() { // ends with OnClose
 		if u := c.up.Load(); u != nil { // else no command ever got so far, and none does from here on
-			b.goroutines.enter(1) // the turn may belong to a function that calls Shutdown
-			u.turn <- struct{}{}
+			b.goroutines.enter(1)                                                       // the turn may belong to a function that calls Shutdown
+			_, _ = u.turn.take(math.MaxInt, context.Background(), context.Background()) // it waits for nothing else
 			b.goroutines.enter(-1)
-			defer func() { <-u.turn }()
+			defer u.turn.pass()
 		}
 		b.call("OnClose", func() { b.OnClose(c, reason) })
 	})

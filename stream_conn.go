@@ -24,13 +24,17 @@ type streamConn struct {
 	stream   stream
 	b        *Broadcaster
 	form     form
-	greeted  bool           // the hello has just been answered
-	awaiting atomic.Bool    // a ping has no answer yet
-	held     atomic.Bool    // the reader obeys a command and reads no pong
-	attach   *attach        // nil before begin
-	request  *http.Request  // of gpoll.v1, until the hello
-	helloBy  moment         // deadline of the hello; 0: it has come, or none is expected
-	reader   *socket.Reader // made when it is first needed
+	holds    bool                     // held was set since readable
+	kept     uint16                   // bytes of room that are in use
+	greeted  bool                     // the hello has just been answered
+	awaiting atomic.Bool              // a ping has no answer yet
+	held     atomic.Bool              // the reader obeys a command and reads no pong
+	attach   *attach                  // nil before begin
+	request  *http.Request            // of gpoll.v1, until the hello
+	helloBy  moment                   // deadline of the hello; 0: it has come, or none is expected
+	reader   *socket.Reader           // made when it is first needed
+	lent     *[socket.BufferSize]byte // holds stream.prefix; nil: that is memory of its own
+	room     *[roomSize]byte          // of keep
 
 	// Of a WebSocket. Only the routine's goroutine touches them.
 	pingAt moment // when the next ping is due
@@ -456,7 +460,7 @@ func (s *streamConn) beat(r *routine) {
 	now := s.b.now()
 	switch {
 	case s.pongBy == 0:
-	case s.held.Load() || !s.awaiting.Load(): // in this order: see obey
+	case s.held.Load() || !s.awaiting.Load(): // in this order: see handled
 		s.pongBy = 0
 	case now < s.pongBy:
 	case !s.pinged.under(&s.stream):

@@ -12,7 +12,7 @@ import (
 // The common part of reading from connections that were taken over: the taking over, and the wait for something to
 // read.
 
-// quickSize is how much is read at once, and the largest payload for which the reader itself waits.
+// quickSize is the largest payload of a frame that is taken from a buffer as it is.
 const quickSize = 2048
 
 // hijack takes the connection from net/http.
@@ -46,8 +46,8 @@ func headOf(status string, h http.Header) []byte {
 
 // readable waits until something has arrived in stream.prefix. It is small, for the stack that waits in it.
 //
-// The memory of prefix is new for each read. Only the unmasking of a frame writes to it, once, so a frame's payload may
-// be kept. The payload then keeps the memory of the whole read, about quickSize at most.
+// What has arrived lies in a buffer that is lent for as long as handle runs, or until own. So a connection that waits
+// holds none, and one that is sent more and more uses the same again and again.
 func (s *streamConn) readable() error {
 	if len(s.stream.prefix) > 0 {
 		return nil
@@ -56,19 +56,66 @@ func (s *streamConn) readable() error {
 		return s.readUnwatched()
 	}
 	if s.reader == nil {
-		s.reader = socket.NewReader(quickSize)
+		s.reader = socket.NewReader(socket.BufferSize)
 	}
 	p, err := s.reader.ReadSome(s.stream.raw)
 	if err == nil {
-		s.arrived(p)
+		s.borrow(p, len(p))
 	}
 	return err
 }
 
-// arrived keeps a copy of p, which ReadSome has returned.
-func (s *streamConn) arrived(p []byte) {
-	s.stream.prefix = bytes.Clone(p)
-	socket.Return(p)
+// borrow makes the first n bytes of a buffer prefix.
+func (s *streamConn) borrow(buf []byte, n int) {
+	s.lent = (*[socket.BufferSize]byte)(buf[:socket.BufferSize])
+	s.stream.prefix = buf[:n:n] // an append goes elsewhere
+}
+
+// own gives back what borrow has taken. What is left of prefix is copied.
+func (s *streamConn) own() {
+	if s.lent == nil {
+		return
+	}
+	s.stream.prefix = bytes.Clone(s.stream.prefix)
+	socket.Return(s.lent[:])
+	s.lent = nil
+}
+
+// refill adds to prefix what has arrived meanwhile, without waiting, and reports whether that was something.
+func (s *streamConn) refill() (more bool, err error) {
+	st := &s.stream
+	if st.raw == nil || len(st.prefix) >= quickSize {
+		return false, nil
+	}
+	var buf []byte
+	if s.lent != nil {
+		buf = s.lent[:]
+	} else {
+		buf = socket.Take()
+	}
+	had := copy(buf, st.prefix) // perhaps onto itself
+	n, err := socket.TryRead(st.raw, buf[had:])
+	s.borrow(buf, had+n)
+	return n > 0, err
+}
+
+// roomSize is how much memory a message may keep that the application holds on to, beside its own.
+const roomSize = 1024
+
+// keep returns a copy of p, which the application may hold on to. Small messages that have come together share memory:
+// it is allocated in pieces of roomSize.
+func (s *streamConn) keep(p []byte) []byte {
+	if len(p) > roomSize/4 || s.room == nil && len(s.stream.prefix) < roomSize {
+		return bytes.Clone(p)
+	}
+	if s.room == nil || len(p) > roomSize-int(s.kept) {
+		s.room, s.kept = new([roomSize]byte), 0
+	}
+	to := s.kept + uint16(len(p))
+	kept := s.room[s.kept:to:to]
+	s.kept = to
+	copy(kept, p)
+	return kept
 }
 
 // readUnwatched is readable where the socket cannot be watched: it holds its memory while it waits.
@@ -83,11 +130,16 @@ func (s *streamConn) readUnwatched() error {
 	return err
 }
 
-// handle handles the first frame that has arrived.
+// handle handles what has arrived: all frames that are there, and one that is not whole yet.
 func (s *streamConn) handle() error {
+	defer s.handled()
 	if s.form.events() {
 		s.stream.prefix = nil // it means nothing
 		return nil
 	}
-	return s.handleFrame()
+	err := s.handleFrame()
+	for err == nil && len(s.stream.prefix) > 0 && !s.greeted {
+		err = s.handleFrame()
+	}
+	return err
 }

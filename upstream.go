@@ -7,7 +7,6 @@ import (
 	"hash/maphash"
 	"net/http"
 	"strconv"
-	"sync/atomic"
 	"time"
 	"unicode/utf8"
 )
@@ -51,8 +50,7 @@ const publishWait = 5 * time.Second
 
 // An upstream is what the commands of one client share.
 type upstream struct {
-	turn    chan struct{} // holds one while a command is under way, which may touch the fields below
-	waiting atomic.Int32  // those that want the turn or have it
+	turn turn // had by a command that is under way, which may touch the fields below
 
 	bucket  bucket
 	tooMany int // commands in a row that were refused for the rate
@@ -87,7 +85,7 @@ func (c *Client) upstream() *upstream {
 	if u := c.up.Load(); u != nil {
 		return u
 	}
-	c.up.CompareAndSwap(nil, &upstream{turn: make(chan struct{}, 1)})
+	c.up.CompareAndSwap(nil, new(upstream))
 	return c.up.Load()
 }
 
@@ -102,49 +100,62 @@ func (c *Client) hear(ctx context.Context, g *grantee, cmd *command) (answer []b
 		return appendID([]byte(`{"replied":{`), cmd.id, "}}"), nil, nil
 	}
 	u := c.upstream()
-	defer u.waiting.Add(-1)
-	if u.waiting.Add(1) > mostAtOnce {
+	room, err := u.turn.take(mostAtOnce, ctx, b.ctx)
+	switch {
+	case !room:
 		return nil, refuseAtOnce, nil
-	}
-	select {
-	case u.turn <- struct{}{}:
-		defer func() { <-u.turn }()
-	case <-ctx.Done():
-		return nil, nil, context.Cause(ctx)
-	case <-b.ctx.Done():
+	case err != nil && ctx.Err() == nil:
 		return nil, b.refuseShutdown(), nil
+	case err != nil:
+		return nil, nil, err
 	}
+	defer u.turn.pass()
+	answer, refused = c.inTurn(u, g, cmd)
+	return answer, refused, nil
+}
+
+// inTurn is hear once the turn has come.
+func (c *Client) inTurn(u *upstream, g *grantee, cmd *command) (answer []byte, refused *refusal) {
+	b := c.routine.b
 	switch {
 	case c.heard():
-		return nil, b.refuseUnknown(), nil
+		return nil, b.refuseUnknown()
 	case cmd.kind == commandLeave:
 		b.remove(c, endLeft)
-		return []byte(`{"left":true}`), nil, nil
+		return []byte(`{"left":true}`), nil
 	case len(cmd.id) > longestID:
-		return nil, refuseBad("bad-request", fmt.Sprintf("the id of a command has at most %d bytes", longestID)), nil
+		return nil, refuseBad("bad-request", fmt.Sprintf("the id of a command has at most %d bytes", longestID))
 	case len(cmd.data) > b.set.maxMessage:
-		return nil, refuseLargeCommand(b.set.maxMessage), nil
+		return nil, refuseLargeCommand(b.set.maxMessage)
 	}
 	if refused := u.admit(b); refused != nil {
-		return nil, refused, nil
+		return nil, refused
 	}
 	if cmd.kind == commandReply || cmd.kind == commandReplyError {
-		return nil, refuseReply, nil
+		return nil, refuseReply
+	}
+	if cmd.id == "" {
+		return c.do(g, cmd)
 	}
 	if answer, refused := u.again(cmd); answer != nil || refused != nil {
-		return answer, refused, nil
+		return answer, refused
 	}
-	outcome := refuseInternal.frame(cmd.id) // unless do returns: the application may end the goroutine
+	return c.once(u, g, cmd)
+}
+
+// once does what cmd says and remembers the outcome by its id.
+func (c *Client) once(u *upstream, g *grantee, cmd *command) (answer []byte, refused *refusal) {
+	refused = refuseInternal // unless do returns: the application may end the goroutine
 	defer func() {
+		outcome := answer
+		if refused == refuseInternal {
+			outcome = refuseInternal.frame(cmd.id)
+		}
 		if outcome != nil {
-			u.remember(b, cmd, outcome)
+			u.remember(c.routine.b, cmd, outcome)
 		}
 	}()
-	answer, refused = c.do(g, cmd)
-	if refused != refuseInternal {
-		outcome = answer
-	}
-	return answer, refused, nil
+	return c.do(g, cmd)
 }
 
 // gone reports whether c was removed.
@@ -222,14 +233,12 @@ func (u *upstream) remember(b *Broadcaster, cmd *command, answer []byte) {
 // age forgets commands also of a client that gives no more of them.
 func (u *upstream) age(b *Broadcaster) {
 	b.after(commandIDAge+time.Second, func() {
-		select {
-		case u.turn <- struct{}{}:
-			defer func() { <-u.turn }()
+		if u.turn.try() { // otherwise a command is under way
+			defer u.turn.pass()
 			u.forget(time.Now())
 			if u.aging = u.ids.len > 0; !u.aging {
 				return
 			}
-		default: // a command is under way
 		}
 		u.age(b)
 	})
@@ -267,8 +276,14 @@ func (c *Client) do(g *grantee, cmd *command) (answer []byte, refused *refusal) 
 	if !b.call("OnMessage", func() { b.OnMessage(c, m) }) {
 		return nil, refuseInternal
 	}
+	if cmd.id == "" {
+		return sentPlainly, nil
+	}
 	return appendID([]byte(`{"sent":{`), cmd.id, "}}"), nil
 }
+
+// sentPlainly is the answer to a send without an id. Nobody writes to it.
+var sentPlainly = []byte(`{"sent":{}}`)
 
 // put puts a client's request to the application.
 func (c *Client) put(cmd *command) (answer []byte, refused *refusal) {

@@ -27,8 +27,10 @@ func TestCommandsAge(t *testing.T) {
 		u := c.up.Load()
 		remembered := func(want int) {
 			t.Helper()
-			u.turn <- struct{}{}
-			defer func() { <-u.turn }()
+			if !u.turn.try() {
+				t.Fatal("the turn is taken")
+			}
+			defer u.turn.pass()
 			if len(u.past) != want || u.aging != (want > 0) {
 				t.Errorf("%d commands are remembered, aging %v; want %d", len(u.past), u.aging, want)
 			}

@@ -26,14 +26,25 @@ func (s *streamConn) handleFrame() error {
 	return nil
 }
 
-// readFrame reads a control frame or a whole message, of which something has arrived. The caller may keep the payload.
+// readFrame reads a control frame or a whole message, of which something has arrived. The payload lasts until own.
 func (s *streamConn) readFrame() (opcode byte, payload []byte, err error) {
 	st := &s.stream
-	opcode, payload, size := frame.Whole(st.prefix, quickSize)
-	if opcode != 0 {
-		st.taken(size)
-		return opcode, payload, nil
+	for {
+		opcode, payload, size := frame.Whole(st.prefix, quickSize)
+		if opcode != 0 {
+			st.taken(size)
+			return opcode, payload, nil
+		}
+		if size == 0 {
+			break
+		}
+		if more, err := s.refill(); err != nil {
+			return 0, nil, err
+		} else if !more {
+			break
+		}
 	}
+	s.handled() // whoever waits holds no buffer
 	return (&incoming{streamConn: s}).read()
 }
 
@@ -65,31 +76,49 @@ func (s *streamConn) receive(opcode byte, data []byte) {
 	case s.request != nil:
 		s.greet(data)
 	case s.attach != nil && s.form == formFrame && s.b.PlainMessages && s.b.OnMessage != nil:
-		s.hold(func() { s.attach.hear(&command{data: data}) })
+		s.hold()
+		s.attach.hear(s.attach.grants(), &command{data: s.keep(data)})
 	case s.attach == nil || s.form == formFrame: // without an attach the connection has been closed
 		_ = s.reject(&ending{refuseBad("this address takes no messages", ""), websocket.StatusUnsupportedData})
 	default:
-		s.hold(func() { s.obey(data) })
+		s.hold()
+		s.obey(data)
 	}
 }
 
-// hold calls f. Meanwhile the reader reads nothing more, no pongs either.
-func (s *streamConn) hold(f func()) {
-	s.held.Store(true)
-	defer func() {
+// hold says that the reader obeys a command: meanwhile it reads nothing more, no pongs either. handled ends that.
+func (s *streamConn) hold() {
+	if !s.holds {
+		s.holds = true
+		s.held.Store(true)
+	}
+}
+
+// handled is called when what has been read is handled, and before a wait for more.
+func (s *streamConn) handled() {
+	if s.holds {
+		s.holds = false
 		s.awaiting.Store(false)
 		s.held.Store(false)
-	}()
-	f()
+	}
+	s.room = nil
+	s.own()
 }
 
 // obey does what a command asks. It waits while too many answers wait for the client, and while the application is
 // asked. A client that does not read its answers ends as slow.
 func (s *streamConn) obey(data []byte) {
-	for room := s.attach.full(); room != nil; room = s.attach.full() {
+	room, g := s.attach.full()
+	for room != nil {
 		<-room
+		room, g = s.attach.full()
 	}
-	s.attach.obey(data)
+	if cmd, ok := scanCommand(data); ok {
+		cmd.data = s.keep(cmd.data)
+		s.attach.hear(g, &cmd)
+		return
+	}
+	s.attach.obey(g, data)
 }
 
 // violation closes the connection for what RFC 6455 forbids. It returns the error that ends the reader.

@@ -83,9 +83,9 @@ func (e *Engine) writing() bool {
 }
 
 // Ask has each client ask for d, and verifies that every answer has the payload of the question, in order. The latency
-// of the tally is that of the answers. If every is 0, a client asks again when it is answered; otherwise it asks once in
-// that time, also when the answer before has not come, and the latency counts from the moment at which the question was
-// due. It returns how many were answered, and counts those that were not as lost.
+// of the tally is that of the answers. If every is 0, a client asks again when it is answered; otherwise it asks once
+// in that time, also when the answer before has not come, and the latency counts from the moment at which the question
+// was due. It returns how many were answered, and counts those that were not as lost.
 func (e *Engine) Ask(text Say, size int, every, d time.Duration) (answers uint64, err error) {
 	began := Now()
 	u := &upstream{say: text, run: e.cfg.Run, size: size, until: began + int64(d), full: every == 0}

@@ -151,6 +151,19 @@ func (p *Process) Stats(gc bool) (Stats, error) {
 	return r.Stats, err
 }
 
+// AskStats asks for what Stats returns. The result is called until it reports that the answer has come.
+func (p *Process) AskStats() (answered func() (Stats, bool, error), err error) {
+	return func() (Stats, bool, error) {
+		select {
+		case r, ok := <-p.replies:
+			r, err := check(r, ok)
+			return r.Stats, true, err
+		default:
+			return Stats{}, false, nil
+		}
+	}, p.ask(Command{Do: "stats"})
+}
+
 // Profile has the server write a CPU profile of the next d.
 func (p *Process) Profile(file string, d time.Duration) error {
 	if err := p.ask(Command{Do: "profile", Profile: file, For: d}); err != nil {

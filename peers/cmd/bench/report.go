@@ -317,9 +317,9 @@ connections. Every delivery is verified for loss, repetition, order and content.
 - *Inbound*: each client says messages back to back, %d in one write whenever its socket takes them, to a handler that
   counts them. All systems get the same payload. The clients of gpoll-v1 wrap it: {"send":{"data":"…"}}. CPU is per
   message. Memory is measured once more %v after each client has said %d messages.
-- *Round trips*: each client asks, and is answered with the same payload: *paced* every 100 ms, whether or not the answer
-  before has come, and *most* as soon as it has. The clients of gpoll-v1 ask {"request":{"data":"…"},"id":"…"}; the others' messages are
-  echoed.
+- *Round trips*: each client asks, and is answered with the same payload: *paced* every 100 ms, whether or not the
+  answer before has come, and *most* as soon as it has. The clients of gpoll-v1 ask
+  {"request":{"data":"…"},"id":"…"}; the messages of the others are echoed.
 - *Send*: the time of the publishing call while the messages are published as in *saturated*, in turns without and with
   %d more WebSockets that never read.
 

@@ -83,28 +83,30 @@ func (m *meter) hear(say load.Say, c cell) error {
 	if err != nil {
 		return err
 	}
-	first := before.Heard
-	begun := time.Now()
-	started := false
-	after := before
 	if m.bench.profiles != "" {
 		file := filepath.Join(m.bench.profiles, fmt.Sprintf("%s-%s.prof", m.bench.current, c))
 		if err := m.process.Profile(file, warm+d); err != nil {
 			return err
 		}
 	}
+	// The flood goes on while the server is asked for its cost: it has a queue of other things to do.
+	var seen []serve.Stats
+	var answered func() (serve.Stats, bool, error)
 	var failed error
+	due := time.Now().Add(warm)
 	said, err := m.engine.Flood(say, m.bench.size, m.bench.several, 0, func() bool {
-		since := time.Since(begun)
 		switch {
-		case !started && since >= warm:
-			started = true
-			before, failed = m.process.Stats(false)
-		case since >= warm+d:
-			after, failed = m.process.Stats(false)
-			return true
+		case answered != nil:
+			var s serve.Stats
+			var ok bool
+			if s, ok, failed = answered(); ok {
+				answered, seen = nil, append(seen, s)
+				due = time.Now().Add(d)
+			}
+		case len(seen) < 2 && time.Now().After(due):
+			answered, failed = m.process.AskStats()
 		}
-		return failed != nil
+		return failed != nil || len(seen) == 2
 	})
 	if err == nil {
 		err = failed
@@ -112,6 +114,8 @@ func (m *meter) hear(say load.Say, c cell) error {
 	if err != nil {
 		return err
 	}
+	first := before.Heard
+	before, after := seen[0], seen[1]
 	n := float64(max(after.Heard-before.Heard, 1))
 	m.out.Heard = saturation{Rate: n / (float64(after.At-before.At) / 1e9),
 		CPU: float64((after.CPU - before.CPU).Nanoseconds()) / 1000 / n}
@@ -209,7 +213,8 @@ func (m *meter) ask(say load.Say, c cell) error {
 			return err
 		}
 		*part.out = saturation{Rate: float64(n) / took.Seconds(), P50: t.Quantile(50).Seconds() * 1000,
-			P99: t.Quantile(99).Seconds() * 1000, CPU: float64((after.CPU - before.CPU).Nanoseconds()) / 1000 / float64(max(n, 1))}
+			P99: t.Quantile(99).Seconds() * 1000,
+			CPU: float64((after.CPU - before.CPU).Nanoseconds()) / 1000 / float64(max(n, 1))}
 	}
 	return nil
 }
