@@ -115,8 +115,11 @@ func benchmarkCommands(b *testing.B, answers ...string) {
 
 // commandSession returns a session of gpoll.v1 over loopback, and its peer, which has been welcomed. The routine
 // carries the session, and sweeps nothing.
-func commandSession(tb testing.TB) (*streamConn, net.Conn) {
+func commandSession(tb testing.TB, configure ...func(*Broadcaster)) (*streamConn, net.Conn) {
 	broadcaster := &Broadcaster{}
+	for _, f := range configure {
+		f(broadcaster)
+	}
 	if err := broadcaster.start(); err != nil {
 		tb.Fatal(err)
 	}
@@ -193,9 +196,10 @@ func BenchmarkSend(b *testing.B) {
 		"slow":  `{"send":{"data":"\u0061` + strings.Repeat("x", 127) + `"}}`,
 	} {
 		b.Run(name, func(b *testing.B) {
-			s, _ := commandSession(b)
-			s.b.set.upstreamRate = -1
-			s.b.OnMessage = func(*Client, Message) {}
+			s, _ := commandSession(b, func(b *Broadcaster) {
+				b.UpstreamRate = -1
+				b.OnMessage = func(*Client, Message) {}
+			})
 			b.ReportAllocs()
 			for b.Loop() {
 				s.receive(frame.Text, []byte(text))

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -161,12 +162,40 @@ func TestCommandsAreScanned(t *testing.T) {
 	}
 }
 
+// The goroutine that reads is another one after the first pong behind a command: the stack, which the application may
+// have grown, is not kept by a client that says nothing more.
+func TestReaderIsRenewed(t *testing.T) {
+	on := make(chan string)
+	_, far := commandSession(t, func(b *Broadcaster) {
+		b.UpstreamRate = -1
+		b.OnMessage = func(*Client, Message) {
+			var stack [64]byte
+			name, _, _ := bytes.Cut(stack[:runtime.Stack(stack[:], false)], []byte(" ["))
+			on <- string(name)
+		}
+	})
+	send, pong := sentFrame(0x81, `{"send":{"data":""}}`), sentFrame(0x8a, "")
+	var names []string
+	for _, sent := range [][]byte{send, send, pong, pong, send} {
+		if _, err := far.Write(sent); err != nil {
+			t.Fatal(err)
+		}
+		if len(sent) == len(send) {
+			names = append(names, <-on)
+		}
+	}
+	if names[0] != names[1] || names[1] == names[2] {
+		t.Errorf("the commands were obeyed by %q", names)
+	}
+}
+
 // What the application is given stays as it is, whatever comes behind it.
 func TestHeardDataStays(t *testing.T) {
-	s, far := commandSession(t)
-	s.b.set.upstreamRate = -1
 	heard := make(chan []byte, 300)
-	s.b.OnMessage = func(_ *Client, m Message) { heard <- m.Data }
+	_, far := commandSession(t, func(b *Broadcaster) {
+		b.UpstreamRate = -1
+		b.OnMessage = func(_ *Client, m Message) { heard <- m.Data }
+	})
 	var sent []byte
 	var want []string
 	for i := range 300 {

@@ -26,7 +26,8 @@ type streamConn struct {
 	form     form
 	holds    bool                     // held was set since readable
 	kept     uint16                   // bytes of room that are in use
-	greeted  bool                     // the hello has just been answered
+	anew     bool                     // the stack has grown: a fresh goroutine goes on
+	deep     bool                     // the goroutine has obeyed commands
 	awaiting atomic.Bool              // a ping has no answer yet
 	held     atomic.Bool              // the reader obeys a command and reads no pong
 	attach   *attach                  // nil before begin
@@ -86,7 +87,7 @@ func (s *streamConn) run() {
 	err := s.readable()
 	for err == nil {
 		err = s.handle()
-		if s.greeted { // the hello has grown the stack: rescueReader starts a fresh goroutine
+		if s.anew { // rescueReader starts a fresh goroutine
 			return
 		}
 		if err == nil {
@@ -535,8 +536,8 @@ func (s *streamConn) rescueReader() {
 	switch v := recover(); {
 	case v != nil:
 		s.b.logPanic("the reader of a connection", v)
-	case s.greeted:
-		s.greeted = false
+	case s.anew:
+		s.anew, s.deep = false, false
 		s.b.spawn(s.run)
 		return
 	case s.stream.isUnread():

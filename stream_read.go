@@ -138,7 +138,7 @@ func (s *streamConn) handle() error {
 		return nil
 	}
 	err := s.handleFrame()
-	for err == nil && len(s.stream.prefix) > 0 && !s.greeted {
+	for err == nil && len(s.stream.prefix) > 0 && !s.anew {
 		err = s.handleFrame()
 	}
 	return err

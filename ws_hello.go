@@ -9,7 +9,7 @@ import (
 // greet answers the hello, or refuses it.
 func (s *streamConn) greet(data []byte) {
 	c, o, end := s.hello(data)
-	s.request, s.greeted = nil, true
+	s.request, s.anew = nil, true // the hello has grown the stack
 	switch {
 	case end != nil:
 		s.refuse(end)

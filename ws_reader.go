@@ -55,6 +55,7 @@ func (s *streamConn) handleControl(opcode byte, payload []byte) error {
 		s.sendControl(pong, frame.Append(nil, frame.Pong, payload))
 	case frame.Pong:
 		s.awaiting.Store(false)
+		s.anew = s.deep // what commands have done to the stack lasts no longer than a heartbeat
 	case frame.Close:
 		switch err := frame.CheckClose(payload); {
 		case err != nil:
@@ -69,8 +70,10 @@ func (s *streamConn) handleControl(opcode byte, payload []byte) error {
 
 // receive handles a message.
 func (s *streamConn) receive(opcode byte, data []byte) {
+	v1 := s.form == formJSONFrame && s.request == nil && s.attach != nil
 	switch {
 	case s.stream.closing.Load(): // nothing is read after a close frame
+	case v1 && s.obeyKnown(data): // which is UTF-8
 	case opcode == frame.Text && !utf8.Valid(data):
 		_ = s.reject(&ending{refuseBad("bad-utf-8", "a text frame is UTF-8"), websocket.StatusInvalidFramePayloadData})
 	case s.request != nil:
@@ -81,7 +84,6 @@ func (s *streamConn) receive(opcode byte, data []byte) {
 	case s.attach == nil || s.form == formFrame: // without an attach the connection has been closed
 		_ = s.reject(&ending{refuseBad("this address takes no messages", ""), websocket.StatusUnsupportedData})
 	default:
-		s.hold()
 		s.obey(data)
 	}
 }
@@ -89,7 +91,7 @@ func (s *streamConn) receive(opcode byte, data []byte) {
 // hold says that the reader obeys a command: meanwhile it reads nothing more, no pongs either. handled ends that.
 func (s *streamConn) hold() {
 	if !s.holds {
-		s.holds = true
+		s.holds, s.deep = true, true
 		s.held.Store(true)
 	}
 }
@@ -105,20 +107,33 @@ func (s *streamConn) handled() {
 	s.own()
 }
 
-// obey does what a command asks. It waits while too many answers wait for the client, and while the application is
-// asked. A client that does not read its answers ends as slow.
+// obeyKnown does what a command asks if scanCommand knows it.
+func (s *streamConn) obeyKnown(data []byte) bool {
+	cmd, ok := scanCommand(data)
+	if ok {
+		s.hold()
+		g := s.awaitRoom()
+		cmd.data = s.keep(cmd.data)
+		s.attach.hear(g, &cmd)
+	}
+	return ok
+}
+
+// obey does what any other command asks.
 func (s *streamConn) obey(data []byte) {
+	s.hold()
+	s.attach.obey(s.awaitRoom(), data)
+}
+
+// awaitRoom is called before a command is obeyed. It waits while too many answers wait for the client. A client that
+// does not read its answers ends as slow. awaitRoom returns what the client may do.
+func (s *streamConn) awaitRoom() *grantee {
 	room, g := s.attach.full()
 	for room != nil {
 		<-room
 		room, g = s.attach.full()
 	}
-	if cmd, ok := scanCommand(data); ok {
-		cmd.data = s.keep(cmd.data)
-		s.attach.hear(g, &cmd)
-		return
-	}
-	s.attach.obey(g, data)
+	return g
 }
 
 // violation closes the connection for what RFC 6455 forbids. It returns the error that ends the reader.
