@@ -142,6 +142,9 @@ func (a *attach) hear(g *grantee, cmd *command) {
 	answer, no, err := a.client.hear(a.client.routine.b.ctx, g, cmd)
 	switch {
 	case err != nil: // the server ends
+	case no == nil && cmd.id != "" && cmd.more:
+		// The goroutine that serves the attach writes this answer and those behind it at once.
+		a.queueUp(&operation{answer: answer})
 	case no == nil && cmd.id != "":
 		a.post(operation{answer: answer})
 	case no == refuseInternal:

@@ -149,12 +149,12 @@ func FuzzCommand(f *testing.F) {
 // What programs usually write is read at once.
 func TestCommandsAreScanned(t *testing.T) {
 	for text, want := range map[string]command{
-		`{"send":{"data":"hi"}}`:                        {commandSend, "", "", []byte("hi")},
-		`{"send": {"data": "h\"i\n"}, "id": "1"}`:       {commandSend, "1", "", []byte("h\"i\n")},
-		`{"id":"ä","send":{"data":""}}`:                 {commandSend, "ä", "", []byte{}},
-		`{"request":{"data":"{\"a\":\"ö\"}"},"id":"n"}`: {commandRequest, "n", "", []byte(`{"a":"ö"}`)},
-		`{"publish":{"topic":"t","data":"123456789"}}`:  {commandPublish, "", "t", []byte("123456789")},
-		`{"publish":{"data":"x","topic":"t"}}` + "\n":   {commandPublish, "", "t", []byte("x")},
+		`{"send":{"data":"hi"}}`:                        {commandSend, "", "", []byte("hi"), false},
+		`{"send": {"data": "h\"i\n"}, "id": "1"}`:       {commandSend, "1", "", []byte("h\"i\n"), false},
+		`{"id":"ä","send":{"data":""}}`:                 {commandSend, "ä", "", []byte{}, false},
+		`{"request":{"data":"{\"a\":\"ö\"}"},"id":"n"}`: {commandRequest, "n", "", []byte(`{"a":"ö"}`), false},
+		`{"publish":{"topic":"t","data":"123456789"}}`:  {commandPublish, "", "t", []byte("123456789"), false},
+		`{"publish":{"data":"x","topic":"t"}}` + "\n":   {commandPublish, "", "t", []byte("x"), false},
 	} {
 		if cmd, ok := scanCommand([]byte(text)); !ok || !reflect.DeepEqual(cmd, want) {
 			t.Errorf("%s: %+v, %v", text, cmd, ok)
@@ -186,6 +186,50 @@ func TestReaderIsRenewed(t *testing.T) {
 	}
 	if names[0] != names[1] || names[1] == names[2] {
 		t.Errorf("the commands were obeyed by %q", names)
+	}
+}
+
+// The answers to commands that come together, whose goroutine and place change, come in the order of the commands.
+func TestCommandsTogether(t *testing.T) {
+	_, far := commandSession(t, func(b *Broadcaster) {
+		b.UpstreamRate = -1
+		b.OnMessage = func(*Client, Message) {}
+		b.OnRequest = func(_ *Client, m Message) ([]byte, error) { return m.Data, nil }
+	})
+	var sent []byte
+	var want []string
+	for i := range 400 {
+		var text string
+		switch i % 5 {
+		case 0:
+			text = fmt.Sprintf(`{"request":{"data":"a%[1]d"},"id":"%[1]d"}`, i)
+			want = append(want, fmt.Sprintf(`{"reply":{"id":"%[1]d","data":"a%[1]d"}}`, i))
+		case 1:
+			text = fmt.Sprintf(`{"subscribe":["t%d"]}`, i)
+			want = append(want, fmt.Sprintf(`{"subscribed":{"topics":["t%d"],"position":`, i))
+		case 2:
+			text = fmt.Sprintf(`{"unsubscribe":["t%d"]}`, i-1)
+			want = append(want, fmt.Sprintf(`{"unsubscribed":{"topics":["t%d"],"position":`, i-1))
+		case 3:
+			text = `{"send":{"data":"nothing to answer"}}`
+		default:
+			text = fmt.Sprintf(`{"send":{"data":"\u0061"},"id":"%d"}`, i)
+			want = append(want, fmt.Sprintf(`{"sent":{"id":"%d"}}`, i))
+		}
+		sent = append(sent, sentFrame(0x81, text)...)
+	}
+	failed := make(chan error, 1)
+	go func() { // ends when everything is read, or with the connection
+		_, err := far.Write(sent)
+		failed <- err
+	}()
+	for _, answer := range want {
+		if got := readText(t, far); !strings.HasPrefix(string(got), answer) {
+			t.Fatalf("%s, want %s", got, answer)
+		}
+	}
+	if err := <-failed; err != nil {
+		t.Fatal(err)
 	}
 }
 

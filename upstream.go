@@ -33,6 +33,7 @@ type command struct {
 	id    string // "": the client does not repeat it
 	topic string // of commandPublish
 	data  []byte
+	more  bool // the client has sent something behind it
 }
 
 // How long and how many ids of commands a client's server remembers (contract, T23). Replies beyond replyBytes are

@@ -113,7 +113,7 @@ func (s *streamConn) obeyKnown(data []byte) bool {
 	if ok {
 		s.hold()
 		g := s.awaitRoom()
-		cmd.data = s.keep(cmd.data)
+		cmd.data, cmd.more = s.keep(cmd.data), len(s.stream.prefix) > 0
 		s.attach.hear(g, &cmd)
 	}
 	return ok
