@@ -64,7 +64,7 @@ func (rec *record) element() []byte {
 }
 
 // appendData appends data as the field "data", or "data64" if it is not UTF-8.
-func appendData(b []byte, data string, binary bool) []byte {
+func appendData[T string | []byte](b []byte, data T, binary bool) []byte {
 	if binary {
 		b = append(b, `"data64":"`...)
 		b = base64.StdEncoding.AppendEncode(b, []byte(data))
@@ -75,8 +75,13 @@ func appendData(b []byte, data string, binary bool) []byte {
 
 // appendJSONString appends s, which is UTF-8, as a JSON string. Line ends are escaped, so that it is one line of an SSE
 // event.
-func appendJSONString(b []byte, s string) []byte {
-	if strings.IndexFunc(s, func(r rune) bool { return r < 0x20 || r == '"' || r == '\\' || r >= 0x7f }) < 0 {
+func appendJSONString[T string | []byte](b []byte, s T) []byte {
+	plain := true
+	for i := 0; i < len(s) && plain; i++ {
+		c := s[i]
+		plain = c >= 0x20 && c < 0x7f && c != '"' && c != '\\'
+	}
+	if plain {
 		b = append(b, '"')
 		b = append(b, s...)
 		return append(b, '"')
@@ -84,7 +89,7 @@ func appendJSONString(b []byte, s string) []byte {
 	var buf bytes.Buffer
 	enc := json.NewEncoder(&buf)
 	enc.SetEscapeHTML(false)
-	if err := enc.Encode(s); err != nil {
+	if err := enc.Encode(string(s)); err != nil {
 		panic(err) // a string
 	}
 	return append(b, bytes.TrimSuffix(buf.Bytes(), []byte("\n"))...)

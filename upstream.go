@@ -58,13 +58,14 @@ type upstream struct {
 	past    map[string]pastCommand
 	ids     ring[string] // of past, in their order
 	bytes   int          // of the answers in past
+	bare    int          // the first of ids, whose answers are forgotten
 	aging   bool         // a timer sees to those that are too old
 }
 
 // A pastCommand is a command with an id that is done.
 type pastCommand struct {
 	sum    uint64 // of the command
-	at     time.Time
+	at     moment
 	answer []byte // nil: it was too large to be kept for so long
 }
 
@@ -138,7 +139,7 @@ func (c *Client) inTurn(u *upstream, g *grantee, cmd *command) (answer []byte, r
 	if cmd.id == "" {
 		return c.do(g, cmd)
 	}
-	if answer, refused := u.again(cmd); answer != nil || refused != nil {
+	if answer, refused := u.again(b, cmd); answer != nil || refused != nil {
 		return answer, refused
 	}
 	return c.once(u, g, cmd)
@@ -189,11 +190,11 @@ func (u *upstream) admit(b *Broadcaster) *refusal {
 }
 
 // again answers a command that was done before.
-func (u *upstream) again(cmd *command) (answer []byte, refused *refusal) {
+func (u *upstream) again(b *Broadcaster, cmd *command) (answer []byte, refused *refusal) {
 	if cmd.id == "" || u.past == nil {
 		return nil, nil
 	}
-	u.forget(time.Now())
+	u.forget(b.now())
 	before, ok := u.past[cmd.id]
 	switch {
 	case !ok:
@@ -210,7 +211,7 @@ func (u *upstream) remember(b *Broadcaster, cmd *command, answer []byte) {
 	if cmd.id == "" {
 		return
 	}
-	now := time.Now()
+	now := b.now()
 	if u.past == nil {
 		u.past = map[string]pastCommand{}
 	}
@@ -222,8 +223,8 @@ func (u *upstream) remember(b *Broadcaster, cmd *command, answer []byte) {
 		u.age(b)
 	}
 	u.bytes += len(answer)
-	for i := 0; u.bytes > replyBytes && i < u.ids.len-1; i++ {
-		id := u.ids.at(i)
+	for ; u.bytes > replyBytes && u.bare < u.ids.len-1; u.bare++ {
+		id := u.ids.at(u.bare)
 		old := u.past[id]
 		u.bytes -= len(old.answer)
 		old.answer = nil
@@ -236,7 +237,7 @@ func (u *upstream) age(b *Broadcaster) {
 	b.after(commandIDAge+time.Second, func() {
 		if u.turn.try() { // otherwise a command is under way
 			defer u.turn.pass()
-			u.forget(time.Now())
+			u.forget(b.now())
 			if u.aging = u.ids.len > 0; !u.aging {
 				return
 			}
@@ -246,18 +247,19 @@ func (u *upstream) age(b *Broadcaster) {
 }
 
 // forget drops the commands that are too old or too many.
-func (u *upstream) forget(now time.Time) {
+func (u *upstream) forget(now moment) {
 	for u.ids.len > 0 {
 		id := u.ids.at(0)
 		old := u.past[id]
-		if u.ids.len <= commandIDCount && now.Sub(old.at) <= commandIDAge {
+		if u.ids.len <= commandIDCount && now-old.at <= moment(commandIDAge) {
 			return
 		}
 		u.ids.drop()
+		u.bare = max(u.bare-1, 0)
 		u.bytes -= len(old.answer)
 		delete(u.past, id)
 	}
-	u.past = nil
+	u.past, u.ids = nil, ring[string]{}
 }
 
 // do does what cmd says. An answer means that it was done, and a refusal that it was not; refuseInternal means that the
@@ -302,8 +304,9 @@ func (c *Client) put(cmd *command) (answer []byte, refused *refusal) {
 		no := refusal{code: "refused", message: err.Error()}
 		return no.frame(cmd.id), nil
 	}
-	answer = appendID([]byte(`{"reply":{`), cmd.id, ",")
-	answer = appendData(answer, string(reply), !utf8.Valid(reply))
+	answer = make([]byte, 0, len(`{"reply":{"id":"","data":""}}`)+len(cmd.id)+len(reply)) // or more, with escapes
+	answer = appendID(append(answer, `{"reply":{`...), cmd.id, ",")
+	answer = appendData(answer, reply, !utf8.Valid(reply))
 	return append(answer, "}}"...), nil
 }
 
