@@ -99,8 +99,9 @@ func (c *Client) closeLocked(reason string) {
 	}
 	b.spawn(func() { // ends with OnClose
 		if u := c.up.Load(); u != nil { // else no command ever got so far, and none does from here on
-			b.goroutines.enter(1)                                                       // the turn may belong to a function that calls Shutdown
-			_, _ = u.turn.take(math.MaxInt, context.Background(), context.Background()) // it waits for nothing else
+			b.goroutines.enter(1) // the turn may belong to a function that calls Shutdown
+			none := context.Background()
+			_, _ = u.turn.take(math.MaxInt, none, none) // which has no error
 			b.goroutines.enter(-1)
 			defer u.turn.pass()
 		}
