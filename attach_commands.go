@@ -139,6 +139,7 @@ func (a *attach) hear(g *grantee, cmd *command) {
 			a.end(end)
 		}
 	}()
+	cmd.by = a
 	answer, no, err := a.client.hear(a.client.routine.b.ctx, g, cmd)
 	switch {
 	case err != nil: // the server ends

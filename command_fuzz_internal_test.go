@@ -149,12 +149,12 @@ func FuzzCommand(f *testing.F) {
 // What programs usually write is read at once.
 func TestCommandsAreScanned(t *testing.T) {
 	for text, want := range map[string]command{
-		`{"send":{"data":"hi"}}`:                        {commandSend, "", "", []byte("hi"), false},
-		`{"send": {"data": "h\"i\n"}, "id": "1"}`:       {commandSend, "1", "", []byte("h\"i\n"), false},
-		`{"id":"ä","send":{"data":""}}`:                 {commandSend, "ä", "", []byte{}, false},
-		`{"request":{"data":"{\"a\":\"ö\"}"},"id":"n"}`: {commandRequest, "n", "", []byte(`{"a":"ö"}`), false},
-		`{"publish":{"topic":"t","data":"123456789"}}`:  {commandPublish, "", "t", []byte("123456789"), false},
-		`{"publish":{"data":"x","topic":"t"}}` + "\n":   {commandPublish, "", "t", []byte("x"), false},
+		`{"send":{"data":"hi"}}`:                        {commandSend, "", "", []byte("hi"), nil, false},
+		`{"send": {"data": "h\"i\n"}, "id": "1"}`:       {commandSend, "1", "", []byte("h\"i\n"), nil, false},
+		`{"id":"ä","send":{"data":""}}`:                 {commandSend, "ä", "", []byte{}, nil, false},
+		`{"request":{"data":"{\"a\":\"ö\"}"},"id":"n"}`: {commandRequest, "n", "", []byte(`{"a":"ö"}`), nil, false},
+		`{"publish":{"topic":"t","data":"123456789"}}`:  {commandPublish, "", "t", []byte("123456789"), nil, false},
+		`{"publish":{"data":"x","topic":"t"}}` + "\n":   {commandPublish, "", "t", []byte("x"), nil, false},
 	} {
 		if cmd, ok := scanCommand([]byte(text)); !ok || !reflect.DeepEqual(cmd, want) {
 			t.Errorf("%s: %+v, %v", text, cmd, ok)

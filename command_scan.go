@@ -155,6 +155,11 @@ func (s *scanner) check(p []byte) {
 	const ones, high = 0x0101010101010101, 0x8080808080808080
 	var seen uint64 // its high bits: where something was below a space or beyond ASCII
 	q := p
+	for ; len(q) >= 32; q = q[32:] {
+		w, x := binary.LittleEndian.Uint64(q), binary.LittleEndian.Uint64(q[8:])
+		y, z := binary.LittleEndian.Uint64(q[16:]), binary.LittleEndian.Uint64(q[24:])
+		seen |= w | (w - ' '*ones) | x | (x - ' '*ones) | y | (y - ' '*ones) | z | (z - ' '*ones)
+	}
 	for ; len(q) >= 8; q = q[8:] {
 		w := binary.LittleEndian.Uint64(q)
 		seen |= w | (w - ' '*ones)

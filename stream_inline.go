@@ -6,6 +6,8 @@ import (
 	"math"
 	"slices"
 	"sync/atomic"
+
+	"github.com/corvuscrypto/gpoll/internal/socket"
 )
 
 // Writing from the routine: a WebSocket that keeps up, or an SSE response on a connection of its own, needs no queue
@@ -171,11 +173,13 @@ func begunFrames(p []byte, n int, f form) (end, frames int) {
 // perform implements carrier. Where the application has to be asked again, the pump does op.
 func (s *streamConn) perform(op *operation) bool {
 	a := s.attach
+	buf := socket.Take()
+	defer socket.Return(buf)
 	return s.inPlace(func(at Position) (answer []byte, ok bool) {
 		if a.asksLocked(op) {
 			return nil, false
 		}
-		answer, changed := a.doLocked(nil, op, at)
+		answer, changed := a.doLocked(buf[:0], op, at)
 		if r := a.client.routine; changed && r.at != r.b.messages.end() {
 			r.notify() // it may not have been woken for messages of a new topic
 		}

@@ -33,7 +33,9 @@ type command struct {
 	id    string // "": the client does not repeat it
 	topic string // of commandPublish
 	data  []byte
-	more  bool // the client has sent something behind it
+
+	by   *attach // whose frame it is: while that has not ended, its client is there; nil: of a POST
+	more bool    // the client has sent something behind it
 }
 
 // How long and how many ids of commands a client's server remembers (contract, T23). Replies beyond replyBytes are
@@ -120,7 +122,7 @@ func (c *Client) hear(ctx context.Context, g *grantee, cmd *command) (answer []b
 func (c *Client) inTurn(u *upstream, g *grantee, cmd *command) (answer []byte, refused *refusal) {
 	b := c.routine.b
 	switch {
-	case c.heard():
+	case (cmd.by == nil || cmd.by.ending.Load() != nil) && c.heard():
 		return nil, b.refuseUnknown()
 	case cmd.kind == commandLeave:
 		b.remove(c, endLeft)

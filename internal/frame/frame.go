@@ -90,6 +90,13 @@ func Whole(p []byte, limit int) (opcode byte, payload []byte, size int) {
 func unmask(p []byte, key [keyLen]byte) {
 	half := uint64(binary.LittleEndian.Uint32(key[:]))
 	word := half<<32 | half
+	for len(p) >= 32 {
+		binary.LittleEndian.PutUint64(p, binary.LittleEndian.Uint64(p)^word)
+		binary.LittleEndian.PutUint64(p[8:], binary.LittleEndian.Uint64(p[8:])^word)
+		binary.LittleEndian.PutUint64(p[16:], binary.LittleEndian.Uint64(p[16:])^word)
+		binary.LittleEndian.PutUint64(p[24:], binary.LittleEndian.Uint64(p[24:])^word)
+		p = p[32:]
+	}
 	for len(p) >= 8 {
 		binary.LittleEndian.PutUint64(p, binary.LittleEndian.Uint64(p)^word)
 		p = p[8:]
