@@ -131,8 +131,8 @@ func (f *frameCommand) command() (cmd command, no *refusal) {
 }
 
 // hear does what the client says to the application, and answers where it gave an id. After a panic of the application,
-// and after too many commands, the attach ends.
-func (a *attach) hear(g *grantee, cmd *command) {
+// and after too many commands, the attach ends. hear reports whether there was an answer.
+func (a *attach) hear(g *grantee, cmd *command) (answered bool) {
 	end := endInternal
 	defer func() {
 		if end != nil {
@@ -149,14 +149,15 @@ func (a *attach) hear(g *grantee, cmd *command) {
 	case no == nil && cmd.id != "":
 		a.post(operation{answer: answer})
 	case no == refuseInternal:
-		return
+		return true
 	case no != nil && no.closes:
 		end = refused(no)
-		return
+		return true
 	case no != nil:
 		a.refuseCommand(no, cmd.id)
 	}
 	end = nil
+	return no != nil || cmd.id != ""
 }
 
 // grants returns what the client may do at the moment.

@@ -27,6 +27,7 @@ type streamConn struct {
 	holds    bool                     // held was set since readable
 	kept     uint16                   // bytes of room that are in use
 	anew     bool                     // the stack has grown: a fresh goroutine goes on
+	answered bool                     // the last command was, or may have been
 	deep     bool                     // the goroutine has obeyed commands
 	awaiting atomic.Bool              // a ping has no answer yet
 	held     atomic.Bool              // the reader obeys a command and reads no pong

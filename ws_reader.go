@@ -112,9 +112,12 @@ func (s *streamConn) obeyKnown(data []byte) bool {
 	cmd, ok := scanCommand(data)
 	if ok {
 		s.hold()
-		g := s.awaitRoom()
+		var g *grantee
+		if s.answered || cmd.id != "" || cmd.kind != commandSend { // otherwise no answer has come to those that wait
+			g = s.awaitRoom()
+		}
 		cmd.data, cmd.more = s.keep(cmd.data), len(s.stream.prefix) > 0
-		s.attach.hear(g, &cmd)
+		s.answered = s.attach.hear(g, &cmd)
 	}
 	return ok
 }
@@ -122,6 +125,7 @@ func (s *streamConn) obeyKnown(data []byte) bool {
 // obey does what any other command asks.
 func (s *streamConn) obey(data []byte) {
 	s.hold()
+	s.answered = true
 	s.attach.obey(s.awaitRoom(), data)
 }
 
