@@ -113,7 +113,8 @@ type Broadcaster struct {
 	// client's messages come one at a time and in its order, by whatever transport; while OnMessage has not returned,
 	// gpoll reads no further from that client. Calls for different clients are concurrent. gpoll acknowledges a message
 	// with an ID when OnMessage has returned, and calls OnMessage once for that ID within 2 minutes and 1,024 ids of the
-	// client. After a panic in OnMessage the client's attach ends with "internal". nil refuses such messages.
+	// client. m.Data is OnMessage's to keep; a small one may keep a kilobyte of memory. After a panic in OnMessage the
+	// client's attach ends with "internal". nil refuses such messages.
 	OnMessage func(c *Client, m Message)
 
 	// OnRequest answers what clients ask, as OnMessage hears what they send. The client gets reply, which becomes gpoll's,
