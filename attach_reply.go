@@ -178,6 +178,9 @@ func (a *attach) doLocked(buf []byte, op *operation, at Position) (answered []by
 		if most := c.routine.b.set.maxTopics; len(named) > most {
 			no := a.refusal(refuseTooManyTopics(most))
 			op = &no
+		} else if why := refuseManyPatterns(named); why != nil {
+			no := a.refusal(why)
+			op = &no
 		}
 	case unsubscribed:
 		named = without(named, op.topics)

@@ -71,8 +71,14 @@ type Broadcaster struct {
 	// MaxMessage is the largest payload in bytes. Default 64 KiB.
 	MaxMessage int
 
-	// MaxTopics is how many topics a client may name. Default 128.
+	// MaxTopics is how many topics a client may name, 16 of them patterns. Default 128.
 	MaxTopics int
+
+	// Wildcards lets clients subscribe to patterns. Dots cut a topic into tokens: "sensors.*" is sensors and one token
+	// more, "sensors.>" is sensors and one or more. Grant.Subscribe is asked with the pattern itself, and decides about
+	// every topic that it matches. Where there is no Subscribe, ">" lets everybody read all topics. Default off, because a
+	// Subscribe that was not written for patterns may say yes to one. Grant.Topics may have patterns in any case.
+	Wildcards bool
 
 	// MaxClients is how many clients may be registered. Default 100,000. Further ones are told to come back later.
 	MaxClients int

@@ -46,8 +46,9 @@
 // # Addresses
 //
 // [Broadcaster.Send], and a [Message] without Topic and To, reach every client. Topic reaches its subscribers, To one
-// client or one user, and Except leaves out clients. Replay after a reconnect honours all of it. There are no
-// wildcards. Other clients know a client by its [PublicID]; its client id is the secret of the client and the server.
+// client or one user, and Except leaves out clients. Replay after a reconnect honours all of it. With
+// [Broadcaster.Wildcards] a client may subscribe to patterns such as "sensors.*". Other clients know a client by its
+// [PublicID]; its client id is the secret of the client and the server.
 //
 // # Access
 //

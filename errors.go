@@ -122,6 +122,14 @@ func refuseTooManyTopics(most int) *refusal {
 	return refuseBad("too-many-topics", fmt.Sprintf("that would be more than %d topics (Broadcaster.MaxTopics)", most))
 }
 
+// refuseManyPatterns returns nil unless a client's topics have too many patterns among them.
+func refuseManyPatterns(topics []string) *refusal {
+	if n := patternsIn(topics); n > maxPatterns {
+		return refuseBad("too-many-topics", fmt.Sprintf("%d patterns; the limit is %d", n, maxPatterns))
+	}
+	return nil
+}
+
 func isTimeout(err error) bool {
 	if errors.Is(err, context.DeadlineExceeded) {
 		return true

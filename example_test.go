@@ -77,7 +77,7 @@ func ExampleBroadcaster_Publish() {
 
 	_, err = b.Publish(ctx, gpoll.Message{Topic: "news", To: gpoll.ToUser("alice")})
 	fmt.Println(errors.Is(err, gpoll.ErrBadMessage))
-	_, err = b.Publish(ctx, gpoll.Message{Topic: "news.*"}) // there are no wildcards
+	_, err = b.Publish(ctx, gpoll.Message{Topic: "news.*"}) // a pattern is for subscribers
 	fmt.Println(errors.Is(err, gpoll.ErrBadMessage))
 	// Output:
 	// 1 true 2 true

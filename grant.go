@@ -17,10 +17,12 @@ type Grant struct {
 	// User names the user. A client belongs to the user that registered it: to others its id is unknown.
 	User string
 
-	// Topics are topics to which the server subscribes the client, beside those that the client names.
+	// Topics are topics to which the server subscribes the client, beside those that the client names. They may be
+	// patterns, such as "team.red.>"; see Broadcaster.Wildcards.
 	Topics []string
 
-	// Subscribe says whether a topic that the client names may be read; nil means yes.
+	// Subscribe says whether a topic that the client names may be read; nil means yes. With Wildcards it is asked about
+	// patterns too, as the client spells them: a yes to "sensors.>" is a yes to every topic that it matches.
 	Subscribe func(topic string) bool
 
 	// Publish says whether the client may publish to a topic; nil means no.
@@ -61,7 +63,7 @@ func (b *Broadcaster) askFor(r *http.Request) (*grantee, *refusal) {
 		return nil, refuseFor(err)
 	}
 	for _, topic := range grant.Topics {
-		if !validTopic(topic) {
+		if !validTopic(topic) && !validPattern(topic) {
 			b.tell(slog.LevelError, "gpoll: Authorize gave a bad topic", "topic", clip(topic, 40), "rule", topicRule)
 			return nil, refuseInternal
 		}

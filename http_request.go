@@ -326,11 +326,16 @@ func (b *Broadcaster) checkTopics(topics []string) ([]string, *refusal) {
 			fmt.Sprintf("%d topics; the limit (Broadcaster.MaxTopics) is %d", len(topics), b.set.maxTopics))
 	}
 	for _, topic := range topics {
-		if !validTopic(topic) {
+		switch {
+		case validTopic(topic):
+		case !b.Wildcards:
 			return nil, refuseBad("bad-topic", topicRule+"; there are no wildcards")
+		case !validPattern(topic):
+			return nil, refuseBad("bad-topic", topicRule+"; "+patternRule)
 		}
 	}
-	return sortedSet(topics), nil
+	topics = sortedSet(topics)
+	return topics, refuseManyPatterns(topics)
 }
 
 // first is h.Get for a name in its canonical form: Get would check every byte of it.

@@ -110,13 +110,15 @@ type messageLog struct {
 	owned   window // all windows of topics with limits of their own, together
 	forms   formCache
 	lanes   map[address]*lane
+	index   *laneNode // of the lanes of topics; nil: no pattern was ever read
 	aging   agingLanes
 
 	unasked   ring[string]         // topics whose limits askAll has to find out
 	asking    bool                 // askAll runs
 	inquiries map[address]struct{} // topics for which TopicLimits runs
 
-	sources sources // memory of a read
+	sources  sources // memory of a read
+	matching []*lane // likewise
 
 	// A lane without records only remembers what left it. The log forgets the oldest of those lanes. forgotten is the
 	// highest seq that they remembered: of an address without a lane nothing newer has left. At first it is the seq before

@@ -11,8 +11,9 @@ type replay struct{ count, bytes int }
 
 // read appends to dst the items that a cursor at after is owed by want: gaps and messages in order, at most what max
 // allows, and at least one if there is one. A gap and the message after it come together, as if they were one. Up to
-// scanned all that is owed is in items; more says that max ended the read. The cost grows with the items and with the
-// addresses of want, not with what else the log holds.
+// scanned all that is owed is in items; more says that max ended the read. The cost grows with the items, with the
+// addresses of want, and with the topics of its patterns to which something came after the cursor; not with what else
+// the log holds.
 //
 // read keeps the promises about gaps. A gap stands before the next message and covers no message that is delivered. One
 // gap announces another epoch; behind it the present epoch is read from its first seq on. A cursor beyond the end goes
@@ -39,8 +40,14 @@ func (l *messageLog) read(after Position, want *interest, max replay, dst []item
 	sources, lost, why := l.sourcesLocked(cursor, want)
 	defer clear(sources) // the memory is the log's own
 	bytes := 0
+	var last *record
 	for {
 		next := sources.next()
+		if next != nil && next == last { // it is of a topic and of a pattern, or of two patterns
+			sources.advance()
+			continue
+		}
+		last = next
 		// The highest seq before the next message that may have been owed and has left the window.
 		until := lost
 		if next != nil {
@@ -88,26 +95,35 @@ func (l *messageLog) read(after Position, want *interest, max replay, dst []item
 	}
 }
 
-// newest appends to dst the n newest messages of each topic, in order. Where max allows fewer, the newest of them stay.
-// It also returns the end of the log, from which their reader goes on.
+// newest appends to dst the n newest messages of each topic, and of each topic of a pattern, in order. Where max allows
+// fewer, the newest of them stay. It also returns the end of the log, from which their reader goes on.
 func (l *messageLog) newest(topics []string, n int, want *interest, max replay, dst []item) (
 	items []item, end Position) {
 
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.now()
-	for _, topic := range topics {
-		s := l.liveLaneLocked(address{kindTopic, topic}, now)
-		if s == nil {
-			continue
-		}
+	collect := func(s *lane) {
 		for i := s.recs.len - 1; i >= 0 && i >= s.recs.len-n; i-- {
 			if rec := s.recs.at(i); !rec.excepts(want.client) {
 				dst = append(dst, item{rec: rec, pos: rec.pos})
 			}
 		}
 	}
+	for _, topic := range topics {
+		if s := l.liveLaneLocked(address{kindTopic, topic}, now); s != nil {
+			collect(s)
+		} else if isPattern(topic) {
+			l.expireLocked(now)
+			found := l.matchingLocked([]string{topic}, 0)
+			for _, s := range found {
+				collect(s)
+			}
+			clear(found)
+		}
+	}
 	slices.SortFunc(dst, func(a, b item) int { return cmp.Compare(a.pos.Seq, b.pos.Seq) })
+	dst = slices.CompactFunc(dst, func(a, b item) bool { return a.rec == b.rec }) // of a topic and a pattern
 	keep, bytes := 0, 0
 	for keep < min(len(dst), max.count) {
 		bytes += dst[len(dst)-1-keep].rec.size()
@@ -134,6 +150,7 @@ func (l *messageLog) liveLaneLocked(to address, now time.Time) *lane {
 func (l *messageLog) sourcesLocked(cursor uint64, want *interest) (sources sources, lost uint64, why string) {
 	sources = l.sources[:0]
 	now := l.now()
+	wild := false
 	want.addresses(func(to address) {
 		s := l.liveLaneLocked(to, now)
 		left, reason := l.forgotten, l.why
@@ -142,14 +159,41 @@ func (l *messageLog) sourcesLocked(cursor uint64, want *interest) (sources sourc
 			if s.recs.len > 0 && s.recs.at(s.recs.len-1).pos.Seq > cursor {
 				sources = append(sources, source{s, s.after(cursor)})
 			}
+		} else if to.kind == kindTopic && isPattern(to.name) {
+			wild = true // and a topic of which the log knows nothing any more may have matched
 		}
 		if left > cursor && left > lost {
 			lost, why = left, reason
 		}
 	})
+	if wild {
+		l.sources = sources
+		if left, reason := l.wildSourcesLocked(cursor, want, now); left > max(cursor, lost) {
+			lost, why = left, reason
+		}
+		sources = l.sources
+	}
 	l.sources = sources[:0]
 	sources.order()
 	return sources, lost, why
+}
+
+// wildSourcesLocked adds the lanes of want's patterns to sources, and returns the highest seq that has left one of
+// them, with the reason. From the lanes that are in sources already nothing leaves meanwhile: sourcesLocked has just
+// bounded them.
+func (l *messageLog) wildSourcesLocked(cursor uint64, want *interest, now time.Time) (lost uint64, why string) {
+	l.expireLocked(now)
+	found := l.matchingLocked(want.topics, cursor)
+	defer clear(found) // the memory is the log's own
+	for _, s := range found {
+		if s.recs.len > 0 {
+			l.sources = append(l.sources, source{s, s.after(cursor)})
+		}
+		if s.evicted > lost {
+			lost, why = s.evicted, s.why
+		}
+	}
+	return lost, why
 }
 
 // after returns the index of the first record behind cursor.

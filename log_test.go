@@ -2,6 +2,7 @@ package gpoll
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -79,7 +80,20 @@ func (m *logModel) boundAll(to address, now time.Time) {
 func (m *logModel) read(cursor uint64, want *interest) (seen []string) {
 	lost, why := uint64(0), ""
 	var owed []*record
+	wanted := map[address]bool{}
 	want.addresses(func(to address) {
+		wanted[to] = true
+		known := slices.Collect(maps.Keys(m.lost))
+		for _, rec := range m.kept {
+			known = append(known, rec.to)
+		}
+		for _, topic := range known {
+			if topic.kind == kindTopic && to.kind == kindTopic && matches(to.name, topic.name) {
+				wanted[topic] = true
+			}
+		}
+	})
+	for to := range wanted {
 		left, reason := m.base, gapEvicted
 		if seq, ok := m.lost[to]; ok {
 			left, reason = seq, m.why[to]
@@ -92,7 +106,7 @@ func (m *logModel) read(cursor uint64, want *interest) (seen []string) {
 				owed = append(owed, rec)
 			}
 		}
-	})
+	}
 	slices.SortFunc(owed, func(a, b *record) int { return int(a.pos.Seq) - int(b.pos.Seq) })
 	at := cursor
 	gap := func(until uint64) {
@@ -143,7 +157,8 @@ func logAgainstModel(t *testing.T, seed uint64) {
 		history.Age = seconds(10, 60)
 	}
 	base := uint64(rnd.IntN(2) * rnd.IntN(50))
-	topics := []string{"a", "b", "c", "d", "e"}
+	topics := []string{"a", "a.b", "a.c", "b.c", "a.b.c"}
+	patterns := []string{"a.*", "*.c", "a.>", ">", "*.*"}
 	own := map[string]Limits{}
 	for _, topic := range topics {
 		few := Limits{Count: 1 + rnd.IntN(10)}
@@ -233,6 +248,9 @@ func logAgainstModel(t *testing.T, seed uint64) {
 			if rnd.IntN(3) > 0 {
 				want.topics = append(want.topics, topic)
 			}
+		}
+		for range rnd.IntN(2) * rnd.IntN(4) {
+			want.topics = union(want.topics, patterns[:1+rnd.IntN(len(patterns))])
 		}
 		cursor := uint64(rnd.Int64N(int64(m.hi + 1)))
 		expected := m.read(cursor, want)

@@ -74,15 +74,16 @@ func (w *window) compact() {
 type lane struct {
 	to      address
 	recs    ring[*record]
-	bytes   int     // of recs
-	evicted uint64  // highest seq that has left; 0: none
-	why     string  // why it left
-	window  *window // the shared one; the log's owned one for a topic with its own limits
-	limits  Limits  // its own; zero in the shared window
-	asked   bool    // the application has said its limits
-	asking  bool    // is in messageLog.unasked
-	fading  bool    // is in messageLog.fading
-	aging   bool    // is in messageLog.aging
+	bytes   int       // of recs
+	evicted uint64    // highest seq that has left; 0: none
+	why     string    // why it left
+	window  *window   // the shared one; the log's owned one for a topic with its own limits
+	node    *laneNode // nil without an index
+	limits  Limits    // its own; zero in the shared window
+	asked   bool      // the application has said its limits
+	asking  bool      // is in messageLog.unasked
+	fading  bool      // is in messageLog.fading
+	aging   bool      // is in messageLog.aging
 }
 
 // emptyLocked makes the log one without messages.
@@ -96,6 +97,9 @@ func (l *messageLog) emptyLocked() {
 	l.shared.limits.Bytes -= l.forms.limit
 	l.owned = window{limits: Limits{Count: ownedCount * l.history.Count, Bytes: l.history.Bytes}}
 	l.lanes = map[address]*lane{}
+	if l.index != nil {
+		l.index = new(laneNode)
+	}
 	l.fading, l.aging = ring[*lane]{}, nil
 }
 
@@ -105,6 +109,9 @@ func (l *messageLog) laneLocked(to address) *lane {
 	if s == nil {
 		s = &lane{to: to, window: &l.shared, evicted: l.forgotten, why: l.why}
 		l.lanes[to] = s
+		if l.index != nil && to.kind == kindTopic {
+			s.node = l.index.enter(s)
+		}
 	}
 	return s
 }
@@ -112,6 +119,9 @@ func (l *messageLog) laneLocked(to address) *lane {
 // keepLocked adds rec to the lane and its window.
 func (l *messageLog) keepLocked(s *lane, rec *record) {
 	s.recs.push(rec)
+	if s.node != nil {
+		s.node.rise(rec.pos.Seq)
+	}
 	s.window.order.push(slot{s, rec.pos.Seq})
 	s.window.count++
 	s.bytes += int(rec.bytes)
@@ -190,6 +200,9 @@ func (l *messageLog) fadeLocked(s *lane) {
 			continue
 		}
 		delete(l.lanes, s.to)
+		if s.node != nil {
+			s.node.leave()
+		}
 		if s.evicted > l.forgotten {
 			l.forgotten, l.why = s.evicted, s.why
 		}
@@ -339,6 +352,10 @@ func (l *messageLog) ageLocked(s *lane) {
 func (l *messageLog) expire(now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.expireLocked(now)
+}
+
+func (l *messageLog) expireLocked(now time.Time) {
 	l.evictLocked(&l.shared, now)
 	for len(l.aging) > 0 && l.aging[0].due.Before(now) {
 		s := heap.Pop(&l.aging).(agingLane).lane

@@ -10,7 +10,7 @@ import (
 // A Message is what Publish takes. It reaches the subscribers of Topic, or the client or user that To names; when both
 // are empty, every client.
 type Message struct {
-	// Topic is 1 to 255 bytes of [A-Za-z0-9_.:/~@-]. There are no wildcards.
+	// Topic is 1 to 255 bytes of [A-Za-z0-9_.:/~@-]. It is no pattern: those are for subscriptions only.
 	Topic string
 
 	// To addresses one client or one user. Topic and To together are ErrBadMessage.

@@ -169,6 +169,8 @@ func (tr *transcript) settings(lines []string) (configure func(*gpoll.Broadcaste
 				hearing(b)
 			case "OnConnect":
 				b.OnConnect = func(*gpoll.Client) error { return errors.New(value) }
+			case "Wildcards":
+				b.Wildcards = value == "true"
 			case "PlainMessages":
 				b.PlainMessages = value == "true"
 			case "AllowedOrigins":

@@ -42,7 +42,7 @@ func TestLogOnceAMinute(t *testing.T) {
 			s.get(t, "/poll/ws", "Connection", "Upgrade", "Upgrade", "websocket", "Sec-WebSocket-Version", "13")
 		}, level: "WARN", said: "Sec-WebSocket-Key"},
 		{name: "a bad topic of Authorize", how: func(b *gpoll.Broadcaster) {
-			b.Authorize = func(*http.Request) (gpoll.Grant, error) { return gpoll.Grant{Topics: []string{"*"}}, nil }
+			b.Authorize = func(*http.Request) (gpoll.Grant, error) { return gpoll.Grant{Topics: []string{"a*"}}, nil }
 		}, do: func(t *testing.T, s *server, _ int) { s.get(t, "/poll") }, level: "ERROR", said: "gave a bad topic"},
 		{name: "a panic in Authorize", how: func(b *gpoll.Broadcaster) {
 			var n atomic.Int64

@@ -21,13 +21,14 @@ type routine struct {
 
 	count int // clients, guarded by registry.mu
 
-	mu      sync.Mutex // guards the fields below, and the clients' where client.go says so
-	clients []*Client
-	hot     []hotClient // of clients, in their order
-	topics  map[string]*subscribers
-	at      Position // everything up to here has been offered to the clients
-	before  Position // at, as it was before the last round
-	round   uint64
+	mu       sync.Mutex // guards the fields below, and the clients' where client.go says so
+	clients  []*Client
+	hot      []hotClient             // of clients, in their order
+	topics   map[string]*subscribers // also of patterns
+	at       Position                // everything up to here has been offered to the clients
+	before   Position                // at, as it was before the last round
+	round    uint64
+	patterns patternTree[subscribers] // those of topics
 
 	// Only the routine's goroutine touches these.
 	*scratch             // while it hands out
@@ -201,6 +202,9 @@ func (r *routine) offerLocked(batch []*record) {
 				for _, m := range s.members {
 					r.addressUnless(m.client, rec)
 				}
+			}
+			if r.patterns.len > 0 {
+				r.addressMatching(rec)
 			}
 		case kindClient:
 			if c := r.member(rec.to.name); c != nil {

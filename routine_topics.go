@@ -5,7 +5,7 @@ import (
 	"sync"
 )
 
-// subscribers are the clients of one topic: the cost of a message is in proportion to their number.
+// subscribers are the clients of one topic, or of one pattern: the cost of a message is in proportion to their number.
 type subscribers struct {
 	topic   string
 	members []member
@@ -32,6 +32,9 @@ func (r *routine) subscribeLocked(c *Client) {
 			s = &subscribers{topic: topic}
 			r.topics[topic] = s
 			r.b.topics.add(topic, r)
+			if isPattern(topic) {
+				r.patterns.put(topic, s)
+			}
 		}
 		c.subs = append(c.subs, subscription{s, int32(len(s.members))})
 		s.members = append(s.members, member{c, int32(len(c.subs) - 1)})
@@ -50,15 +53,31 @@ func (r *routine) unsubscribeLocked(c *Client) {
 		if len(s.members) == 0 {
 			delete(r.topics, s.topic)
 			r.b.topics.remove(s.topic, r)
+			if isPattern(s.topic) {
+				r.patterns.put(s.topic, nil)
+			}
 		}
 	}
 	c.subs = nil
 }
 
+// addressMatching addresses a message of a topic to the clients that have a pattern which matches it, and have not got
+// it by the topic or by another pattern.
+func (r *routine) addressMatching(rec *record) {
+	r.patterns.match(rec.to.name, func(s *subscribers) {
+		for _, m := range s.members {
+			if m.client.hot().round != r.round || r.due[m.client.end].rec != rec {
+				r.addressUnless(m.client, rec)
+			}
+		}
+	})
+}
+
 // A topicIndex knows which routines have subscribers of a topic, so that a message wakes no others.
 type topicIndex struct {
-	mu sync.RWMutex
-	by map[string][]*routine
+	mu       sync.RWMutex
+	by       map[string][]*routine
+	patterns patternTree[[]*routine]
 }
 
 // add enters r under topic. r is there at most once: a routine adds a topic with its first subscriber.
@@ -68,17 +87,27 @@ func (x *topicIndex) add(topic string, r *routine) {
 	if x.by == nil {
 		x.by = map[string][]*routine{}
 	}
-	x.by[topic] = append(x.by[topic], r)
+	x.setLocked(topic, append(x.by[topic], r))
 }
 
 func (x *topicIndex) remove(topic string, r *routine) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	left := slices.DeleteFunc(x.by[topic], func(other *routine) bool { return other == r })
-	if len(left) == 0 {
+	if x.setLocked(topic, left); len(left) == 0 {
 		delete(x.by, topic)
-	} else {
-		x.by[topic] = left
+	}
+}
+
+func (x *topicIndex) setLocked(topic string, routines []*routine) {
+	x.by[topic] = routines
+	switch {
+	case !isPattern(topic):
+	case len(routines) == 0:
+		x.patterns.put(topic, nil)
+	default:
+		own := routines // so that other calls allocate nothing
+		x.patterns.put(topic, &own)
 	}
 }
 
@@ -87,6 +116,15 @@ func (x *topicIndex) notify(topic string) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	for _, r := range x.by[topic] {
+		r.notify()
+	}
+	if x.patterns.len > 0 {
+		x.patterns.match(topic, notifyAll)
+	}
+}
+
+func notifyAll(routines *[]*routine) {
+	for _, r := range *routines {
 		r.notify()
 	}
 }

@@ -121,6 +121,9 @@ func (b *Broadcaster) follow() error {
 		before.Seq = newest.Seq - count
 	}
 	b.messages = newMessageLog(before, b.set.history, b.topicLimits(), b.set.routineBuffer)
+	if b.Wildcards {
+		b.messages.indexTopics()
+	}
 	b.messages.spawn = b.spawn
 	f := &follower{broker: b.Broker, ctx: b.ctx, log: b.messages, notify: b.notify, note: b.note,
 		panicked: b.logPanic, at: before, backlog: newest}

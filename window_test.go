@@ -3,6 +3,7 @@ package gpoll_test
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"slices"
@@ -142,7 +143,8 @@ func TestEveryTransportReadsTheSame(t *testing.T) {
 }
 
 func readTheSame(t *testing.T, rnd *rand.Rand) {
-	topics := []string{"a", "b", "c", "d"}
+	topics := []string{"a", "a.b", "b.b", "a.b.c"}
+	patterns := map[string][]string{"a.>": {"a.b", "a.b.c"}, "*.b": {"a.b", "b.b"}, "*": {"a"}, ">": topics}
 	limits := map[string]gpoll.Limits{}
 	for _, topic := range topics {
 		few, age := 1+rnd.IntN(5), time.Duration(1+rnd.IntN(60))*time.Second
@@ -153,7 +155,7 @@ func readTheSame(t *testing.T, rnd *rand.Rand) {
 		b.Broker = broker
 		b.History = gpoll.Limits{Count: 3 + rnd.IntN(40)}
 		b.TopicLimits = func(topic string) gpoll.Limits { return limits[topic] }
-		b.ClientTTL, b.AttachTimeout = time.Hour, time.Hour
+		b.ClientTTL, b.AttachTimeout, b.Wildcards = time.Hour, time.Hour, true
 	}})
 	id, _ := s.register(t)
 	public := gpoll.PublicID(id)
@@ -204,6 +206,14 @@ func readTheSame(t *testing.T, rnd *rand.Rand) {
 			}
 		}
 		want := s.readBatches(t, id, after.String(), named...)
+		if rnd.IntN(2) == 0 { // a pattern is as good as the topics that it matches
+			pattern := slices.Sorted(maps.Keys(patterns))[rnd.IntN(len(patterns))]
+			want = s.readBatches(t, id, after.String(), append(patterns[pattern], named...)...)
+			named = append(named, pattern)
+			if got := s.readBatches(t, id, after.String(), named...); !slices.Equal(got, want) {
+				t.Fatalf("from %v with %v, limits %v: %q, by topics: %q", after, named, limits, got, want)
+			}
+		}
 		for how, read := range map[string]func(testing.TB, string, string, ...string) []string{
 			"plain poll": s.readPlain, "SSE": s.readEvents, "plain poll without cursor": s.readOn,
 			"gpoll.v1": s.readFrames, "plain WebSocket": s.readMessages,
