@@ -3,6 +3,7 @@ package gpolltest
 import (
 	"slices"
 	"sort"
+	"strings"
 
 	"github.com/corvuscrypto/gpoll"
 )
@@ -15,7 +16,7 @@ type walk struct {
 	name    string
 
 	public, user string
-	topics       map[string]bool // subscribed
+	topics       map[string]bool // subscribed, patterns too
 
 	synced    bool           // at is known
 	at        gpoll.Position // everything owed up to here is accounted for
@@ -138,7 +139,7 @@ func (w *walk) isOwed(p *publish) bool {
 // misdirected returns the invariant that a delivery of p would break, and why, or "".
 func (w *walk) misdirected(p *publish) (invariant, why string) {
 	switch client, user := p.to.Client(), p.to.User(); {
-	case p.topic != "" && !w.topics[p.topic]:
+	case p.topic != "" && !w.subscribes(p.topic):
 		return "I6", "the client is not subscribed"
 	case client != "" && client != w.public:
 		return "I11", "the client is " + w.public
@@ -148,6 +149,29 @@ func (w *walk) misdirected(p *publish) (invariant, why string) {
 		return "I11", "the client is excepted"
 	}
 	return "", ""
+}
+
+// subscribes reports whether the client has the topic, or a pattern that matches it.
+func (w *walk) subscribes(topic string) bool {
+	if w.topics[topic] {
+		return true
+	}
+	for pattern := range w.topics {
+		if matches(pattern, topic) {
+			return true
+		}
+	}
+	return false
+}
+
+// matches reports whether a subscription to pattern is owed topic: between dots * stands for one token, and > at the
+// end for one or more.
+func matches(pattern, topic string) bool {
+	p, tokens := strings.Split(pattern, "."), strings.Split(topic, ".")
+	if last := len(p) - 1; p[last] == ">" && len(tokens) > last {
+		p, tokens = p[:last], tokens[:last]
+	}
+	return slices.EqualFunc(p, tokens, func(p, token string) bool { return p == "*" || p == token })
 }
 
 // notAhead verifies that the log had come as far as pos.

@@ -175,8 +175,8 @@ func (t *Trace) Registered(clientID, user string) {
 // of a Trace is where the client begins.
 func (t *Trace) Scanned(p gpoll.Position) { t.add(observation{kind: scanned, pos: p}) }
 
-// Subscribed records that messages to topic are owed after p, and that the client stands at p. A zero p stands for
-// where it stands, at the beginning for the place before the first message that it sees.
+// Subscribed records that messages to topic, which may be a pattern, are owed after p, and that the client stands at p.
+// A zero p stands for where it stands, at the beginning for the place before the first message that it sees.
 func (t *Trace) Subscribed(topic string, p gpoll.Position) {
 	t.add(observation{kind: subscribed, topic: topic, pos: p})
 }

@@ -107,7 +107,7 @@ func (k soak) run(t *testing.T, c Checker) (gaps int) {
 
 	b := gpoll.NewBroadcaster()
 	b.RoutineMaxClients = 300 // several routines
-	b.Heartbeat, b.PollWait = 2*time.Second, 3*time.Second
+	b.Heartbeat, b.PollWait, b.Wildcards = 2*time.Second, 3*time.Second, true
 	if k.configure != nil {
 		k.configure(b)
 	}
@@ -300,4 +300,22 @@ func (k soak) publish(t *testing.T, h *History, b *gpoll.Broadcaster, clients []
 	}
 }
 
-func (k soak) topic(rnd *rand.Rand) string { return "topic/" + strconv.Itoa(rnd.IntN(k.topics)) }
+func (k soak) topic(rnd *rand.Rand) string {
+	n := rnd.IntN(k.topics)
+	return fmt.Sprintf("topic.%d.%d", n%5, n)
+}
+
+// wish returns what a client subscribes to: a topic, or a pattern that matches one topic or a fifth of them.
+func (k soak) wish(rnd *rand.Rand) string {
+	topic := k.topic(rnd)
+	head, last := topic[:len("topic.0")], topic[len("topic.0"):]
+	switch rnd.IntN(12) {
+	case 0:
+		return head + ".*"
+	case 1:
+		return head + ".>"
+	case 2:
+		return "*.*" + last
+	}
+	return topic
+}

@@ -55,7 +55,7 @@ func (s *soaker) run(ctx context.Context, stop <-chan struct{}, final chan gpoll
 	ctx, cancel := context.WithCancel(ctx) // its own: a thousand clients at one would wait for its lock
 	defer cancel()
 	for range 3 {
-		s.session.Topics = append(s.session.Topics, s.topic(s.rnd))
+		s.session.Topics = append(s.session.Topics, s.wish(s.rnd))
 	}
 	s.pause(stop, time.Duration(s.rnd.Int64N(int64(min(s.duration/4, time.Second))))) // the registrations' rate is limited
 	for ctx.Err() == nil {
@@ -131,7 +131,7 @@ func (s *soaker) change(ctx context.Context) {
 	if len(old) > 2 {
 		s.note(s.session.Unsubscribe(ctx, old[s.rnd.IntN(len(old))]))
 	}
-	s.note(s.session.Subscribe(ctx, s.topic(s.rnd)))
+	s.note(s.session.Subscribe(ctx, s.wish(s.rnd)))
 }
 
 // note counts an error.
