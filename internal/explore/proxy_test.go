@@ -71,7 +71,7 @@ func (w *world) addProxy(i int, authorized bool) {
 			c.user = pick(x.rnd, users...)
 		}
 		for range x.rnd.IntN(3) {
-			c.toggle(pick(x.rnd, topics...))
+			c.toggle(pick(x.rnd, x.w.wishes...))
 		}
 		x.clients = append(x.clients, c)
 		w.clients = append(w.clients, c)
@@ -99,7 +99,7 @@ func (x *proxy) step() {
 	c := pick(x.rnd, x.clients...)
 	bare := c.exact && x.rnd.IntN(6) > 0 || x.rnd.IntN(6) == 0
 	if !x.steady && c.id != "" && x.rnd.IntN(16) == 0 {
-		c.toggle(pick(x.rnd, topics...))
+		c.toggle(pick(x.rnd, x.w.wishes...))
 	}
 	behind := c.cursor.Seq < x.w.newest.Load() && x.rnd.IntN(8) > 0 // the poll is answered at once
 	before := x.rnd.IntN(8) == 0

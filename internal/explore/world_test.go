@@ -35,10 +35,11 @@ type world struct {
 	srv    *http.Server
 	served chan error
 
-	exact     bool // without a fault and inside the window: no gap
-	narrow    bool // streams, and messages that do not fit the sockets
-	ends      bool // Shutdown comes while the actors run: nobody can receive everything
-	operated  bool // somebody puts clients out
+	wishes    []string // what clients subscribe to
+	exact     bool     // without a fault and inside the window: no gap
+	narrow    bool     // streams, and messages that do not fit the sockets
+	ends      bool     // Shutdown comes while the actors run: nobody can receive everything
+	operated  bool     // somebody puts clients out
 	sessions  []*member
 	clients   []client // the sessions, and those of proxies
 	channels  []*channelReader
@@ -97,6 +98,9 @@ func newWorld(seed uint64) *world {
 		}
 		w.exact = false
 	}
+	if w.wishes = topics; seed%5 == 2 {
+		b.Wildcards, w.wishes = true, wishes
+	}
 	authorized := w.rnd.IntN(2) == 0
 	if authorized {
 		expires := pick(w.rnd, 0, 0, 700*time.Millisecond)
@@ -140,10 +144,10 @@ func newWorld(seed uint64) *world {
 			w.served <- w.srv.Serve(w.ln)
 		}
 	}()
-	w.say("routines of %d, buffers of %d and %d, delay %d ms, slow ones %v, window %d, topic windows %v, authorized "+
-		"%v, listener %v, sockets of %d bytes",
+	w.say("routines of %d, buffers of %d and %d, delay %d ms, slow ones %v, window %d, topic windows %v, wildcards %v, "+
+		"authorized %v, listener %v, sockets of %d bytes",
 		b.RoutineMaxClients, b.ClientBufferSize, b.RoutineBufferSize, b.SyncDelayMs, b.DisconnectSlow, b.History.Count,
-		b.TopicLimits != nil, authorized, onListener, w.ln.Buffer)
+		b.TopicLimits != nil, b.Wildcards, authorized, onListener, w.ln.Buffer)
 
 	members, rest := 1+w.rnd.IntN(3), 3
 	if raw {
@@ -328,7 +332,10 @@ type member struct {
 	home    gpolltest.Transport
 }
 
-var topics = []string{"a", "b", "tick"}
+var (
+	topics = []string{"a", "b", "tick"}
+	wishes = []string{"a", "*", ">", "tick", "a.>"}
+)
 
 func (w *world) addMember(i int, user string) {
 	m := &member{w: w, name: fmt.Sprintf("client %d", i), rnd: w.own()}
@@ -338,7 +345,7 @@ func (w *world) addMember(i int, user string) {
 		m.session.Header = http.Header{"User": {user}}
 	}
 	for range m.rnd.IntN(3) {
-		if t := pick(m.rnd, topics...); !slices.Contains(m.session.Topics, t) {
+		if t := pick(m.rnd, w.wishes...); !slices.Contains(m.session.Topics, t) {
 			m.session.Topics = append(m.session.Topics, t)
 		}
 	}
@@ -413,7 +420,7 @@ func (m *member) change(ctx context.Context) {
 	if m.session.ClientID() != "" && m.session.Cursor().IsZero() {
 		return
 	}
-	topic := pick(m.rnd, topics...)
+	topic := pick(m.rnd, m.w.wishes...)
 	if m.rnd.IntN(2) == 0 {
 		m.note("subscribe", m.session.Subscribe(ctx, topic))
 	} else {
