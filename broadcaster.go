@@ -77,7 +77,8 @@ type Broadcaster struct {
 	// Wildcards lets clients subscribe to patterns. Dots cut a topic into tokens: "sensors.*" is sensors and one token
 	// more, "sensors.>" is sensors and one or more. Grant.Subscribe is asked with the pattern itself, and decides about
 	// every topic that it matches. Where there is no Subscribe, ">" lets everybody read all topics. Default off, because a
-	// Subscribe that was not written for patterns may say yes to one. Grant.Topics may have patterns in any case.
+	// Subscribe that was not written for patterns may say yes to one. Grant.Topics and Client.Subscribe may have
+	// patterns in any case.
 	Wildcards bool
 
 	// MaxClients is how many clients may be registered. Default 100,000. Further ones are told to come back later.

@@ -137,10 +137,10 @@ func (c *Client) Close(reason string) bool {
 	return c.routine.b.remove(c, &ending{&why, closeRemoved})
 }
 
-// Subscribe subscribes the client to topics beside those that it names itself and those of its Grant, for as long as
-// its session lasts. It is owed what is published after Subscribe has returned; it may also get what was published
-// after its cursor. The client is not told. The error wraps ErrBadMessage for a bad topic or for more than MaxTopics of
-// them, and is ErrUnknownClient after the client's removal.
+// Subscribe subscribes the client to topics, or patterns, beside those that it names itself and those of its Grant, for
+// as long as its session lasts. It is owed what is published after Subscribe has returned; it may also get what was
+// published after its cursor. The client is not told. The error wraps ErrBadMessage for a bad topic or for more than
+// MaxTopics of them, and is ErrUnknownClient after the client's removal.
 func (c *Client) Subscribe(topics ...string) error { return c.retopic(topics, union) }
 
 // Unsubscribe takes back topics of Subscribe. What the client names itself, and what its Grant gives, stays.
@@ -150,8 +150,8 @@ func (c *Client) Unsubscribe(topics ...string) error { return c.retopic(topics, 
 func (c *Client) retopic(topics []string, change func(own, topics []string) []string) error {
 	b := c.routine.b
 	for _, topic := range topics {
-		if !validTopic(topic) {
-			return fmt.Errorf("%w: topic %q: %s", ErrBadMessage, clip(topic, 40), topicRule)
+		if !validTopic(topic) && !validPattern(topic) {
+			return fmt.Errorf("%w: topic %q: %s; %s", ErrBadMessage, clip(topic, 40), topicRule, patternRule)
 		}
 	}
 	s := c.session()

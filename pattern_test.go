@@ -274,6 +274,25 @@ func TestPatternOfGrant(t *testing.T) {
 	}
 }
 
+// So does Client.Subscribe.
+func TestPatternOfTheApplication(t *testing.T) {
+	s := start(t, setup{})
+	id, after := s.register(t)
+	c, _ := s.Client(id)
+	if err := c.Subscribe("team.*", "team.red"); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Subscribe("team.*.>.x"); !errors.Is(err, gpoll.ErrBadMessage) {
+		t.Errorf("Subscribe to what is no pattern: %v", err)
+	}
+	s.mustPublish(t, "team", "not for it")
+	s.mustPublish(t, "team.red", "for it")
+	v := s.get(t, "/poll"+query("client-id", id, "after", after, "format", "json")).batch(t)
+	if got := v.payloads(t); !slices.Equal(got, []string{"for it"}) {
+		t.Errorf("got %q", got)
+	}
+}
+
 // last brings the newest messages of each topic that a pattern matches, each once.
 func TestLastOfPattern(t *testing.T) {
 	s := start(t, setup{broadcaster: wild})
