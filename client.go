@@ -117,7 +117,7 @@ func (c *Client) PublicID() string { return c.public }
 // User returns the Grant's user, or "".
 func (c *Client) User() string { return c.user }
 
-// Topics returns a copy of the topics that the client is subscribed to.
+// Topics returns a copy of the topics and patterns that the client is subscribed to.
 func (c *Client) Topics() []string {
 	c.routine.mu.Lock()
 	defer c.routine.mu.Unlock()
