@@ -119,6 +119,7 @@ type messageLog struct {
 
 	sources  sources // memory of a read
 	matching []*lane // likewise
+	searches uint64  // in index; the lanes know the last that found them
 
 	// A lane without records only remembers what left it. The log forgets the oldest of those lanes. forgotten is the
 	// highest seq that they remembered: of an address without a lane nothing newer has left. At first it is the seq before

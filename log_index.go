@@ -63,18 +63,19 @@ func (s *lane) newest() uint64 {
 	return s.evicted
 }
 
-// matchingLocked returns the lanes of the topics that match a pattern of want and to which something came after cursor.
-// A lane that matches twice may be there twice. The result is memory of the log, valid until the next call.
+// matchingLocked returns the lanes of the topics that match a pattern of want and to which something came after cursor,
+// each once. The result is memory of the log, valid until the next call.
 func (l *messageLog) matchingLocked(want []string, cursor uint64) []*lane {
 	found := l.matching[:0]
+	l.searches++
 	add := func(s *lane) {
-		if s.newest() > cursor { // else it was something below s
+		if s.found != l.searches && s.newest() > cursor { // else it was something below s
+			s.found = l.searches
 			found = append(found, s)
 		}
 	}
 	for _, topic := range want {
-		// What another pattern finds too is found once.
-		if isPattern(topic) && !slices.ContainsFunc(want, func(other string) bool { return covers(other, topic) }) {
+		if isPattern(topic) {
 			l.indexLocked().match(topic, 1, cursor, add)
 		}
 	}

@@ -43,7 +43,7 @@ func (l *messageLog) read(after Position, want *interest, max replay, dst []item
 	var last *record
 	for {
 		next := sources.next()
-		if next != nil && next == last { // it is of a topic and of a pattern, or of two patterns
+		if next != nil && next == last { // it is of a topic and of a pattern
 			sources.advance()
 			continue
 		}

@@ -79,6 +79,7 @@ type lane struct {
 	why     string    // why it left
 	window  *window   // the shared one; the log's owned one for a topic with its own limits
 	node    *laneNode // nil without an index
+	found   uint64    // number of the last search that found it
 	limits  Limits    // its own; zero in the shared window
 	asked   bool      // the application has said its limits
 	asking  bool      // is in messageLog.unasked

@@ -53,27 +53,6 @@ func validPattern(s string) bool {
 	return wild
 }
 
-// covers reports whether p is a pattern that matches more than q, and everything that q, another pattern, matches.
-func covers(p, q string) bool {
-	if p == q || !isPattern(p) {
-		return false
-	}
-	for more, qMore := true, true; more && qMore; {
-		var token, qToken string
-		token, p, more = strings.Cut(p, ".")
-		qToken, q, qMore = strings.Cut(q, ".")
-		switch {
-		case token == ">" && !more:
-			return true
-		case token != qToken && token != "*", qToken == ">" && !qMore:
-			return false
-		case more != qMore:
-			return false
-		}
-	}
-	return true
-}
-
 // A patternTree finds the patterns that match a topic, among any number of others. It is not safe for concurrent use.
 type patternTree[T any] struct {
 	root patternNode[T]
