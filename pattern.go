@@ -8,8 +8,8 @@ import "strings"
 
 const (
 	maxTokens   = 16 // of a pattern
-	maxStars    = 4  // in a pattern: a topic has at most 2^maxStars ways through a patternTree for each of its tokens
-	maxPatterns = 16 // of a client: a replay looks for the topics of each
+	maxStars    = 4  // in a pattern: a topic so has few ways through a patternTree, whatever patterns there are
+	maxPatterns = 16 // of a client: a read looks for the topics of each
 )
 
 const patternRule = "a pattern is a topic in which tokens between dots are * (any one token, 4 times at most) or, " +
