@@ -55,7 +55,7 @@ func BenchmarkReceive(b *testing.B) {
 				b.Fatal(err)
 			}
 			defer c.Close()
-			data := []byte(fmt.Sprintf("%0128d", 7))
+			data := fmt.Appendf(nil, "%0128d", 7)
 			room := make(chan struct{}, 20_000) // the window must not run out
 			go func() {                         // ends when b.N messages are published
 				for range b.N {

@@ -48,7 +48,7 @@ func TestFallback(t *testing.T) {
 			w.both(500, 9*time.Second, nil)
 			w.until(test.by, test.reasons)
 			told := w.b.Stats().Fallbacks
-			for _, reason := range strings.Fields(test.reasons) {
+			for reason := range strings.FieldsSeq(test.reasons) {
 				if told[reason] != 1 {
 					w.Errorf("the server counts %v, and not one %s", told, reason)
 				}
