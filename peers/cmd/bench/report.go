@@ -316,7 +316,7 @@ connections. Every delivery is verified for loss, repetition, order and content.
   one before.
 - *Inbound*: each client says messages back to back, %d in one write whenever its socket takes them, to a handler that
   counts them. All systems get the same payload. The clients of gpoll-v1 wrap it: {"send":{"data":"…"}}. CPU is per
-  message. Memory is measured once more %v after each client has said %d messages.
+  message. Of gpoll-v1, memory is measured once more %v after each client has said %d messages.
 - *Round trips*: each client asks, and is answered with the same payload: *paced* every 100 ms, whether or not the
   answer before has come, and *most* as soon as it has. The clients of gpoll-v1 ask
   {"request":{"data":"…"},"id":"…"}; the messages of the others are echoed.
