@@ -33,6 +33,8 @@ type attach struct {
 	verified  bool  // see below; the flags stand together, for there is an attach for each client
 	isDue     bool  // likewise
 	answering bool  // likewise
+	watches   bool  // the presence of topics; guarded by the routine's mu
+	watchDue  bool  // there may be news of it; likewise
 	asks      bool  // its form has a place for what the server asks
 	narrow    uint8 // the client's, when the attach began
 
@@ -102,7 +104,8 @@ type attachOptions struct {
 	asks      bool    // the form has a place for what the server asks
 	asked     uint64  // see request.asked
 	later     *deadlines
-	memory    *attach // for the attach, unless others ended the one that was in it before; nil: the attach gets its own
+	watch     *watchRequest // nil: no presence
+	memory    *attach       // unless others ended the attach that was in it before; nil: the attach gets its own
 }
 
 var (
@@ -155,6 +158,7 @@ func (c *Client) openLocked(o *attachOptions) (*attach, error) {
 	}
 	if !o.keeps {
 		c.setTopicsLocked(o.named, o.grantee.given())
+		c.informLocked(o.grantee)
 	}
 	if o.cursor.IsZero() {
 		a.implicit = o.transport == longPoll
@@ -188,7 +192,14 @@ func (c *Client) openLocked(o *attachOptions) (*attach, error) {
 		c.queue = nil // it was made for another transport
 	}
 	a.queue = c.queue
+	present := c.presentLocked()
 	c.attach, c.attached = a, true
+	if !present {
+		c.appearLocked()
+	}
+	if o.watch != nil || c.watches {
+		c.watchLocked(a, o.watch)
+	}
 	c.hot().mode = reading
 	c.scheduleLocked()
 	a.askAgainLocked(o)
@@ -254,6 +265,7 @@ const (
 	gotItems      event = iota
 	gotDue              // the poll's time is over, or a heartbeat is owed
 	gotOp               // attach.ops is not empty
+	gotPresence         // there may be news of who is present
 	gotStall            // the stream holds bytes that are no data of the log
 	gotHandedOver       // the routine carries on; the goroutine ends
 	gotEnd              // attach.ending says why
@@ -317,6 +329,8 @@ func (a *attach) step() (ev event, read bool) {
 		return gotOp, false
 	case a.by.pending():
 		return gotStall, false
+	case a.watchDue && (a.transport != longPoll || h.mode == queued || a.caughtUpLocked()):
+		return gotPresence, false // a poll answers with the messages that are there, too
 	case len(a.queue) > 0:
 		return gotNothing, false // the wait returns at once
 	case h.mode == queued:

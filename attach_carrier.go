@@ -5,8 +5,8 @@ package gpoll
 // socket; and pollConn, through which it answers a poll on a connection of Listener. The routine and the attach know
 // only this interface.
 //
-// The caller of each method but perform and overdue holds the routine's mu. No method waits. c is the client that the
-// attach belongs to.
+// The caller of each method but perform, inform and overdue holds the routine's mu. No method waits. c is the client
+// that the attach belongs to.
 type carrier interface {
 	// take lets the routine carry the client on from its attach's cursor: the routine will offer everything behind it.
 	// take fills in h.by, h.mode and what else h says of the carrier. With mode queued the goroutine stays.
@@ -22,6 +22,10 @@ type carrier interface {
 	// perform does op and answers it if the routine carries the client and can go on. It reports whether it did. perform
 	// takes the routine's mu itself, after the lock of a socket.
 	perform(op *operation) bool
+
+	// inform tells the client of a, which watches, who has come and gone, if the routine carries the client and can go on.
+	// It reports whether it did. inform takes the routine's mu itself, after the lock of a socket.
+	inform(a *attach) bool
 
 	// leave lets a goroutine read on from the log, for a new epoch or for something that is no message.
 	leave(r *routine, c *Client)
@@ -70,6 +74,8 @@ func (q *handler) offer(r *routine, c *Client, recs []*record) {
 }
 
 func (*handler) perform(*operation) bool { return false }
+
+func (*handler) inform(*attach) bool { return false }
 
 func (q *handler) leave(_ *routine, c *Client) { c.lagLocked() }
 

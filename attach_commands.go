@@ -8,6 +8,7 @@ type frameCommand struct {
 	Hello       *hello   `json:"hello"`
 	Subscribe   []string `json:"subscribe"`
 	Unsubscribe []string `json:"unsubscribe"`
+	Presence    []string `json:"presence"`
 	Leave       bool     `json:"leave"`
 	Send        *payload `json:"send"`
 	Publish     *payload `json:"publish"`
@@ -34,6 +35,8 @@ type hello struct {
 	Asked         uint64   `json:"asked"`
 	Fallback      string   `json:"fallback"`
 	Authorization string   `json:"authorization"`
+	Presence      []string `json:"presence"`
+	PresenceAfter string   `json:"presence-after"`
 }
 
 // obey does what a command asks that scanCommand does not know. g is what the client may do. It keeps nothing of data.
@@ -53,6 +56,8 @@ func (a *attach) obey(g *grantee, data []byte) {
 		a.change(subscribed, f.Subscribe)
 	case f.Unsubscribe != nil:
 		a.change(unsubscribed, f.Unsubscribe)
+	case f.Presence != nil:
+		a.watch(f.Presence)
 	case f.Hello != nil:
 		a.refuse(refuseBad("bad-request", "the hello was sent already"))
 	default:
@@ -66,13 +71,13 @@ func (a *attach) obey(g *grantee, data []byte) {
 }
 
 var refuseFrame = refuseBad("bad-request", `a frame is one of {"subscribe":["…"]}, {"unsubscribe":["…"]}, `+
-	`{"send":{"data":"…"}}, {"publish":{"topic":"…","data":"…"}}, {"request":{"data":"…"},"id":"…"}, `+
-	`{"reply":{"data":"…"},"id":"…"}, {"leave":true}`)
+	`{"presence":["…"]}, {"send":{"data":"…"}}, {"publish":{"topic":"…","data":"…"}}, `+
+	`{"request":{"data":"…"},"id":"…"}, {"reply":{"data":"…"},"id":"…"}, {"leave":true}`)
 
 // fields counts what a frame asks for.
 func (f *frameCommand) fields() (n int) {
-	for _, there := range [...]bool{f.Hello != nil, f.Subscribe != nil, f.Unsubscribe != nil, f.Leave, f.Send != nil,
-		f.Publish != nil, f.Request != nil, f.Reply != nil} {
+	for _, there := range [...]bool{f.Hello != nil, f.Subscribe != nil, f.Unsubscribe != nil, f.Presence != nil,
+		f.Leave, f.Send != nil, f.Publish != nil, f.Request != nil, f.Reply != nil} {
 		if there {
 			n++
 		}
@@ -180,6 +185,23 @@ func (a *attach) change(did string, named []string) {
 		return
 	}
 	a.post(operation{did: did, topics: topics})
+}
+
+// watch has the client of a stream watch these topics, and no others.
+func (a *attach) watch(named []string) {
+	topics, no := a.client.routine.b.checkTopics(named)
+	if no != nil {
+		a.refuse(no)
+		return
+	}
+	if g := a.grants(); g == nil { // post asks a Grant only
+		if no := g.mayWatch(a.client.routine.b, topics); no != nil {
+			a.refuse(no)
+			return
+		}
+	}
+	a.post(operation{did: watching, topics: topics})
+	a.tellPresence()
 }
 
 // refuse answers a command that cannot be obeyed. The connection stays.

@@ -122,7 +122,7 @@ func refused(why *refusal) *ending {
 	case why == refuseInternal:
 		return endInternal
 	case why.code == "unauthorized" || why.code == "forbidden" || why.code == "topic-forbidden" ||
-		why.code == "refused":
+		why.code == "presence-forbidden" || why.code == "refused":
 		end.closeCode = closeUnauthorized
 	case why.code == "rate":
 		end.closeCode = closeRate

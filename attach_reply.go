@@ -11,7 +11,8 @@ import (
 // (streamConn.inPlace). Otherwise it waits in attach.ops for the goroutine that serves the attach. The waiting
 // operations are bounded: the reader of a client's commands calls full first, and reads no more while there is no room.
 
-// An operation is done and answered at a cursor. The zero operation brings the topics of a renewed Grant.
+// An operation is done and answered at a cursor. did may also say that the client watches topics, and no others.
+// The zero operation brings the topics of a renewed Grant.
 type operation struct {
 	did    string   // the client's topics are subscribed or unsubscribed, and the answer says so; "": they stay
 	topics []string // a sorted set
@@ -23,6 +24,7 @@ type operation struct {
 const (
 	subscribed   = "subscribed"
 	unsubscribed = "unsubscribed"
+	watching     = "watching"
 )
 
 // About so many bytes of operations may wait.
@@ -145,7 +147,7 @@ func (a *attach) allowLocked(op *operation) bool {
 		no := func() *refusal {
 			r.mu.Unlock()
 			defer r.mu.Lock() // also where the application ends the goroutine
-			return g.mayRead(r.b, op.topics)
+			return g.mayDo(r.b, op)
 		}()
 		switch {
 		case a.grantee != g:
@@ -164,7 +166,7 @@ func (a *attach) allowLocked(op *operation) bool {
 
 // asksLocked reports whether the application has to be asked whether op may be done.
 func (a *attach) asksLocked(op *operation) bool {
-	return op.did == subscribed && op.under != a.grantee && a.grantee.grant.Subscribe != nil
+	return op.under != a.grantee && (op.did == watching || op.did == subscribed && a.grantee.grant.Subscribe != nil)
 }
 
 // doLocked does op at a Position up to which the client has everything, and appends its answer. From now on the client
@@ -185,12 +187,15 @@ func (a *attach) doLocked(buf []byte, op *operation, at Position) (answered []by
 	case unsubscribed:
 		named = without(named, op.topics)
 	}
-	if op.ask != nil {
+	switch {
+	case op.ask != nil:
 		c.session().offered = op.ask.number
 		return a.appendAsk(buf, op.ask), false
-	}
-	if op.answer != nil {
+	case op.answer != nil:
 		return a.appendAnswer(buf, op.answer), false
+	case op.did == watching:
+		c.rewatchLocked(a, op.topics)
+		return a.appendAnswer(buf, subscriptionJSON(op.did, op.topics, at)), false
 	}
 	if changed = c.setTopicsLocked(named, a.grantee.given()); changed {
 		a.want = c.interestLocked()

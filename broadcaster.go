@@ -81,6 +81,10 @@ type Broadcaster struct {
 	// patterns in any case.
 	Wildcards bool
 
+	// MaxPresence is how many members of a topic the feed of presence names. Default 1,000. Of a topic with more it tells
+	// the number only. Presence returns all of them.
+	MaxPresence int
+
 	// MaxClients is how many clients may be registered. Default 100,000. Further ones are told to come back later.
 	MaxClients int
 
@@ -215,6 +219,7 @@ type Broadcaster struct {
 	messages   *messageLog
 	clients    registry
 	topics     topicIndex
+	present    presenceBook
 
 	goroutines  group
 	turns       chan *scratch // taken by the routines that hand out

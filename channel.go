@@ -141,6 +141,8 @@ func (s *channelSink) offer(r *routine, c *Client, recs []*record) {
 
 func (*channelSink) perform(*operation) bool { return false }
 
+func (*channelSink) inform(*attach) bool { return false }
+
 func (s *channelSink) leave(r *routine, c *Client) { s.lagLocked(c, r.at) }
 
 // reached returns the end of what was offered: messages in a channel count as delivered.

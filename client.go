@@ -19,6 +19,8 @@ type Client struct {
 
 	answering atomic.Bool              // the answer of its poll is being written; a hint for giveWay
 	met       atomic.Bool              // OnConnect has accepted the client; set with the routine's mu
+	watches   bool                     // it has a watcher in the presenceBook; guarded by routine.mu
+	informed  bool                     // the presenceBook has its Info; guarded by routine.mu
 	up        atomic.Pointer[upstream] // nil before its first command
 	sess      atomic.Pointer[session]  // nil before it is needed
 
@@ -168,8 +170,12 @@ func (c *Client) setTopicsLocked(named, given []string) (changed bool) {
 		return false
 	}
 	c.routine.unsubscribeLocked(c)
+	before := c.topics
 	c.topics = topics
 	c.routine.subscribeLocked(c)
+	if c.presentLocked() {
+		c.movedLocked(before, topics)
+	}
 	return true
 }
 

@@ -330,6 +330,7 @@ func (b *Broadcaster) remove(c *Client, why *ending) bool {
 // dropLocked takes c out of the routine.
 func (r *routine) dropLocked(c *Client) {
 	c.queue, c.kept = nil, nil
+	c.disappearLocked()
 	r.unsubscribeLocked(c)
 	at, end := c.slot, len(r.clients)-1
 	r.clients[at], r.hot[at] = r.clients[end], r.hot[end]

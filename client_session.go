@@ -83,7 +83,11 @@ func (c *Client) welcome() *refusal {
 	b := c.routine.b
 	c.routine.mu.Lock()
 	defer c.routine.mu.Unlock()
+	present := c.presentLocked()
 	if c.met.Store(true); c.slot >= 0 {
+		if !present {
+			c.appearLocked()
+		}
 		return nil
 	}
 	c.closeLocked(c.err.Code)

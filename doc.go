@@ -50,6 +50,11 @@
 // [Broadcaster.Wildcards] a client may subscribe to patterns such as "sensors.*". Other clients know a client by its
 // [PublicID]; its client id is the secret of the client and the server.
 //
+// # Presence
+//
+// [Broadcaster.Presence] returns the clients that are subscribed to a topic, between two polls and across transports.
+// Clients watch it where [Grant].Presence lets them: they get the members, and once in a second who has come and gone.
+//
 // # Access
 //
 // gpoll calls [Broadcaster.Authorize] for every request of every transport. It says which user makes the request and

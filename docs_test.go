@@ -18,7 +18,7 @@ import (
 
 // The guide's fragments of Go compile. They and the README's program are formatted.
 func TestFragments(t *testing.T) {
-	program, fragments := fenced(t, readmeFile, "go", 1), fenced(t, guideFile, "go", 10)
+	program, fragments := fenced(t, readmeFile, "go", 1), fenced(t, guideFile, "go", 12)
 	var source strings.Builder
 	source.WriteString(`package main
 

@@ -28,6 +28,12 @@ type Grant struct {
 	// Publish says whether the client may publish to a topic; nil means no.
 	Publish func(topic string) bool
 
+	// Presence says whether the client may see who is present in a topic; nil means no.
+	Presence func(topic string) bool
+
+	// Info is what others see of the client where they see that it is present: UTF-8 of at most 512 bytes, perhaps JSON.
+	Info string
+
 	// Expires is when Authorize is asked again for an attach that is still there. Zero means never.
 	Expires time.Time
 }
@@ -61,6 +67,9 @@ func (b *Broadcaster) askFor(r *http.Request) (*grantee, *refusal) {
 	}
 	if err := expired(grant); err != nil {
 		return nil, refuseFor(err)
+	}
+	if !b.checkInfo(&grant) {
+		return nil, refuseInternal
 	}
 	for _, topic := range grant.Topics {
 		if !validTopic(topic) && !validPattern(topic) {
@@ -185,6 +194,9 @@ func (a *attach) reauthorize() {
 // ends.
 func (a *attach) renew(grant Grant) *ending {
 	b := a.client.routine.b
+	if !b.checkInfo(&grant) {
+		return endInternal
+	}
 	again := *a.grantee
 	again.grant = grant
 	c := a.client
@@ -197,19 +209,25 @@ func (a *attach) renew(grant Grant) *ending {
 	r := c.routine
 	r.mu.Lock()
 	for {
-		named := c.named
+		named, watched := c.named, a.watchedLocked()
 		r.mu.Unlock()
-		if why := again.mayRead(b, named); why != nil {
+		why := again.mayRead(b, named)
+		if why == nil {
+			why = again.mayWatch(b, watched)
+		}
+		if why != nil {
 			return b.endingFor(why)
 		}
 		r.mu.Lock()
-		if slices.Equal(named, c.named) { // else a topic was subscribed meanwhile under the old Grant
+		// Otherwise a topic was subscribed, or is watched, meanwhile under the old Grant.
+		if slices.Equal(named, c.named) && slices.Equal(watched, a.watchedLocked()) {
 			break
 		}
 	}
 	a.grantee, a.expires = &again, b.momentOf(grant.Expires)
 	if c.attach == a {
 		c.scheduleLocked()
+		c.informLocked(&again)
 	}
 	r.mu.Unlock()
 	a.post(operation{}) // the topics that the Grant gives may have changed

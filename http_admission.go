@@ -34,6 +34,11 @@ func (b *Broadcaster) arrive(r *http.Request, req *request) (arr arrival, refuse
 	if arr.named, refused = b.topicsOf(req, arr.client, arr.grantee); refused != nil {
 		return arr, refused
 	}
+	if req.watch != nil {
+		if refused = arr.grantee.mayWatch(b, req.watch.topics); refused != nil {
+			return arr, refused
+		}
+	}
 	if arr.client == nil {
 		refused = arr.register(b, r, req)
 	}
@@ -84,6 +89,7 @@ func (b *Broadcaster) meet(c *Client, r *http.Request) *refusal {
 // took.
 func (arr *arrival) options(req *request, o *attachOptions) {
 	o.cursor, o.named, o.last, o.grantee, o.arrived = req.after, arr.named, req.last, arr.grantee, req.arrived
+	o.watch = req.watch
 	o.asks, o.asked = req.json, req.asked
 	if arr.registered {
 		o.cursor = Position{} // the registration's

@@ -74,9 +74,10 @@ func makePlain(items []item, scanned Position) answer {
 // impossible is called where an assumption of the code does not hold. The tests make it panic.
 var impossible = func(what string) { _ = what }
 
-// batchAnswer is the JSON form. asks is what the server asks, as elements of JSON.
-func batchAnswer(id string, items []item, scanned Position, more bool, asks []byte) answer {
-	size := 128 + len(asks)
+// batchAnswer is the JSON form. asks is what the server asks, as elements of JSON. presence is JSON; nil: the poll
+// watches nothing.
+func batchAnswer(id string, items []item, scanned Position, more bool, asks, presence []byte) answer {
+	size := 128 + len(asks) + len(presence)
 	for i := range items {
 		if items[i].rec != nil {
 			size += len(items[i].rec.in(formElement)) + 1
@@ -106,6 +107,10 @@ func batchAnswer(id string, items []item, scanned Position, more bool, asks []by
 	}
 	body = append(body, `],"more":`...)
 	body = strconv.AppendBool(body, more)
+	if presence != nil {
+		body = append(body, `,"presence":`...)
+		body = append(body, presence...)
+	}
 	body = append(body, '}')
 	return jsonAnswer(body, scanned)
 }

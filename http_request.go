@@ -20,13 +20,14 @@ type request struct {
 	id        string // whole client id; "" registers
 	escaped   bool   // id has escapedDollar for its dollar
 	anew      bool   // an id that is not known is replaced by a new one
+	hasTopics bool
+	json      bool
 	after     Position
 	topics    []string // sorted, without repetition
-	hasTopics bool
 	last      int
-	asked     uint64 // 1 + the number of the newest request of the server that the client has; 0: it does not say
-	json      bool
-	arrived   uint64 // of Broadcaster.arrivals
+	watch     *watchRequest // nil: no presence
+	asked     uint64        // 1 + the number of the newest request of the server that the client has; 0: it does not say
+	arrived   uint64        // of Broadcaster.arrivals
 }
 
 // body is the JSON of a POST, for requests whose query would be too long.
@@ -36,6 +37,9 @@ type body struct {
 	Last   int      `json:"last"`
 	Asked  *uint64  `json:"asked"`
 	Format string   `json:"format"`
+
+	Presence      []string `json:"presence"`
+	PresenceAfter string   `json:"presence-after"`
 }
 
 // parseRequest reads a request of any transport into req. Lengths are checked before anything is parsed.
@@ -63,7 +67,8 @@ func (b *Broadcaster) parseRequest(w http.ResponseWriter, r *http.Request, req *
 			return refuseBad("bad-request", "the header "+name+" is there more than once; send it once")
 		}
 	}
-	in := body{After: q.after.value, Topics: q.topics, Format: q.format.value}
+	in := body{After: q.after.value, Topics: q.topics, Format: q.format.value, Presence: q.presence,
+		PresenceAfter: q.presenceAfter.value}
 	*req = request{hasTopics: q.topics != nil, arrived: b.arrivals.Add(1)}
 	if q.last.count > 0 {
 		n, ok := parseDecimal(q.last.value)
@@ -81,10 +86,10 @@ func (b *Broadcaster) parseRequest(w http.ResponseWriter, r *http.Request, req *
 	}
 	var refused *refusal
 	if r.Method == http.MethodPost {
-		if q.after.count > 0 || q.topics != nil || q.last.count > 0 || q.asked.count > 0 ||
-			q.format.count > 0 {
+		if q.after.count > 0 || q.topics != nil || q.last.count > 0 || q.asked.count > 0 || q.format.count > 0 ||
+			q.presence != nil || q.presenceAfter.count > 0 {
 
-			return refuseBad("bad-request", "a POST carries after, topics, last, asked and format in its body; "+
+			return refuseBad("bad-request", "a POST carries after, topics, last, asked, format and presence in its body; "+
 				"leave them out of the query")
 		}
 		if in, refused = readBody(w, r); refused != nil {
@@ -128,16 +133,23 @@ func (b *Broadcaster) parseRequest(w http.ResponseWriter, r *http.Request, req *
 	default:
 		return refuseBad("bad-request", "format is plain or json")
 	}
-	return nil
+	if in.Presence != nil || in.PresenceAfter != "" {
+		req.watch, refused = b.readWatch(in.Presence, in.PresenceAfter)
+		if refused == nil && !req.json {
+			refused = refusePlainPresence
+		}
+	}
+	return refused
 }
 
 // A query is the parameters of a URL that mean something here.
 type query struct {
 	id, after, last, asked, format parameter
 	lastEventID                    parameter // from event-source-polyfill, beside the first request's parameters
-	topics                         []string  // nil: none
-	plural                         bool      // there is a parameter "topics"
-	escaped                        bool      // id has escapedDollar for its dollar
+	topics, presence               []string  // nil: none
+	presenceAfter                  parameter
+	plural                         bool // there is a parameter "topics"
+	escaped                        bool // id has escapedDollar for its dollar
 }
 
 // A parameter is the first value of its name, and how often the name is there.
@@ -192,6 +204,10 @@ func parseQuery(raw string) (q query, ok bool) {
 			q.topics = append(q.topics, value)
 		case "lastEventId":
 			q.lastEventID.add(value)
+		case "presence":
+			q.presence = append(q.presence, value)
+		case "presence-after":
+			q.presenceAfter.add(value)
 		case "topics":
 			q.plural = true
 		}
@@ -233,6 +249,8 @@ func (q *query) repeated() string {
 		return "format"
 	case q.lastEventID.count > 1:
 		return "lastEventId"
+	case q.presenceAfter.count > 1:
+		return "presence-after"
 	}
 	return ""
 }
@@ -247,7 +265,8 @@ func readBody(w http.ResponseWriter, r *http.Request) (in body, refused *refusal
 	}
 	if err := decodeStrict(data, &in); err != nil {
 		return in, refuseBad("bad-request",
-			`the body is not what a POST carries: {"after":"…","topics":["…"],"last":5,"format":"json"}`)
+			`the body is not what a POST carries: {"after":"…","topics":["…"],"last":5,"format":"json",`+
+				`"presence":["…"],"presence-after":"…"}`)
 	}
 	return in, nil
 }
@@ -317,6 +336,23 @@ func parseCursor(s string) (Position, *refusal) {
 		return p, refuseBad("bad-position", "this is not a position; "+errPosition.Error())
 	}
 	return p, nil
+}
+
+// readWatch reads what a request says of presence.
+func (b *Broadcaster) readWatch(named []string, after string) (*watchRequest, *refusal) {
+	if named == nil {
+		if after != "" {
+			return nil, refuseBad("bad-request", "presence-after is the position of the topics in presence; name them")
+		}
+		return nil, nil
+	}
+	w := new(watchRequest)
+	var no *refusal
+	if w.topics, no = b.checkTopics(named); no != nil {
+		return nil, no
+	}
+	w.after, no = parseCursor(after)
+	return w, no
 }
 
 // checkTopics returns the topics sorted and without repetition.

@@ -74,6 +74,9 @@ func (p *poll) ready() event {
 			}
 		}
 		p.items, p.more = items, more
+		if ev == gotPresence && !p.attach.hasNews() {
+			continue
+		}
 		if ev == gotItems && !p.json && p.items[len(p.items)-1].gap != nil && len(p.items) < maxPlainGaps {
 			continue // in the plain form a gap waits for the message that it stands before
 		}
@@ -84,7 +87,11 @@ func (p *poll) ready() event {
 // answer is one message in the plain form, a batch in JSON.
 func (p *poll) answer() answer {
 	if p.json {
-		return batchAnswer(p.attach.client.ID(), p.items, p.attach.cursor, p.more, p.asks)
+		var news []byte
+		if p.attach.watches {
+			news = p.attach.client.routine.b.present.news(p.attach).json
+		}
+		return batchAnswer(p.attach.client.ID(), p.items, p.attach.cursor, p.more, p.asks, news)
 	}
 	return plainAnswer(p.items, p.attach.cursor)
 }
@@ -301,7 +308,7 @@ func (b *Broadcaster) answerRegistration(w http.ResponseWriter, r *http.Request,
 	r0.mu.Unlock()
 	out := jsonAnswer(registrationJSON(c), cursor)
 	if json {
-		out = batchAnswer(c.ID(), items, cursor, false, nil)
+		out = batchAnswer(c.ID(), items, cursor, false, nil, nil)
 		b.countItems(items)
 	}
 	_ = b.writeAnswer(w, r, &out, &everyPiece{w, b.set.writeTimeout}) // a client that does not hear its id expires

@@ -92,6 +92,8 @@ func (*pollConn) pending() bool { return false }
 
 func (*pollConn) perform(*operation) bool { return false }
 
+func (*pollConn) inform(*attach) bool { return false }
+
 func (c *pollConn) leave(r *routine, of *Client) { c.resumeLocked(r, of, r.at) }
 
 // reached returns the old cursor: it moves when the answer has gone out.

@@ -165,7 +165,7 @@ func (c *pollConn) remember(rep *repeat) {
 // newRepeat makes a repeat of a request and the bytes that it came in. It reports whether the bytes are that request
 // and nothing more.
 func newRepeat(seen []byte, r *http.Request, req *request) (*repeat, bool) {
-	if _, there := r.Header["Last-Event-Id"]; there || req.last != 0 {
+	if _, there := r.Header["Last-Event-Id"]; there || req.last != 0 || req.watch != nil {
 		return nil, false
 	}
 	after, digits := "", 0

@@ -281,7 +281,7 @@ func (tr *transcript) say(lines []string, i int) {
 
 // answered matches what a server sends because of what the client has sent, and of nothing else.
 var answered = regexp.MustCompile(
-	`^$|^[A-Z]|^pong|^text {"(client-id|welcome|subscribed|unsubscribed|error)"|^close [^4]|^close$`)
+	`^$|^[A-Z]|^pong|^text {"(client-id|welcome|subscribed|unsubscribed|watching|error)"|^close [^4]|^close$`)
 
 func (tr *transcript) write(out []byte) {
 	pieces := [][]byte{out}
@@ -454,14 +454,15 @@ var placeholder = regexp.MustCompile(`<([a-z]+)([0-9]*)(?:\+([0-9]+))?>`)
 // forms are the placeholders by their name, without the digits that tell two of a kind apart. A placeholder of a fixed
 // name is new each time.
 var forms = map[string]string{
-	"id":    `(?:0|[1-9][0-9]{0,5})\$[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}`,
-	"pos":   `[0-9a-f]{16}-(?:0|[1-9][0-9]*)`,
-	"epoch": `[0-9a-f]{16}`,
-	"retry": `(?:[1-9][0-9]{3}|10000)`,
-	"ms":    `[1-9][0-9]*`,
-	"date":  `[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} GMT`,
-	"secs":  `[1-9][0-9]?`,
-	"text":  `(?:[^"\\]|\\.)+`,
+	"id":     `(?:0|[1-9][0-9]{0,5})\$[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}`,
+	"pos":    `[0-9a-f]{16}-(?:0|[1-9][0-9]*)`,
+	"epoch":  `[0-9a-f]{16}`,
+	"retry":  `(?:[1-9][0-9]{3}|10000)`,
+	"ms":     `[1-9][0-9]*`,
+	"date":   `[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} GMT`,
+	"secs":   `[1-9][0-9]?`,
+	"member": `[0-9a-f]{32}`,
+	"text":   `(?:[^"\\]|\\.)+`,
 }
 
 var unbound = []string{"retry", "ms", "date", "secs", "text"}

@@ -10,8 +10,8 @@ import (
 // A routine is a shard: one goroutine that walks the log and hands each message to its clients, at most
 // RoutineMaxClients. It takes all that is new as one batch and never waits for a client.
 //
-// Lock order: stream.mu, routine.mu, registry.mu, then one of topicIndex.mu, messageLog.mu, group.mu and the counters'.
-// A goroutine that holds any of them but stream.mu does not wait.
+// Lock order: stream.mu, routine.mu, registry.mu, then one of presenceBook.mu, topicIndex.mu, messageLog.mu, group.mu
+// and the counters'. A goroutine that holds any of them but stream.mu does not wait.
 type routine struct {
 	b  *Broadcaster
 	id int

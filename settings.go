@@ -37,6 +37,7 @@ type settings struct {
 	pollWait, heartbeat, pongTimeout, writeTimeout        time.Duration
 	clientTTL, attachTimeout, shutdownSpread              time.Duration
 	maxMessage, maxTopics, maxClients, maxPerUser         int
+	maxPresence                                           int
 	registerRate, registerBurst, replayCount, replayBytes int
 	registerRatePerIP, registerBurstPerIP                 int
 	upstreamRate, upstreamBurst                           int
@@ -81,6 +82,7 @@ func (s *settings) fill(b *Broadcaster) error {
 		shutdownSpread:     duration("ShutdownSpread", b.ShutdownSpread, 10*time.Second),
 		maxMessage:         number("MaxMessage", b.MaxMessage, 64<<10, 1, many),
 		maxTopics:          number("MaxTopics", b.MaxTopics, 128, 1, 1<<20),
+		maxPresence:        number("MaxPresence", b.MaxPresence, 1000, 1, 1<<20),
 		maxClients:         number("MaxClients", b.MaxClients, 100_000, 1, many),
 		maxPerUser:         number("MaxClientsPerUser", b.MaxClientsPerUser, 16, 1, many),
 		registerRate:       number("RegisterRate", b.RegisterRate, 1000, -1, many),

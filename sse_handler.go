@@ -174,6 +174,12 @@ func (e *eventWriter) proceed() error {
 			a.touch(jitter(b.set.heartbeat))
 		case gotOp:
 			e.buf = a.operate(e.buf)
+		case gotPresence:
+			news := a.takeNews()
+			if news == nil {
+				continue
+			}
+			e.buf = appendPresenceEvent(e.buf, news)
 		case gotEnd:
 			_ = e.write(appendEnd(e.buf, a.ending.Load())) // it ends anyway
 			return errGone

@@ -37,6 +37,7 @@ func (b *Broadcaster) prepare() error {
 		}
 		b.clients.byKey = map[clientKey]*Client{}
 		b.clients.byUser = map[string]userClients{}
+		b.present.open(b)
 		if b.Broker == nil {
 			b.Broker, b.ownsBroker = NewMemoryBroker(), true
 		}

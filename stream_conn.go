@@ -177,6 +177,9 @@ func (s *streamConn) pump() {
 		case gotOp:
 			buf = a.operate(buf[:0])
 			err = s.write(buf, late)
+		case gotPresence:
+			buf = s.appendPresence(buf[:0], a.takeNews())
+			err = s.write(buf, late)
 		case gotDue:
 			buf = s.appendBeat(buf[:0], a.cursor)
 			err = s.write(buf, late)

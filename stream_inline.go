@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync/atomic"
 
+	"github.com/corvuscrypto/gpoll/internal/frame"
 	"github.com/corvuscrypto/gpoll/internal/socket"
 )
 
@@ -185,6 +186,40 @@ func (s *streamConn) perform(op *operation) bool {
 		}
 		return answer, true
 	})
+}
+
+// inform implements carrier.
+func (s *streamConn) inform(a *attach) bool {
+	if s.stream.raw == nil {
+		return false
+	}
+	p := &s.b.present
+	for late := false; ; late = false {
+		n := p.news(a)
+		if !n.any {
+			return true
+		}
+		told := s.inPlace(func(Position) ([]byte, bool) {
+			if late = !p.told(a, &n); late {
+				return nil, false
+			}
+			return s.appendPresence(nil, n.json), true
+		})
+		if told || !late {
+			return told
+		}
+	}
+}
+
+// appendPresence appends news of who is present, if there are any.
+func (s *streamConn) appendPresence(b, news []byte) []byte {
+	switch {
+	case news == nil:
+		return b
+	case s.form.events():
+		return appendPresenceEvent(b, news)
+	}
+	return frame.Append(b, frame.Text, presenceJSON(news))
 }
 
 // inPlace writes what tell returns, which is no message, in its place: everything up to at was written to the client,

@@ -30,7 +30,8 @@ func hearing(b *gpoll.Broadcaster) {
 		return m.Data, nil
 	}
 	b.Authorize = func(*http.Request) (gpoll.Grant, error) {
-		return gpoll.Grant{Publish: func(topic string) bool { return topic == "open" }}, nil
+		open := func(topic string) bool { return topic == "open" }
+		return gpoll.Grant{Publish: open, Presence: open}, nil
 	}
 }
 

@@ -35,8 +35,8 @@ func (b *Broadcaster) upgrade(w http.ResponseWriter, r *http.Request, req *reque
 	unknown := false
 	if shake.protocol == subprotocol {
 		s.form = formJSONFrame
-		if req.id != "" || req.hasTopics || !req.after.IsZero() || req.last != 0 || req.asked != 0 {
-			return refuseBad("bad-request", "with gpoll.v1 the client id, after, topics, last and asked "+
+		if req.id != "" || req.hasTopics || !req.after.IsZero() || req.last != 0 || req.asked != 0 || req.watch != nil {
+			return refuseBad("bad-request", "with gpoll.v1 the client id, after, topics, last, asked and presence "+
 				"go into the hello frame; leave them out of the request")
 		}
 		s.request = r.Clone(b.ctx)
@@ -44,6 +44,9 @@ func (b *Broadcaster) upgrade(w http.ResponseWriter, r *http.Request, req *reque
 			return b.refuseShutdown()
 		}
 	} else {
+		if req.watch != nil {
+			return refusePlainPresence
+		}
 		if arr, refused = b.arrive(r, req); refused == nil && !arr.client.giveWay(r.Context().Done()) {
 			refused = refuseHalfClosed
 		}

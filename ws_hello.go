@@ -64,6 +64,9 @@ func (s *streamConn) hello(data []byte) (*Client, attachOptions, *ending) {
 	if req.topics, no = b.checkTopics(f.Hello.Topics); no != nil {
 		return nil, o, refused(no)
 	}
+	if req.watch, no = b.readWatch(f.Hello.Presence, f.Hello.PresenceAfter); no != nil {
+		return nil, o, refused(no)
+	}
 	if f.Hello.Authorization != "" {
 		r.Header.Set("Authorization", f.Hello.Authorization)
 	}

@@ -44,6 +44,7 @@ type world struct {
 	clients   []client // the sessions, and those of proxies
 	channels  []*channelReader
 	handovers []*handover
+	watchers  []*watcher
 	callbacks *callbacks // nil: the application has none
 	actors    []func()
 
@@ -105,7 +106,7 @@ func newWorld(seed uint64) *world {
 	if authorized {
 		expires := pick(w.rnd, 0, 0, 700*time.Millisecond)
 		b.Authorize = func(r *http.Request) (gpoll.Grant, error) {
-			g := gpoll.Grant{User: r.Header.Get("User")}
+			g := gpoll.Grant{User: r.Header.Get("User"), Presence: func(string) bool { return true }}
 			if expires > 0 {
 				g.Expires = time.Now().Add(expires)
 			}
@@ -181,6 +182,7 @@ func newWorld(seed uint64) *world {
 	if !raw {
 		w.addClosers()
 		w.addHandover(authorized)
+		w.addWatchers(authorized)
 		w.addCaller(authorized)
 	}
 	w.whole = raw && len(w.sessions)+len(w.channels) == 0 && !w.ends &&
@@ -284,6 +286,9 @@ func (w *world) drain() {
 	}
 	for _, x := range w.handovers {
 		all.Go(x.drain)
+	}
+	for _, x := range w.watchers {
+		all.Go(func() { x.drain(ctx) })
 	}
 	all.Wait()
 }
