@@ -17,7 +17,7 @@ import (
 )
 
 // TestSoak lets 1,000 clients on loopback sockets, a third on each transport, receive 50 messages a second: on topics,
-// to everybody, to one client and to all but one. Meanwhile connections break, polls are aborted, and clients change
+// to everybody, to one client and to all but one. Beside them are programs with the Go client, which also speak. Meanwhile connections break, polls are aborted, and clients change
 // transport and topics. No client stays away for longer than the window, so the checker must find no gap and no
 // violation. Afterwards the process must hold no more than before.
 //
@@ -108,6 +108,8 @@ func (k soak) run(t *testing.T, c Checker) (gaps int) {
 	b := gpoll.NewBroadcaster()
 	b.RoutineMaxClients = 300 // several routines
 	b.Heartbeat, b.PollWait, b.Wildcards = 2*time.Second, 3*time.Second, true
+	beside := &programs{t: t}
+	beside.listen(b)
 	if k.configure != nil {
 		k.configure(b)
 	}
@@ -150,6 +152,10 @@ func (k soak) run(t *testing.T, c Checker) (gaps int) {
 		}
 	}
 
+	for i := range max(k.clients/20, 4) {
+		beside.add(i, k, &h, shared, rand.New(rand.NewPCG(seed, 1<<34+uint64(i))))
+	}
+
 	// The run: until stop is closed, clients leave and come back; then they receive the rest, up to final.
 	stop := make(chan struct{})
 	final := make(chan gpoll.Position, 1)
@@ -158,6 +164,9 @@ func (k soak) run(t *testing.T, c Checker) (gaps int) {
 	var running sync.WaitGroup
 	for _, s := range clients {
 		running.Go(func() { s.run(deadline, stop, final) })
+	}
+	for _, x := range beside.all {
+		running.Go(func() { x.run(deadline, b, "http://"+addr+"/poll", stop, final) })
 	}
 	var faults sync.WaitGroup
 	faults.Go(func() { network.breakSome(rand.New(rand.NewPCG(seed, 1<<32)), stop) })
@@ -179,6 +188,7 @@ func (k soak) run(t *testing.T, c Checker) (gaps int) {
 	began := time.Now()
 	running.Wait()
 	t.Logf("drained in %v", time.Since(began).Round(time.Millisecond))
+	beside.judge()
 
 	k.leave(t, b, pools, srv, served, baseline)
 	began = time.Now()

@@ -1,0 +1,10 @@
+module github.com/corvuscrypto/gpoll/examples
+
+go 1.26.0
+
+require github.com/corvuscrypto/gpoll v0.1.0
+
+require (
+	github.com/coder/websocket v1.8.15 // indirect
+	github.com/google/uuid v1.6.0 // indirect
+)
