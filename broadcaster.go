@@ -124,11 +124,12 @@ type Broadcaster struct {
 	// client's messages come one at a time and in its order, by whatever transport; while OnMessage has not returned,
 	// gpoll reads no further from that client. Calls for different clients are concurrent. gpoll acknowledges a message
 	// with an ID when OnMessage has returned, and calls OnMessage once for that ID within 2 minutes and 1,024 ids of the
-	// client. m.Data is OnMessage's to keep; a small one may keep a kilobyte of memory. After a panic in OnMessage the
-	// client's attach ends with "internal". nil refuses such messages.
+	// client. m.Data is gpoll's memory, which gpoll uses again when OnMessage has returned: copy what is to stay
+	// (string(m.Data), bytes.Clone). Publish copies. After a panic in OnMessage the client's attach ends with "internal".
+	// nil refuses such messages.
 	OnMessage func(c *Client, m Message)
 
-	// OnRequest answers what clients ask, as OnMessage hears what they send. The client gets reply, which becomes gpoll's,
+	// OnRequest answers what clients ask, as OnMessage hears what they send. The client gets reply, which may be m.Data,
 	// or "refused" with the error's text. nil refuses such requests.
 	OnRequest func(c *Client, m Message) (reply []byte, err error)
 

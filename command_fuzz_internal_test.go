@@ -233,43 +233,78 @@ func TestCommandsTogether(t *testing.T) {
 	}
 }
 
-// What the application is given stays as it is, whatever comes behind it.
-func TestHeardDataStays(t *testing.T) {
-	heard := make(chan []byte, 300)
-	_, far := commandSession(t, func(b *Broadcaster) {
-		b.UpstreamRate = -1
-		b.OnMessage = func(_ *Client, m Message) { heard <- m.Data }
-	})
-	var sent []byte
-	var want []string
-	for i := range 300 {
-		data := fmt.Sprintf("%d %s", i, strings.Repeat("x", i))
-		want = append(want, data)
-		sent = append(sent, sentFrame(0x81, fmt.Sprintf(`{"send":{"data":%q}}`, data))...)
-	}
-	for len(sent) > 0 { // in pieces that end anywhere
-		n := min(len(sent), 5000)
-		if _, err := far.Write(sent[:n]); err != nil {
-			t.Fatal(err)
-		}
-		sent = sent[n:]
-	}
-	var got [][]byte
-	late := time.After(10 * time.Second)
-	for range want {
-		select {
-		case data := <-heard:
-			got = append(got, data)
-			if cap(data) < 2000 {
-				_ = append(data, '!') // is nobody else's
+// Messages lie in memory that is used again. Each is heard as it was said, and stays so where it was published, however
+// the bytes arrive.
+func TestHeardData(t *testing.T) {
+	for _, verb := range []string{"send", "publish"} {
+		t.Run(verb, func(t *testing.T) {
+			heard := make(chan string, 300)
+			var b *Broadcaster
+			s, far := commandSession(t, func(it *Broadcaster) {
+				b = it
+				b.UpstreamRate = -1
+				b.ClientBufferSize = 300
+				b.OnMessage = func(_ *Client, m Message) { heard <- string(m.Data) }
+			})
+			r := s.attach.client.routine
+			r.mu.Lock()
+			s.attach.grantee = &grantee{grant: Grant{Publish: func(string) bool { return true }}}
+			r.mu.Unlock()
+			if verb == "publish" {
+				id, routine := b.AddClient()
+				c, _ := b.Client(id)
+				if err := c.Subscribe("t"); err != nil {
+					t.Fatal(err)
+				}
+				var err error
+				if heard, err = b.GetChannel(id, routine); err != nil {
+					t.Fatal(err)
+				}
 			}
-		case <-late:
-			t.Fatalf("%d messages came", len(got))
-		}
-	}
-	for i, data := range got {
-		if string(data) != want[i] {
-			t.Errorf("message %d has become %q", i, data)
-		}
+			var sent []byte
+			var want []string
+			for i := range 300 {
+				data := fmt.Sprintf("%d %s", i, strings.Repeat("x", i))
+				want = append(want, data)
+				text := fmt.Sprintf(`{"send":{"data":%q}}`, data)
+				if verb == "publish" {
+					text = fmt.Sprintf(`{"publish":{"topic":"t","data":%q}}`, data)
+				}
+				sent = append(sent, sentFrame(0x81, text)...)
+			}
+			for len(sent) > 0 { // in pieces that end anywhere
+				n := min(len(sent), 5000)
+				if _, err := far.Write(sent[:n]); err != nil {
+					t.Fatal(err)
+				}
+				sent = sent[n:]
+			}
+			late := time.After(10 * time.Second)
+			var got []string
+			for i := range want {
+				select {
+				case data := <-heard:
+					if got = append(got, data); data != want[i] {
+						t.Errorf("message %d is %q", i, data)
+					}
+				case <-late:
+					t.Fatalf("%d messages came", i)
+				}
+			}
+			if verb == "send" {
+				return
+			}
+			// What the log has is what came.
+			items, _, _ := b.messages.read(Position{b.messages.end().Epoch, 0}, &interest{topics: []string{"t"}},
+				replay{300, 1 << 30}, nil)
+			for i, it := range items {
+				if it.rec == nil || it.rec.data != got[i] {
+					t.Errorf("message %d has become %+v", i, it)
+				}
+			}
+			if len(items) != 300 {
+				t.Errorf("the log has %d messages", len(items))
+			}
+		})
 	}
 }

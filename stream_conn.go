@@ -25,7 +25,6 @@ type streamConn struct {
 	b        *Broadcaster
 	form     form
 	holds    bool                     // held was set since readable
-	kept     uint16                   // bytes of room that are in use
 	anew     bool                     // the stack has grown: a fresh goroutine goes on
 	answered bool                     // the last command was, or may have been
 	deep     bool                     // the goroutine has obeyed commands
@@ -36,7 +35,6 @@ type streamConn struct {
 	helloBy  moment                   // deadline of the hello; 0: it has come, or none is expected
 	reader   *socket.Reader           // made when it is first needed
 	lent     *[socket.BufferSize]byte // holds stream.prefix; nil: that is memory of its own
-	room     *[roomSize]byte          // of keep
 
 	// Of a WebSocket. Only the routine's goroutine touches them.
 	pingAt moment // when the next ping is due

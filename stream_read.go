@@ -99,25 +99,6 @@ func (s *streamConn) refill() (more bool, err error) {
 	return n > 0, err
 }
 
-// roomSize is how much memory a message may keep that the application holds on to, beside its own.
-const roomSize = 1024
-
-// keep returns a copy of p, which the application may hold on to. Small messages that have come together share memory:
-// it is allocated in pieces of roomSize.
-func (s *streamConn) keep(p []byte) []byte {
-	if len(p) > roomSize/4 || s.room == nil && len(s.stream.prefix) < roomSize {
-		return bytes.Clone(p)
-	}
-	if s.room == nil || len(p) > roomSize-int(s.kept) {
-		s.room, s.kept = new([roomSize]byte), 0
-	}
-	to := s.kept + uint16(len(p))
-	kept := s.room[s.kept:to:to]
-	s.kept = to
-	copy(kept, p)
-	return kept
-}
-
 // readUnwatched is readable where the socket cannot be watched: it holds its memory while it waits.
 func (s *streamConn) readUnwatched() error {
 	size := 512

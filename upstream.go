@@ -327,7 +327,7 @@ func (c *Client) publish(g *grantee, cmd *command) (answer []byte, refused *refu
 	}
 	ctx, cancel := context.WithTimeout(b.ctx, publishWait)
 	defer cancel()
-	pos, err := b.publish(ctx, &m, true)
+	pos, err := b.publish(ctx, &m, false)
 	if err != nil {
 		return nil, b.refusePublish(err)
 	}

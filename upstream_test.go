@@ -1,6 +1,7 @@
 package gpoll_test
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
@@ -417,6 +418,7 @@ func TestPlainMessages(t *testing.T) {
 	s := start(t, setup{broadcaster: func(b *gpoll.Broadcaster) {
 		b.PlainMessages = true
 		b.OnMessage = func(c *gpoll.Client, m gpoll.Message) {
+			m.Data = bytes.Clone(m.Data)
 			heard <- m
 			c.Send("heard " + string(m.Data))
 		}

@@ -80,7 +80,7 @@ func (s *streamConn) receive(opcode byte, data []byte) {
 		s.greet(data)
 	case s.attach != nil && s.form == formFrame && s.b.PlainMessages && s.b.OnMessage != nil:
 		s.hold()
-		s.attach.hear(s.attach.grants(), &command{data: s.keep(data)})
+		s.attach.hear(s.attach.grants(), &command{data: data})
 	case s.attach == nil || s.form == formFrame: // without an attach the connection has been closed
 		_ = s.reject(&ending{refuseBad("this address takes no messages", ""), websocket.StatusUnsupportedData})
 	default:
@@ -103,7 +103,6 @@ func (s *streamConn) handled() {
 		s.awaiting.Store(false)
 		s.held.Store(false)
 	}
-	s.room = nil
 	s.own()
 }
 
@@ -116,7 +115,7 @@ func (s *streamConn) obeyKnown(data []byte) bool {
 		if s.answered || cmd.id != "" || cmd.kind != commandSend { // otherwise no answer has come to those that wait
 			g = s.awaitRoom()
 		}
-		cmd.data, cmd.more = s.keep(cmd.data), len(s.stream.prefix) > 0
+		cmd.more = len(s.stream.prefix) > 0
 		s.answered = s.attach.hear(g, &cmd)
 	}
 	return ok

@@ -17,9 +17,10 @@ import (
 )
 
 // TestSoak lets 1,000 clients on loopback sockets, a third on each transport, receive 50 messages a second: on topics,
-// to everybody, to one client and to all but one. Beside them are programs with the Go client, which also speak. Meanwhile connections break, polls are aborted, and clients change
-// transport and topics. No client stays away for longer than the window, so the checker must find no gap and no
-// violation. Afterwards the process must hold no more than before.
+// to everybody, to one client and to all but one. Beside them are programs with the Go client, which also speak.
+// Meanwhile connections break, polls are aborted, and clients change transport and topics. No client stays away for
+// longer than the window, so the checker must find no gap and no violation. Afterwards the process must hold no more
+// than before.
 //
 // It takes 10 seconds, 2 with -short, or GPOLL_SOAK=60s. GPOLL_SEED repeats the decisions of a run, though not its
 // timing.
