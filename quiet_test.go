@@ -118,6 +118,7 @@ func TestEachPanicIsLogged(t *testing.T) {
 			s.get(t, "/poll")
 			s.get(t, "/poll", "Cookie", "a=b")
 		}
+		synctest.Wait() // until it is logged
 		for _, want := range []string{`panic="the first"`, "index out of range"} {
 			if n := strings.Count(log.String(), want); n != 1 {
 				t.Errorf("%s is in the log %d times:\n%s", want, n, log.String())
