@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"net/http"
-	"strconv"
 	"time"
 	"unicode/utf8"
 )
@@ -57,31 +55,8 @@ type upstream struct {
 
 	bucket  bucket
 	tooMany int // commands in a row that were refused for the rate
-	past    map[string]pastCommand
-	ids     ring[string] // of past, in their order
-	bytes   int          // of the answers in past
-	bare    int          // the first of ids, whose answers are forgotten
-	aging   bool         // a timer sees to those that are too old
-}
-
-// A pastCommand is a command with an id that is done.
-type pastCommand struct {
-	sum    uint64 // of the command
-	at     moment
-	answer []byte // nil: it was too large to be kept for so long
-}
-
-var commandSeed = maphash.MakeSeed()
-
-// sum tells commands apart that have the same id.
-func (cmd *command) sum() uint64 {
-	var h maphash.Hash
-	h.SetSeed(commandSeed)
-	_ = h.WriteByte(byte(cmd.kind)) // a Hash returns no error
-	_, _ = h.WriteString(strconv.Itoa(len(cmd.topic)))
-	_, _ = h.WriteString(cmd.topic)
-	_, _ = h.Write(cmd.data)
-	return h.Sum64()
+	past    pastCommands
+	aging   bool // a timer sees to those that are too old
 }
 
 // upstream returns what c's commands share; the first one makes it.
@@ -193,44 +168,21 @@ func (u *upstream) admit(b *Broadcaster) *refusal {
 
 // again answers a command that was done before.
 func (u *upstream) again(b *Broadcaster, cmd *command) (answer []byte, refused *refusal) {
-	if cmd.id == "" || u.past == nil {
-		return nil, nil
-	}
-	u.forget(b.now())
-	before, ok := u.past[cmd.id]
-	switch {
-	case !ok:
-		return nil, nil
-	case before.sum != cmd.sum():
+	answer, was := u.past.find(cmd, b.now())
+	switch was {
+	case another:
 		return nil, refuseReusedID
-	case before.answer == nil:
+	case answeredLongAgo:
 		return nil, refuseReplyGone
 	}
-	return before.answer, nil
+	return answer, nil
 }
 
 func (u *upstream) remember(b *Broadcaster, cmd *command, answer []byte) {
-	if cmd.id == "" {
-		return
-	}
-	now := b.now()
-	if u.past == nil {
-		u.past = map[string]pastCommand{}
-	}
-	u.past[cmd.id] = pastCommand{cmd.sum(), now, answer}
-	u.ids.push(cmd.id)
-	u.forget(now)
+	u.past.add(cmd, answer, b.now())
 	if !u.aging {
 		u.aging = true
 		u.age(b)
-	}
-	u.bytes += len(answer)
-	for ; u.bytes > replyBytes && u.bare < u.ids.len-1; u.bare++ {
-		id := u.ids.at(u.bare)
-		old := u.past[id]
-		u.bytes -= len(old.answer)
-		old.answer = nil
-		u.past[id] = old
 	}
 }
 
@@ -239,29 +191,13 @@ func (u *upstream) age(b *Broadcaster) {
 	b.after(commandIDAge+time.Second, func() {
 		if u.turn.try() { // otherwise a command is under way
 			defer u.turn.pass()
-			u.forget(b.now())
-			if u.aging = u.ids.len > 0; !u.aging {
+			u.past.forget(b.now())
+			if u.aging = u.past.done.len > 0; !u.aging {
 				return
 			}
 		}
 		u.age(b)
 	})
-}
-
-// forget drops the commands that are too old or too many.
-func (u *upstream) forget(now moment) {
-	for u.ids.len > 0 {
-		id := u.ids.at(0)
-		old := u.past[id]
-		if u.ids.len <= commandIDCount && now-old.at <= moment(commandIDAge) {
-			return
-		}
-		u.ids.drop()
-		u.bare = max(u.bare-1, 0)
-		u.bytes -= len(old.answer)
-		delete(u.past, id)
-	}
-	u.past, u.ids = nil, ring[string]{}
 }
 
 // do does what cmd says. An answer means that it was done, and a refusal that it was not; refuseInternal means that the
@@ -284,8 +220,11 @@ func (c *Client) do(g *grantee, cmd *command) (answer []byte, refused *refusal) 
 	if cmd.id == "" {
 		return sentPlainly, nil
 	}
-	return appendID([]byte(`{"sent":{`), cmd.id, "}}"), nil
+	return appendID(append(c.upstream().past.tail(answerRoom), `{"sent":{`...), cmd.id, "}}"), nil
 }
+
+// answerRoom is how long most answers are beside the data of a reply.
+const answerRoom = 96
 
 // sentPlainly is the answer to a send without an id. Nobody writes to it.
 var sentPlainly = []byte(`{"sent":{}}`)
@@ -306,7 +245,7 @@ func (c *Client) put(cmd *command) (answer []byte, refused *refusal) {
 		no := refusal{code: "refused", message: err.Error()}
 		return no.frame(cmd.id), nil
 	}
-	answer = make([]byte, 0, len(`{"reply":{"id":"","data":""}}`)+len(cmd.id)+len(reply)) // or more, with escapes
+	answer = c.upstream().past.tail(answerRoom + len(reply)) // or more, with escapes
 	answer = appendID(append(answer, `{"reply":{`...), cmd.id, ",")
 	answer = appendData(answer, reply, !utf8.Valid(reply))
 	return append(answer, "}}"...), nil
@@ -331,7 +270,10 @@ func (c *Client) publish(g *grantee, cmd *command) (answer []byte, refused *refu
 	if err != nil {
 		return nil, b.refusePublish(err)
 	}
-	answer = appendID([]byte(`{"published":{`), cmd.id, `"position":"`)
+	if cmd.id != "" {
+		answer = c.upstream().past.tail(answerRoom)
+	}
+	answer = appendID(append(answer, `{"published":{`...), cmd.id, `"position":"`)
 	return append(pos.append(answer), `"}}`...), nil
 }
 

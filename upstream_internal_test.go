@@ -31,8 +31,8 @@ func TestCommandsAge(t *testing.T) {
 				t.Fatal("the turn is taken")
 			}
 			defer u.turn.pass()
-			if len(u.past) != want || u.aging != (want > 0) {
-				t.Errorf("%d commands are remembered, aging %v; want %d", len(u.past), u.aging, want)
+			if u.past.done.len != want || u.aging != (want > 0) {
+				t.Errorf("%d commands are remembered, aging %v; want %d", u.past.done.len, u.aging, want)
 			}
 		}
 		remembered(2) // the first is three minutes old
