@@ -27,7 +27,6 @@ type Client struct {
 	// Guarded by routine.mu.
 	slot      int32 // index in routine.clients and routine.hot; -1 once it is removed
 	removed   bool
-	remote    string         // see RemoteAddr
 	attached  bool           // ever
 	streamed  bool           // the last attach was a stream
 	narrow    uint8          // how much smaller the next answer is: see cutLocked
@@ -41,6 +40,7 @@ type Client struct {
 	kept      *keptCursor    // for polls that bring no cursor; nil before the first
 	idleSince moment         // since when attach is nil
 	err       *EndError
+	remote    string // see RemoteAddr
 
 	// The routine's present round: the addressed messages for this client, as a chain in scratch.due.
 	first, end int32

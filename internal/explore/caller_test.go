@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -73,6 +74,12 @@ func (w *world) addCallbacks(b *gpoll.Broadcaster) {
 			c.Topics()
 		}
 		cb.change(c, "a command's end", func(h *heard) bool { h.busy = false; return !h.closed })
+		switch {
+		case strings.HasSuffix(string(m.Data), "panic"):
+			panic("the application's")
+		case strings.HasSuffix(string(m.Data), "exit"):
+			runtime.Goexit()
+		}
 	}
 	b.OnMessage = hear
 	b.OnRequest = func(c *gpoll.Client, m gpoll.Message) ([]byte, error) {
@@ -181,6 +188,23 @@ func (w *world) addCaller(authorized bool) {
 	})
 }
 
+// say is a POST of a command whose answer does not matter.
+func (x *caller) say(command string) {
+	ctx, cancel := context.WithTimeout(context.Background(), longest)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://gpoll.test/poll/commands", strings.NewReader(command))
+	if err != nil {
+		x.w.fault("caller: %v", err)
+		return
+	}
+	r.Header.Set("User", x.user)
+	r.Header.Set("Content-Type", "application/json")
+	r.Header.Set("Gpoll-Client-Id", x.id)
+	if resp, err := x.w.client.Do(r); err == nil {
+		resp.Body.Close()
+	}
+}
+
 // do makes a request. The status is 0 when there is no answer.
 func (x *caller) do(method, path, body string) (status int, answer string) {
 	ctx, cancel := context.WithTimeout(context.Background(), longest)
@@ -240,11 +264,24 @@ func (x *caller) command(rnd *rand.Rand, count int) {
 		if rnd.IntN(3) == 0 {
 			kind, want = "request", "reply"
 		}
-		text := fmt.Sprintf(`{%q:{"data":"%d %s"},"id":"c%d"}`, kind, n, pick(rnd, "", "re-enter"), n)
+		how := pick(rnd, "", "", "re-enter", "re-enter", "panic", "exit")
+		text := fmt.Sprintf(`{%q:{"data":"%d %s"},"id":"c%d"}`, kind, n, how, n)
 		var all sync.WaitGroup
 		for range 1 + rnd.IntN(3) {
 			all.Go(func() {
+				if how == "exit" { // net/http's goroutine ends: there may be no answer
+					x.say(text)
+					return
+				}
 				status, body := x.do(http.MethodPost, "/commands", text)
+				if how == "panic" {
+					if status != http.StatusInternalServerError && // and to who comes again it is an answer
+						!strings.HasPrefix(body, `{"error":{"code":"internal"`) {
+
+						x.lost("a command that fails", status, body)
+					}
+					return
+				}
 				if status != http.StatusOK || !strings.HasPrefix(body, fmt.Sprintf(`{%q:{"id":"c%d"`, want, n)) {
 					x.lost("a command", status, body)
 				}
@@ -292,6 +329,9 @@ func (x *caller) poll(rnd *rand.Rand, after string, over <-chan struct{}) {
 		}
 		query := fmt.Sprintf("?client-id=%s&format=json&asked=%d&after=%s", url.QueryEscape(x.id), asked, after)
 		status, body := x.do(http.MethodGet, query, "")
+		if status == http.StatusInternalServerError { // a command has failed
+			continue
+		}
 		var v struct {
 			Position string
 			Requests []struct{ ID, Data string }
@@ -312,7 +352,7 @@ func (x *caller) poll(rnd *rand.Rand, after string, over <-chan struct{}) {
 			}
 			time.Sleep(time.Duration(rnd.IntN(2)) * moment(rnd))
 			reply := fmt.Sprintf(`{"reply":{"data":"%s!"},"id":%q}`, q.Data, q.ID)
-			status, body := x.do(http.MethodPost, "/commands", reply)
+			status, body = x.do(http.MethodPost, "/commands", reply)
 			if status != http.StatusOK && status != http.StatusGone {
 				x.lostBefore(over, "a reply", status, body)
 				return
