@@ -192,7 +192,8 @@ func (w *world) addCaller(authorized bool) {
 func (x *caller) say(command string) {
 	ctx, cancel := context.WithTimeout(context.Background(), longest)
 	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://gpoll.test/poll/commands", strings.NewReader(command))
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://gpoll.test/poll/commands",
+		strings.NewReader(command))
 	if err != nil {
 		x.w.fault("caller: %v", err)
 		return

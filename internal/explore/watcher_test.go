@@ -130,7 +130,7 @@ func (x *watcher) poll(ctx context.Context) {
 	switch {
 	case batch.Presence != nil:
 		x.take(batch.Presence)
-	case !registers:
+	case !registers && !x.w.ends && !x.w.operated: // else the client may have been removed at that moment
 		x.w.fault("watcher: a poll without presence: %s", text)
 	}
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/corvuscrypto/gpoll"
 	gpollclient "github.com/corvuscrypto/gpoll/client"
+	"github.com/corvuscrypto/gpoll/internal/freeport"
 )
 
 const isServer = "GPOLL_TESTS_CLIENT_SERVER"
@@ -110,7 +111,7 @@ func TestKilled(t *testing.T) {
 		t.Run(string(by), func(t *testing.T) {
 			t.Parallel()
 			const kills, senders = 3, 4
-			now := startLife(t, "127.0.0.1:0")
+			now := startLife(t, freeport.Address(t))
 			lives := []*life{now}
 			n := newNetwork(t, now.address)
 			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Second)

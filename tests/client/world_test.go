@@ -19,6 +19,7 @@ import (
 	"github.com/corvuscrypto/gpoll"
 	gpollclient "github.com/corvuscrypto/gpoll/client"
 	"github.com/corvuscrypto/gpoll/gpolltest"
+	"github.com/corvuscrypto/gpoll/internal/freeport"
 	"github.com/rs/zerolog"
 )
 
@@ -56,7 +57,7 @@ func newNetwork(t *testing.T, upstream string) *network {
 	n := &network{T: t, proxies: map[string]*toxiproxy.Proxy{}, hosts: map[string]string{}}
 	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
 	for _, way := range ways {
-		p := toxiproxy.NewProxy(server, way, "127.0.0.1:0", upstream)
+		p := toxiproxy.NewProxy(server, way, freeport.Address(t), upstream)
 		if err := p.Start(); err != nil {
 			t.Fatal(err)
 		}
