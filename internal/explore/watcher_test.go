@@ -82,10 +82,21 @@ func (x *watcher) query() url.Values {
 	if x.id != "" {
 		q.Set("client-id", x.id)
 	}
-	if x.position != "" {
-		q.Set("presence-after", x.position)
+	if after := x.after(); after != "" {
+		q.Set("presence-after", after)
 	}
 	return q
+}
+
+// after is the position up to which the watcher knows all topics. A connection may have ended between the members of
+// the first and those of the others; then it is "".
+func (x *watcher) after() string {
+	for _, topic := range topics {
+		if x.members[topic] == nil {
+			return ""
+		}
+	}
+	return x.position
 }
 
 func (x *watcher) get(ctx context.Context, path string) *http.Response {
@@ -171,7 +182,7 @@ func (x *watcher) socket(ctx context.Context) {
 	hello := map[string]any{"client-id": "0"}
 	late := x.position == "" && x.rnd.IntN(2) == 0 // the hello says nothing of presence
 	if !late {
-		hello["presence"], hello["presence-after"] = topics, x.position
+		hello["presence"], hello["presence-after"] = topics, x.after()
 	}
 	if x.id != "" {
 		hello["client-id"] = x.id
