@@ -83,13 +83,18 @@ func (r *routine) detachLocked(a *attach, why *ending) {
 	}
 }
 
-// stops reports whether a client does not come back after e.
-func (e *refusal) stops() bool {
+// denies reports whether e says that the client may not do this.
+func (e *refusal) denies() bool {
 	switch e.code {
-	case "superseded", "removed", "left", "unauthorized", "forbidden", "topic-forbidden", "refused":
+	case "unauthorized", "forbidden", "topic-forbidden", "presence-forbidden", "refused":
 		return true
 	}
 	return false
+}
+
+// stops reports whether a client does not come back after e.
+func (e *refusal) stops() bool {
+	return e.denies() || e.code == "superseded" || e.code == "removed" || e.code == "left"
 }
 
 // reason is what OnClose gets.
@@ -121,8 +126,7 @@ func refused(why *refusal) *ending {
 		return endSuperseded
 	case why == refuseInternal:
 		return endInternal
-	case why.code == "unauthorized" || why.code == "forbidden" || why.code == "topic-forbidden" ||
-		why.code == "presence-forbidden" || why.code == "refused":
+	case why.denies():
 		end.closeCode = closeUnauthorized
 	case why.code == "rate":
 		end.closeCode = closeRate

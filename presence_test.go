@@ -756,6 +756,9 @@ func TestPresenceFollowsTheGrant(t *testing.T) {
 				if !strings.Contains(ev.data, `"presence-forbidden"`) {
 					t.Errorf("the end is %s", ev.data)
 				}
+				if ev.retry != "86400000" { // an EventSource is not to come back
+					t.Errorf("retry %s", ev.retry)
+				}
 				break
 			}
 		}
