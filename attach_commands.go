@@ -32,7 +32,7 @@ type hello struct {
 	Topics        []string `json:"topics"`
 	After         string   `json:"after"`
 	Last          int      `json:"last"`
-	Asked         uint64   `json:"asked"`
+	Asked         *uint64  `json:"asked"`
 	Fallback      string   `json:"fallback"`
 	Authorization string   `json:"authorization"`
 	Presence      []string `json:"presence"`

@@ -82,7 +82,7 @@ func (c *Client) ask(it *ask, data []byte) error {
 	s.newest++
 	it.number = s.newest
 	it.json = append([]byte(`{"id":"`), strconv.FormatUint(it.number, 10)...)
-	it.json = append(appendData(append(it.json, `",`...), string(data), !utf8.Valid(data)), '}')
+	it.json = append(appendData(append(it.json, `",`...), data, !utf8.Valid(data)), '}')
 	s.asks = append(s.asks, it)
 	if a != nil {
 		a.ops = append(a.ops, operation{ask: it})

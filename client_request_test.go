@@ -34,30 +34,8 @@ var askedBy = []asked{
 		frame(t, c)
 		return func() question { return questionIn(t, c) }, func() { c.CloseNow() }
 	}},
-	{"SSE", func(t *testing.T, s *server, id string, seen int) (func() question, func()) {
-		e := s.events(t, "/poll/events"+query("client-id", id, "format", "json", "asked", fmt.Sprint(seen)))
-		e.next(t)
-		return func() (q question) {
-			t.Helper()
-			ev := e.next(t)
-			if err := json.Unmarshal([]byte(ev.data), &q); err != nil || ev.name != "request" {
-				t.Fatalf("%+v, %v", ev, err)
-			}
-			return q
-		}, e.close
-	}},
-	{"SSE over HTTP/2's way", func(t *testing.T, s *server, id string, seen int) (func() question, func()) {
-		e := s.events(t, "/unhijacked/events"+query("client-id", id, "format", "json", "asked", fmt.Sprint(seen)))
-		e.next(t)
-		return func() (q question) {
-			t.Helper()
-			ev := e.next(t)
-			if err := json.Unmarshal([]byte(ev.data), &q); err != nil || ev.name != "request" {
-				t.Fatalf("%+v, %v", ev, err)
-			}
-			return q
-		}, e.close
-	}},
+	{"SSE", askedByEvents("/poll/events")},
+	{"SSE over HTTP/2's way", askedByEvents("/unhijacked/events")},
 	{"long-poll", func(t *testing.T, s *server, id string, seen int) (func() question, func()) {
 		return func() question {
 			t.Helper()
@@ -74,6 +52,21 @@ var askedBy = []asked{
 			return questionOf(t, a)
 		}, func() {}
 	}},
+}
+
+func askedByEvents(path string) func(t *testing.T, s *server, id string, seen int) (func() question, func()) {
+	return func(t *testing.T, s *server, id string, seen int) (func() question, func()) {
+		e := s.events(t, path+query("client-id", id, "format", "json", "asked", fmt.Sprint(seen)))
+		e.next(t)
+		return func() (q question) {
+			t.Helper()
+			ev := e.next(t)
+			if err := json.Unmarshal([]byte(ev.data), &q); err != nil || ev.name != "request" {
+				t.Fatalf("%+v, %v", ev, err)
+			}
+			return q
+		}, e.close
+	}
 }
 
 func questionOf(t testing.TB, a answer) question {

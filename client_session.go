@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"net/http"
-	"slices"
 	"sync"
 	"unicode/utf8"
 )
@@ -162,7 +161,7 @@ func (c *Client) retopic(topics []string, change func(own, topics []string) []st
 	a, err := func() (*attach, error) {
 		c.routine.mu.Lock()
 		defer c.routine.mu.Unlock()
-		own := change(s.topics, sortedSet(slices.Clone(topics)))
+		own := change(s.topics, topics)
 		switch {
 		case c.removed:
 			return nil, ErrUnknownClient

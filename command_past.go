@@ -95,7 +95,7 @@ func (p *pastCommands) add(cmd *command, answer []byte, now moment) {
 	if unsafe.SliceData(answer) != unsafe.SliceData(to[:cap(to)]) {
 		copy(to[:len(answer)], answer)
 	}
-	c := &p.chunks.buf[(p.chunks.start+p.chunks.len-1)&(len(p.chunks.buf)-1)]
+	c := p.chunks.ref(p.chunks.len - 1)
 	from := len(*c)
 	*c = (*c)[:from+len(answer)]
 	p.bytes += len(answer)
@@ -113,7 +113,7 @@ func (p *pastCommands) index(done pastCommand) {
 	if 2*len(p.buckets) <= p.done.len {
 		p.buckets = make([]uint32, max(8, 4*len(p.buckets)))
 		for i := range p.done.len {
-			p.link(&p.done.buf[(p.done.start+i)&(len(p.done.buf)-1)], p.first+uint32(i))
+			p.link(p.done.ref(i), p.first+uint32(i))
 		}
 	}
 	p.link(&done, p.first+uint32(p.done.len))

@@ -37,6 +37,17 @@ func exampleGet(url string, header ...string) (*http.Response, string) {
 	return resp, string(body)
 }
 
+// exampleID reads the answer to a registration.
+func exampleID(body string) string {
+	var registered struct {
+		ID string `json:"client-id"`
+	}
+	if err := json.Unmarshal([]byte(body), &registered); err != nil {
+		log.Fatal(err)
+	}
+	return registered.ID
+}
+
 // A client registers, a message is broadcast, and the client's poll is answered with it.
 func ExampleBroadcaster_ListenAndBroadcast() {
 	b := gpoll.NewBroadcaster()
@@ -47,16 +58,11 @@ func ExampleBroadcaster_ListenAndBroadcast() {
 	defer b.Shutdown(context.Background())
 
 	_, body := exampleGet(server.URL + "/poll?client-id=0")
-	var registered struct {
-		ID string `json:"client-id"`
-	}
-	if err := json.Unmarshal([]byte(body), &registered); err != nil {
-		log.Fatal(err)
-	}
+	id := exampleID(body)
 
 	b.Send("hello")
 
-	_, body = exampleGet(server.URL + "/poll?client-id=" + url.QueryEscape(registered.ID))
+	_, body = exampleGet(server.URL + "/poll?client-id=" + url.QueryEscape(id))
 	fmt.Println(body)
 	// Output: hello
 }
@@ -180,17 +186,12 @@ func ExampleBroadcaster_Authorize() {
 	resp, body := exampleGet(server.URL+"/poll?topic=public.news", "Authorization", "Bearer token-of-alice")
 	fmt.Println(resp.StatusCode)
 
-	var registered struct {
-		ID string `json:"client-id"`
-	}
-	if err := json.Unmarshal([]byte(body), &registered); err != nil {
-		log.Fatal(err)
-	}
-	client, _ := b.Client(registered.ID)
+	id := exampleID(body)
+	client, _ := b.Client(id)
 	fmt.Println(client.User(), client.Topics())
 
 	// The id alone is of no use to somebody else.
-	resp, _ = exampleGet(server.URL+"/poll", "Authorization", "Bearer token-of-bob", "Gpoll-Client-Id", registered.ID)
+	resp, _ = exampleGet(server.URL+"/poll", "Authorization", "Bearer token-of-bob", "Gpoll-Client-Id", id)
 	fmt.Println(resp.StatusCode, resp.Header.Get("Gpoll-Error"))
 	fmt.Println(b.Revoke("alice"))
 	// Output:
@@ -222,19 +223,14 @@ func ExampleBroadcaster_OnMessage() {
 	defer b.Shutdown(context.Background())
 
 	_, body := exampleGet(server.URL + "/poll?client-id=0")
-	var registered struct {
-		ID string `json:"client-id"`
-	}
-	if err := json.Unmarshal([]byte(body), &registered); err != nil {
-		log.Fatal(err)
-	}
+	id := exampleID(body)
 	tell := func(command string) string {
 		r, err := http.NewRequest(http.MethodPost, server.URL+"/poll/commands", strings.NewReader(command))
 		if err != nil {
 			log.Fatal(err)
 		}
 		r.Header.Set("Content-Type", "application/json")
-		r.Header.Set("Gpoll-Client-Id", registered.ID)
+		r.Header.Set("Gpoll-Client-Id", id)
 		resp, err := http.DefaultClient.Do(r)
 		if err != nil {
 			log.Fatal(err)
@@ -248,7 +244,7 @@ func ExampleBroadcaster_OnMessage() {
 	}
 	fmt.Println(tell(`{"send":{"data":"hi"},"id":"1"}`))
 	fmt.Println(tell(`{"send":{"data":"hi"},"id":"1"}`)) // again, for the answer may have been lost
-	_, body = exampleGet(server.URL+"/poll", "Gpoll-Client-Id", registered.ID)
+	_, body = exampleGet(server.URL+"/poll", "Gpoll-Client-Id", id)
 	fmt.Println(body)
 	tell(`{"leave":true}`)
 	fmt.Println(<-said)

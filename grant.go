@@ -133,13 +133,18 @@ func (g *grantee) mayRead(b *Broadcaster, named []string) *refusal {
 	if g == nil || g.grant.Subscribe == nil {
 		return nil
 	}
-	for _, topic := range named {
+	return b.permits("Grant.Subscribe", g.grant.Subscribe, named, refuseTopic)
+}
+
+// permits asks the application's function of that name about each topic. It returns no for the first that may not be.
+func (b *Broadcaster) permits(name string, asked func(topic string) bool, topics []string, no *refusal) *refusal {
+	for _, topic := range topics {
 		may := false
-		if !b.call("Grant.Subscribe", func() { may = g.grant.Subscribe(topic) }) {
+		if !b.call(name, func() { may = asked(topic) }) {
 			return refuseInternal
 		}
 		if !may {
-			return refuseTopic
+			return no
 		}
 	}
 	return nil

@@ -121,9 +121,7 @@ func (b *Broadcaster) parseRequest(w http.ResponseWriter, r *http.Request, req *
 		return refused
 	}
 	req.last = in.Last
-	if in.Asked != nil {
-		req.asked = min(*in.Asked, math.MaxInt64) + 1
-	}
+	req.asked = readAsked(in.Asked)
 	switch in.Format {
 	case "plain":
 	case "json":
@@ -336,6 +334,14 @@ func parseCursor(s string) (Position, *refusal) {
 		return p, refuseBad("bad-position", "this is not a position; "+errPosition.Error())
 	}
 	return p, nil
+}
+
+// readAsked returns what request.asked is for a number; nil: there is none.
+func readAsked(n *uint64) uint64 {
+	if n == nil {
+		return 0
+	}
+	return min(*n, math.MaxInt64) + 1
 }
 
 // readWatch reads what a request says of presence.

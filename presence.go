@@ -8,8 +8,8 @@ import (
 )
 
 // Presence: who is subscribed to a topic. A client is present in its topics from its first attach or command, after
-// OnConnect has accepted it, until it is removed.
-// What it does in between, a poll that ends, a connection that breaks or another transport, changes nothing.
+// OnConnect has accepted it, until it is removed. What it does in between, a poll that ends, a connection that breaks
+// or another transport, changes nothing.
 //
 // The routines know who is there: see subscribers. The presenceBook below writes down who comes and goes, for the
 // topics that somebody watches. It is a log of its own with positions of its own, so that it never pushes a message out
@@ -39,13 +39,6 @@ func (b *Broadcaster) Presence(topic string) []Member {
 	}
 	slices.SortFunc(members, func(m, n Member) int { return strings.Compare(m.ID, n.ID) })
 	return members
-}
-
-// of returns the routines that have subscribers of topic.
-func (x *topicIndex) of(topic string) []*routine {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	return slices.Clone(x.by[topic])
 }
 
 func (r *routine) appendPresent(members []Member, topic string) []Member {

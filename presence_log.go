@@ -2,6 +2,7 @@ package gpoll
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -122,11 +123,12 @@ func (p *presenceBook) applyLocked(t *presenceTopic) []byte {
 	if t.large || wasLarge { // and where it is large no more, those who know its number get the members
 		return p.snapshotLocked(t)
 	}
-	byID := func(c, d *Client) int { return strings.Compare(c.public, d.public) }
-	slices.SortFunc(came, byID)
-	slices.SortFunc(went, byID)
+	slices.SortFunc(came, byPublicID)
+	slices.SortFunc(went, byPublicID)
 	return p.changeJSON(t, came, went)
 }
+
+func byPublicID(c, d *Client) int { return strings.Compare(c.public, d.public) }
 
 // trimLocked lets what is too old or too much leave the window.
 func (p *presenceBook) trimLocked(now moment) {
@@ -199,7 +201,7 @@ func (p *presenceBook) snapshotLocked(t *presenceTopic) []byte {
 	for c := range t.members {
 		members = append(members, c)
 	}
-	slices.SortFunc(members, func(c, d *Client) int { return strings.Compare(c.public, d.public) })
+	slices.SortFunc(members, byPublicID)
 	b := t.appendHead(make([]byte, 0, 64+len(t.name)+80*len(members)))
 	b = p.appendMembersLocked(append(b, `,"members":[`...), members)
 	t.snapshot = append(b, '}')
@@ -213,7 +215,7 @@ func (t *presenceTopic) appendHead(b []byte) []byte {
 	b = append(b, `{"topic":"`...)
 	b = append(b, t.name...) // nothing in it has to be escaped: see validTopic
 	b = append(b, `","count":`...)
-	return appendUint(b, uint64(len(t.members)))
+	return strconv.AppendInt(b, int64(len(t.members)), 10)
 }
 
 // appendMembersLocked appends members and the bracket behind them.

@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
-	"strconv"
 	"unicode/utf8"
 )
 
@@ -290,19 +289,13 @@ func (a *attach) tellPresence() {
 // mayWatch returns nil when the client may see who is present in all of these topics, otherwise the refusal. It calls
 // the application.
 func (g *grantee) mayWatch(b *Broadcaster, topics []string) *refusal {
-	for _, topic := range topics {
-		if g == nil || g.grant.Presence == nil {
-			return refusePresence
-		}
-		may := false
-		if !b.call("Grant.Presence", func() { may = g.grant.Presence(topic) }) {
-			return refuseInternal
-		}
-		if !may {
-			return refusePresence
-		}
+	switch {
+	case len(topics) == 0:
+		return nil
+	case g == nil || g.grant.Presence == nil:
+		return refusePresence
 	}
-	return nil
+	return b.permits("Grant.Presence", g.grant.Presence, topics, refusePresence)
 }
 
 // mayDo is asked about an operation.
@@ -348,8 +341,6 @@ var (
 		"and SSE (format=json), and on a WebSocket with gpoll.v1, in its hello or by the frame presence")
 	infoRule = fmt.Sprintf("Grant.Info is UTF-8 of at most %d bytes", longestInfo)
 )
-
-func appendUint(b []byte, n uint64) []byte { return strconv.AppendUint(b, n, 10) }
 
 // presenceJSON is news as a frame of gpoll.v1 or a field of a batch.
 func presenceJSON(news []byte) []byte {

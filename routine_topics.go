@@ -99,6 +99,13 @@ func (x *topicIndex) remove(topic string, r *routine) {
 	}
 }
 
+// of returns the routines that have subscribers of topic.
+func (x *topicIndex) of(topic string) []*routine {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return slices.Clone(x.by[topic])
+}
+
 func (x *topicIndex) setLocked(topic string, routines []*routine) {
 	x.by[topic] = routines
 	switch {

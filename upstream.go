@@ -352,12 +352,5 @@ func (g *grantee) mayPublish(b *Broadcaster, topic string) *refusal {
 	if g == nil || g.grant.Publish == nil {
 		return refusePublishing
 	}
-	may := false
-	if !b.call("Grant.Publish", func() { may = g.grant.Publish(topic) }) {
-		return refuseInternal
-	}
-	if !may {
-		return refusePublishing
-	}
-	return nil
+	return b.permits("Grant.Publish", g.grant.Publish, []string{topic}, refusePublishing)
 }

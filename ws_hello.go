@@ -2,7 +2,6 @@ package gpoll
 
 import (
 	"fmt"
-	"math"
 	"time"
 )
 
@@ -50,7 +49,7 @@ func (s *streamConn) hello(data []byte) (*Client, attachOptions, *ending) {
 	}
 	b := s.b
 	req := &request{json: true, hasTopics: f.Hello.Topics != nil, last: f.Hello.Last,
-		asked: min(f.Hello.Asked, math.MaxInt64) + 1, arrived: b.arrivals.Add(1)}
+		asked: readAsked(f.Hello.Asked), arrived: b.arrivals.Add(1)}
 	if f.Hello.ClientID != "0" {
 		req.id = f.Hello.ClientID
 	}

@@ -136,10 +136,7 @@ func (in *inbox) pop() (m Message, ok bool, err error) {
 		in.full = false
 		token(in.room)
 	}
-	if in.err != nil {
-		return m, false, in.err
-	}
-	return m, false, nil
+	return m, false, in.err
 }
 
 // position returns the Position up to which the application has taken everything.

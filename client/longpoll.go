@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"net/http/httptrace"
 	"sync"
 	"time"
@@ -164,20 +162,9 @@ func (c *Client) answer(ctx context.Context, w wish) (*wire.Batch, error) {
 	if err != nil {
 		return nil, err
 	}
-	resp, err := c.http.Do(r)
+	resp, body, err := c.fetch(r, "a poll")
 	if err != nil {
 		return nil, err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return nil, refusalOf(resp)
-	}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, mostBytes+1))
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("client: the answer to a poll: %w", err)
-	case len(body) > mostBytes:
-		return nil, fmt.Errorf("client: the answer to a poll has more than %d bytes", mostBytes)
 	}
 	batch := new(wire.Batch)
 	err = decode("a batch", body, batch)

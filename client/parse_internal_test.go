@@ -193,7 +193,7 @@ func TestTranscripts(t *testing.T) {
 	}
 	for _, text := range transcripts(t, `< (\[.*\])`) {
 		n := strings.Count(text, "},{") + 1
-		outcomes, err := outcomesOf(&http.Response{Body: io.NopCloser(strings.NewReader(text))}, n)
+		outcomes, err := outcomesOf(http.StatusOK, []byte(text), n)
 		if err != nil {
 			t.Errorf("%s: %v", text, err)
 		}

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"time"
 
@@ -156,26 +155,18 @@ func (c *Client) postOnce(ctx context.Context, w *wish, batch []*command) ([]wir
 	}
 	c.head(r, "application/json", *w)
 	r.Header.Set("Content-Type", "application/json")
-	resp, err := c.http.Do(r)
+	resp, answer, err := c.fetch(r, "commands")
 	if err != nil {
 		return nil, err
 	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return nil, refusalOf(resp)
-	}
-	return outcomesOf(resp, len(batch))
+	return outcomesOf(resp.StatusCode, answer, len(batch))
 }
 
-// outcomesOf reads the answer to n commands. One that is cut is none.
-func outcomesOf(resp *http.Response, n int) ([]wire.Outcome, error) {
-	body, err := io.ReadAll(io.LimitReader(resp.Body, mostBytes))
-	if err != nil {
-		return nil, fmt.Errorf("client: the answer to commands: %w", err)
-	}
+// outcomesOf reads the answer to n commands.
+func outcomesOf(status int, body []byte, n int) ([]wire.Outcome, error) {
 	var outcomes []wire.Outcome
 	if json.Unmarshal(body, &outcomes) != nil || len(outcomes) != n {
-		return nil, &strangerError{status: resp.StatusCode, what: fmt.Sprintf("%.60q", body)}
+		return nil, &strangerError{status: status, what: fmt.Sprintf("%.60q", body)}
 	}
 	return outcomes, nil
 }

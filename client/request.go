@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -147,6 +148,25 @@ func (c *Client) request(ctx context.Context, path, accept string, w wish) (*htt
 		r.Header.Set("Content-Type", "application/json")
 	}
 	return r, err
+}
+
+// fetch makes a request, and reads the whole answer to what it asks for. One that is cut is none.
+func (c *Client) fetch(r *http.Request, what string) (resp *http.Response, body []byte, err error) {
+	if resp, err = c.http.Do(r); err != nil {
+		return nil, nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, nil, refusalOf(resp)
+	}
+	body, err = io.ReadAll(io.LimitReader(resp.Body, mostBytes+1))
+	switch {
+	case err != nil:
+		return nil, nil, fmt.Errorf("client: the answer to %s: %w", what, err)
+	case len(body) > mostBytes:
+		return nil, nil, fmt.Errorf("client: the answer to %s has more than %d bytes", what, mostBytes)
+	}
+	return resp, body, nil
 }
 
 // head sets the header. The id goes there, for queries are in access logs.

@@ -154,16 +154,22 @@ func (m *meter) idle(c cell, base serve.Stats) error {
 	if err := m.settle(m.bench.settle); err != nil {
 		return err
 	}
+	var err error
+	m.out.IdleKB, m.out.AfterKB, err = m.memory(c, base)
+	return err
+}
+
+// memory measures what a client takes, as it is and after a collection.
+func (m *meter) memory(c cell, base serve.Stats) (now, after float64, err error) {
 	s, err := m.process.Stats(false)
 	if err != nil {
-		return err
+		return 0, 0, err
 	}
-	m.out.IdleKB = c.each(s.RSS - base.RSS)
+	now = c.each(s.RSS - base.RSS)
 	if s, err = m.process.Stats(true); err != nil {
-		return err
+		return 0, 0, err
 	}
-	m.out.AfterKB = c.each(s.RSS - base.RSS)
-	return nil
+	return now, c.each(s.RSS - base.RSS), nil
 }
 
 // idleLater measures the same connections when each has carried messages.

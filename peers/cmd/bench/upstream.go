@@ -167,13 +167,7 @@ func (m *meter) rest(say load.Say, c cell, base serve.Stats) error {
 	if err := m.settle(m.bench.rest); err != nil {
 		return err
 	}
-	s, err := m.process.Stats(false)
-	if err != nil {
-		return err
-	}
-	m.out.RestedKB = c.each(s.RSS - base.RSS)
-	s, err = m.process.Stats(true)
-	m.out.SpokenKB = c.each(s.RSS - base.RSS)
+	m.out.RestedKB, m.out.SpokenKB, err = m.memory(c, base)
 	return err
 }
 
