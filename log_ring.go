@@ -7,7 +7,7 @@ type ring[T any] struct {
 	len   int
 }
 
-func (q *ring[T]) at(i int) T { return *q.ref(i) }
+func (q *ring[T]) at(i int) T { return q.buf[(q.start+i)&(len(q.buf)-1)] }
 
 // ref is at, in place. A push may move it.
 func (q *ring[T]) ref(i int) *T { return &q.buf[(q.start+i)&(len(q.buf)-1)] }
@@ -19,7 +19,7 @@ func (q *ring[T]) push(v T) {
 		copy(grown[n:], q.buf[:q.start])
 		q.buf, q.start = grown, 0
 	}
-	*q.ref(q.len) = v
+	q.buf[(q.start+q.len)&(len(q.buf)-1)] = v
 	q.len++
 }
 
