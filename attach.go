@@ -229,24 +229,24 @@ func (b *Broadcaster) backfillLocked(c *Client, topics []string, last int) []ite
 	return items
 }
 
-// close ends the attach from its own side. See closeLocked.
-func (a *attach) close(cursor, sent Position, backSent int) bool {
+// close ends a stream's attach from its own side, see closeLocked. why is nil or what Stats counts.
+func (a *attach) close(cursor Position, why *ending) bool {
 	r := a.client.routine
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return a.closeLocked(cursor, sent, backSent)
+	return a.closeLocked(cursor, Position{}, 0, why)
 }
 
 // closeLocked ends the attach from its own side. cursor is how far its reader certainly got. sent is the end of the
 // response that the next poll without cursor acknowledges; zero: none. When the attach has ended already it does
 // nothing and reports false.
-func (a *attach) closeLocked(cursor, sent Position, backSent int) bool {
+func (a *attach) closeLocked(cursor, sent Position, backSent int, why *ending) bool {
 	c := a.client
 	r := c.routine
 	if c.attach != a {
 		return false
 	}
-	r.detachLocked(a, nil)
+	r.detachLocked(a, why)
 	c.cursor = cursor
 	if a.implicit {
 		c.hot().mode = counting

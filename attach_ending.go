@@ -66,8 +66,7 @@ func (r *routine) endLocked(a *attach, why *ending) {
 	a.by.ended(r, a, was, why)
 }
 
-// detachLocked takes a from its client. Every attach ends through it. why is nil when the attach ends from its own
-// side.
+// detachLocked takes a from its client. Every attach ends through it. why is what Stats counts; nil: nothing.
 func (r *routine) detachLocked(a *attach, why *ending) {
 	c := a.client
 	h := c.hot()
@@ -77,10 +76,10 @@ func (r *routine) detachLocked(a *attach, why *ending) {
 	a.roomLocked()
 	c.idleSince = r.b.now()
 	c.scheduleLocked()
-	r.b.attachCount[a.transport].Add(-1)
-	if why != nil && why != endGone {
+	if why != nil && why != endGone { // first, so that Stats never lacks both the attach and its end
 		r.b.countEnd(why)
 	}
+	r.b.attachCount[a.transport].Add(-1)
 }
 
 // denies reports whether e says that the client may not do this.

@@ -20,7 +20,7 @@ func BenchmarkVisit(b *testing.B) {
 			attaches := make([]*attach, 0, clients)
 			b.Cleanup(func() {
 				for _, a := range attaches {
-					a.close(Position{}, Position{}, 0) // there is no connection to be closed
+					a.close(Position{}, nil) // there is no connection to be closed
 				}
 				broadcaster.Reset()
 			})

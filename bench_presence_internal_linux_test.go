@@ -38,7 +38,7 @@ func BenchmarkPresence(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				a.close(Position{}, Position{}, 0)
+				a.close(Position{}, nil)
 				return c
 			}
 			if err := broadcaster.start(); err != nil {

@@ -91,7 +91,7 @@ func (b *Broadcaster) HandleEvents(w http.ResponseWriter, r *http.Request) {
 		whole := false
 		defer func() {
 			if !whole { // as above
-				e.a.close(e.sent, Position{}, 0)
+				e.a.close(e.sent, nil)
 			}
 		}()
 		e.serve()

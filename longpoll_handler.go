@@ -101,11 +101,11 @@ func (p *poll) endLocked(written bool) bool {
 	a := p.attach
 	switch {
 	case !a.implicit:
-		return a.closeLocked(p.after, Position{}, 0)
+		return a.closeLocked(p.after, Position{}, 0, nil)
 	case !written:
-		return a.closeLocked(p.started, Position{}, 0) // the same again for the next poll
+		return a.closeLocked(p.started, Position{}, 0, nil) // the same again for the next poll
 	default:
-		return a.closeLocked(p.started, a.cursor, p.owed-len(a.backfill))
+		return a.closeLocked(p.started, a.cursor, p.owed-len(a.backfill), nil)
 	}
 }
 

@@ -131,9 +131,11 @@ func (e *eventWriter) serve() {
 			err = errGone
 		}
 	}
-	if e.a.close(e.sent, Position{}, 0) && isTimeout(err) {
-		e.a.client.routine.b.countEnd(endSlow)
+	var why *ending
+	if isTimeout(err) {
+		why = endSlow
 	}
+	e.a.close(e.sent, why)
 }
 
 var errGone = errors.New("gpoll: the client has gone")
