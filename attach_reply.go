@@ -212,7 +212,7 @@ func (a *attach) refusal(why *refusal) operation {
 	return operation{answer: why.frame("")}
 }
 
-// subscriptionJSON needs to escape nothing: see validTopic.
+// subscriptionJSON needs to escape nothing: see topicname.Valid.
 func subscriptionJSON(did string, topics []string, at Position) []byte {
 	b := append([]byte(`{"`), did...)
 	b = append(b, `":{"topics":[`...)

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"sync"
 	"unicode/utf8"
+
+	"github.com/corvuscrypto/gpoll/internal/topicname"
 )
 
 // The session of a client, as the application sees it: it begins with OnConnect, at the client's first attach or
@@ -153,8 +155,8 @@ func (c *Client) Unsubscribe(topics ...string) error { return c.retopic(topics, 
 func (c *Client) retopic(topics []string, change func(own, topics []string) []string) error {
 	b := c.routine.b
 	for _, topic := range topics {
-		if !validTopic(topic) && !validPattern(topic) {
-			return fmt.Errorf("%w: topic %q: %s; %s", ErrBadMessage, clip(topic, 40), topicRule, patternRule)
+		if !topicname.Valid(topic) && !topicname.ValidPattern(topic) {
+			return fmt.Errorf("%w: topic %q: %s; %s", ErrBadMessage, clip(topic, 40), topicname.Rule, topicname.PatternRule)
 		}
 	}
 	s := c.session()

@@ -10,6 +10,8 @@ import (
 	"net/url"
 	"slices"
 	"time"
+
+	"github.com/corvuscrypto/gpoll/internal/topicname"
 )
 
 // A Grant is what Authorize gives to the maker of a request.
@@ -72,8 +74,9 @@ func (b *Broadcaster) askFor(r *http.Request) (*grantee, *refusal) {
 		return nil, refuseInternal
 	}
 	for _, topic := range grant.Topics {
-		if !validTopic(topic) && !validPattern(topic) {
-			b.tell(slog.LevelError, "gpoll: Authorize gave a bad topic", "topic", clip(topic, 40), "rule", topicRule)
+		if !topicname.Valid(topic) && !topicname.ValidPattern(topic) {
+			b.tell(slog.LevelError, "gpoll: Authorize gave a bad topic", "topic", clip(topic, 40),
+				"rule", topicname.Rule+"; "+topicname.PatternRule)
 			return nil, refuseInternal
 		}
 	}

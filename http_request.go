@@ -13,6 +13,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/corvuscrypto/gpoll/internal/topicname"
 )
 
 // A request is what a client asks for, from the query, the headers or the body of a POST.
@@ -369,11 +371,11 @@ func (b *Broadcaster) checkTopics(topics []string) ([]string, *refusal) {
 	}
 	for _, topic := range topics {
 		switch {
-		case validTopic(topic):
+		case topicname.Valid(topic):
 		case !b.Wildcards:
-			return nil, refuseBad("bad-topic", topicRule+"; there are no wildcards")
-		case !validPattern(topic):
-			return nil, refuseBad("bad-topic", topicRule+"; "+patternRule)
+			return nil, refuseBad("bad-topic", topicname.Rule+"; there are no wildcards")
+		case !topicname.ValidPattern(topic):
+			return nil, refuseBad("bad-topic", topicname.Rule+"; "+topicname.PatternRule)
 		}
 	}
 	topics = sortedSet(topics)

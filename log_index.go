@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"slices"
 	"strings"
+
+	"github.com/corvuscrypto/gpoll/internal/topicname"
 )
 
 // The index of the lanes finds the topics of a pattern. It is there from the beginning with Wildcards, and otherwise
@@ -12,8 +14,8 @@ import (
 // The children of a node stand in the order in which something came to them last. So a read visits the branches that
 // have had a message after its cursor, and no others: each lane that it finds has a message for it, or has lost one.
 
-// A laneNode is some tokens of topics. Behind maxTokens-1 of them the rest of a topic is one token: no pattern looks
-// further.
+// A laneNode is some tokens of topics. Behind topicname.MaxTokens-1 of them the rest of a topic is one token: no
+// pattern looks further.
 type laneNode struct {
 	token         string
 	parent        *laneNode            // nil: the root
@@ -75,7 +77,7 @@ func (l *messageLog) matchingLocked(want []string, cursor uint64) []*lane {
 		}
 	}
 	for _, topic := range want {
-		if isPattern(topic) {
+		if topicname.IsPattern(topic) {
 			l.indexLocked().match(topic, 1, cursor, add)
 		}
 	}
@@ -88,7 +90,7 @@ func (n *laneNode) enter(s *lane) *laneNode {
 	rest := s.to.name
 	for depth, more := 1, true; more; depth++ {
 		token := rest
-		if more = false; depth < maxTokens {
+		if more = false; depth < topicname.MaxTokens {
 			token, rest, more = strings.Cut(rest, ".")
 		}
 		child := n.child(token)
@@ -195,7 +197,7 @@ func (n *laneNode) match(pattern string, depth int, cursor uint64, visit func(*l
 		n.each(cursor, visit)
 	case "*":
 		for child := n.first; child != nil && child.newest > cursor; child = child.after {
-			if depth < maxTokens || !strings.Contains(child.token, ".") {
+			if depth < topicname.MaxTokens || !strings.Contains(child.token, ".") {
 				child.follow(rest, more, depth, cursor, visit)
 			}
 		}

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"slices"
 	"time"
+
+	"github.com/corvuscrypto/gpoll/internal/topicname"
 )
 
 // A replay bounds what one read of the log returns.
@@ -113,7 +115,7 @@ func (l *messageLog) newest(topics []string, n int, want *interest, max replay, 
 	for _, topic := range topics {
 		if s := l.liveLaneLocked(address{kindTopic, topic}, now); s != nil {
 			collect(s)
-		} else if isPattern(topic) {
+		} else if topicname.IsPattern(topic) {
 			l.expireLocked(now)
 			found := l.matchingLocked([]string{topic}, 0)
 			for _, s := range found {
@@ -159,7 +161,7 @@ func (l *messageLog) sourcesLocked(cursor uint64, want *interest) (sources sourc
 			if s.recs.len > 0 && s.recs.at(s.recs.len-1).pos.Seq > cursor {
 				sources = append(sources, source{s, s.after(cursor)})
 			}
-		} else if to.kind == kindTopic && isPattern(to.name) {
+		} else if to.kind == kindTopic && topicname.IsPattern(to.name) {
 			wild = true // and a topic of which the log knows nothing any more may have matched
 		}
 		if left > cursor && left > lost {

@@ -3,8 +3,9 @@ package gpoll
 import (
 	"fmt"
 	"slices"
-	"strings"
 	"unicode/utf8"
+
+	"github.com/corvuscrypto/gpoll/internal/topicname"
 )
 
 // A Message is what Publish takes. It reaches the subscribers of Topic, or the client or user that To names; when both
@@ -85,7 +86,6 @@ func (m *Message) address() address {
 }
 
 const (
-	maxTopic     = 255
 	maxPublishID = 128
 	maxExcept    = 1000
 )
@@ -97,12 +97,12 @@ func (m *Message) check(maxData int) error {
 		return fmt.Errorf("%w: %d bytes of data, the limit (Broadcaster.MaxMessage) is %d", ErrTooLarge, len(m.Data), maxData)
 	case m.Topic != "" && !m.To.IsZero():
 		return fmt.Errorf("%w: it has a Topic and a To; choose one", ErrBadMessage)
-	case m.Topic != "" && !validTopic(m.Topic):
-		return fmt.Errorf("%w: topic %q: %s", ErrBadMessage, clip(m.Topic, 40), topicRule)
+	case m.Topic != "" && !topicname.Valid(m.Topic):
+		return fmt.Errorf("%w: topic %q: %s", ErrBadMessage, clip(m.Topic, 40), topicname.Rule)
 	case m.To.to.kind == kindClient && !validPublicID(m.To.to.name):
 		return fmt.Errorf("%w: To names a client by something else than its PublicID: %s", ErrBadMessage, publicIDRule)
-	case !m.To.IsZero() && (m.To.to.name == "" || len(m.To.to.name) > maxTopic):
-		return fmt.Errorf("%w: To names a user of 1 to %d bytes", ErrBadMessage, maxTopic)
+	case !m.To.IsZero() && (m.To.to.name == "" || len(m.To.to.name) > topicname.Max):
+		return fmt.Errorf("%w: To names a user of 1 to %d bytes", ErrBadMessage, topicname.Max)
 	case len(m.ID) > maxPublishID:
 		return fmt.Errorf("%w: the publish id has %d bytes, the limit is %d", ErrBadMessage, len(m.ID), maxPublishID)
 	case len(m.Except) > maxExcept:
@@ -123,24 +123,6 @@ func exceptSet(ids []string) []string {
 }
 
 const publicIDRule = "32 hexadecimal digits in lower case"
-
-const topicRule = "a topic is 1 to 255 bytes of A-Z a-z 0-9 _ . : / ~ @ -"
-
-// validTopic reports whether s follows topicRule. Nothing is normalised: two spellings are two topics.
-func validTopic(s string) bool {
-	if s == "" || len(s) > maxTopic {
-		return false
-	}
-	for i := range len(s) {
-		switch c := s[i]; {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
-		case strings.IndexByte("_.:/~@-", c) >= 0:
-		default:
-			return false
-		}
-	}
-	return true
-}
 
 // clip shortens a peer's text for an error message.
 func clip(s string, most int) string {

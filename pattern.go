@@ -1,56 +1,25 @@
 package gpoll
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/corvuscrypto/gpoll/internal/topicname"
+)
 
 // Patterns are what a subscription may name in place of a topic. A dot cuts a topic into tokens. In a pattern a token *
 // stands for any one token, and a token > at the end for one or more. They are NATS's wildcards, but for one thing: a
 // topic may have empty tokens, and a wildcard matches them too.
 
-const (
-	maxTokens   = 16 // of a pattern
-	maxStars    = 4  // in a pattern: a topic so has few ways through a patternTree, whatever patterns there are
-	maxPatterns = 16 // of a client: a read looks for the topics of each
-)
-
-const patternRule = "a pattern is a topic in which tokens between dots are * (any one token, 4 times at most) or, " +
-	"at the end, > (one or more tokens), with 16 tokens at most"
-
-// isPattern reports whether s, a topic or a pattern, is a pattern.
-func isPattern(s string) bool { return strings.IndexByte(s, '*') >= 0 || strings.HasSuffix(s, ">") }
+const maxPatterns = 16 // of a client: a read looks for the topics of each
 
 // patternsIn counts the patterns among topics and patterns.
 func patternsIn(topics []string) (n int) {
 	for _, topic := range topics {
-		if isPattern(topic) {
+		if topicname.IsPattern(topic) {
 			n++
 		}
 	}
 	return n
-}
-
-// validPattern reports whether s follows patternRule.
-func validPattern(s string) bool {
-	if len(s) > maxTopic {
-		return false
-	}
-	wild := false
-	for tokens, stars, more := 1, 0, true; more; tokens++ {
-		var token string
-		token, s, more = strings.Cut(s, ".")
-		switch {
-		case token == "*":
-			stars++
-			wild = true
-		case token == ">" && !more:
-			wild = true
-		case token != "" && !validTopic(token):
-			return false
-		}
-		if tokens > maxTokens || stars > maxStars {
-			return false
-		}
-	}
-	return wild
 }
 
 // A patternTree finds the patterns that match a topic, among any number of others. It is not safe for concurrent use.

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 	"unsafe"
+
+	"github.com/corvuscrypto/gpoll/internal/topicname"
 )
 
 // matches says what a pattern means, as simply as can be.
@@ -50,7 +52,7 @@ var patternTable = []struct {
 
 func TestPatternsMatch(t *testing.T) {
 	for _, c := range patternTable {
-		if !validPattern(c.pattern) || !isPattern(c.pattern) || validTopic(c.pattern) {
+		if !topicname.ValidPattern(c.pattern) || !topicname.IsPattern(c.pattern) || topicname.Valid(c.pattern) {
 			t.Errorf("%q is no pattern", c.pattern)
 		}
 		for _, topic := range append(slices.Clone(c.yes), c.no...) {
@@ -65,12 +67,12 @@ func TestPatternsMatch(t *testing.T) {
 func TestBadPatterns(t *testing.T) {
 	for _, s := range []string{"", "a", "a.b", "a*", "*a", "a.*b", "**", "a.>.b", ">.a", ">>", "a>", ">a", "a.>*", "a b.*",
 		"é.*", "*.*.*.*.*", strings.Repeat("a.", 16) + "*", strings.Repeat("a.", 16) + ">", strings.Repeat("x", 254) + ".*"} {
-		if validPattern(s) {
+		if topicname.ValidPattern(s) {
 			t.Errorf("%q is a pattern", s)
 		}
 	}
 	for _, s := range []string{"*.*.*.*", "*.*.*.*.>", strings.Repeat("x", 253) + ".*", "a/b:c~@-_.*"} {
-		if !validPattern(s) {
+		if !topicname.ValidPattern(s) {
 			t.Errorf("%q is no pattern", s)
 		}
 	}
@@ -154,23 +156,23 @@ func FuzzPatterns(f *testing.F) {
 	f.Fuzz(func(t *testing.T, patterns, topics string) {
 		var good []string
 		for p := range strings.SplitSeq(patterns, ",") {
-			if validPattern(p) != (isPattern(p) && matchable(p)) {
-				t.Fatalf("%q is a pattern: %v", p, validPattern(p))
+			if topicname.ValidPattern(p) != (topicname.IsPattern(p) && matchable(p)) {
+				t.Fatalf("%q is a pattern: %v", p, topicname.ValidPattern(p))
 			}
-			if validPattern(p) && len(good) < 50 {
+			if topicname.ValidPattern(p) && len(good) < 50 {
 				good = append(good, p)
 			}
 		}
-		named := slices.DeleteFunc(strings.Split(topics, ","), func(s string) bool { return !validTopic(s) })
+		named := slices.DeleteFunc(strings.Split(topics, ","), func(s string) bool { return !topicname.Valid(s) })
 		comparePatterns(t, sortedSet(good), named[:min(len(named), 200)])
 	})
 }
 
-// matchable says by patternRule whether s, which has a wildcard, is a pattern.
+// matchable says by topicname.PatternRule whether s, which has a wildcard, is a pattern.
 func matchable(s string) bool {
 	tokens := strings.Split(s, ".")
 	for i, token := range tokens {
-		if token != "" && token != "*" && !(token == ">" && i == len(tokens)-1) && !validTopic(token) {
+		if token != "" && token != "*" && !(token == ">" && i == len(tokens)-1) && !topicname.Valid(token) {
 			return false
 		}
 	}

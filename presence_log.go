@@ -213,7 +213,7 @@ func (t *presenceTopic) countJSON() []byte { return append(t.appendHead(nil), '}
 
 func (t *presenceTopic) appendHead(b []byte) []byte {
 	b = append(b, `{"topic":"`...)
-	b = append(b, t.name...) // nothing in it has to be escaped: see validTopic
+	b = append(b, t.name...) // nothing in it has to be escaped: see topicname.Valid
 	b = append(b, `","count":`...)
 	return strconv.AppendInt(b, int64(len(t.members)), 10)
 }

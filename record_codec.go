@@ -3,6 +3,8 @@ package gpoll
 import (
 	"encoding/binary"
 	"fmt"
+
+	"github.com/corvuscrypto/gpoll/internal/topicname"
 )
 
 // How records stand in a broker. Each form begins with its version. A reader refuses versions that it does not know,
@@ -59,8 +61,8 @@ func decodeMessage(b []byte) (to address, except []string, data []byte, err erro
 	}
 	to = address{addressKinds[number], name}
 	switch {
-	case to.kind == kindTopic && !validTopic(name):
-		return bad("topic: " + topicRule)
+	case to.kind == kindTopic && !topicname.Valid(name):
+		return bad("topic: " + topicname.Rule)
 	case (to.kind == kindAll) != (name == ""):
 		return bad("its address has no name, or one too many")
 	}

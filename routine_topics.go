@@ -3,6 +3,8 @@ package gpoll
 import (
 	"slices"
 	"sync"
+
+	"github.com/corvuscrypto/gpoll/internal/topicname"
 )
 
 // subscribers are the clients of one topic, or of one pattern: the cost of a message is in proportion to their number.
@@ -32,7 +34,7 @@ func (r *routine) subscribeLocked(c *Client) {
 			s = &subscribers{topic: topic}
 			r.topics[topic] = s
 			r.b.topics.add(topic, r)
-			if isPattern(topic) {
+			if topicname.IsPattern(topic) {
 				r.patterns.put(topic, s)
 			}
 		}
@@ -53,7 +55,7 @@ func (r *routine) unsubscribeLocked(c *Client) {
 		if len(s.members) == 0 {
 			delete(r.topics, s.topic)
 			r.b.topics.remove(s.topic, r)
-			if isPattern(s.topic) {
+			if topicname.IsPattern(s.topic) {
 				r.patterns.put(s.topic, nil)
 			}
 		}
@@ -109,7 +111,7 @@ func (x *topicIndex) of(topic string) []*routine {
 func (x *topicIndex) setLocked(topic string, routines []*routine) {
 	x.by[topic] = routines
 	switch {
-	case !isPattern(topic):
+	case !topicname.IsPattern(topic):
 	case len(routines) == 0:
 		x.patterns.put(topic, nil)
 	default:

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"time"
 	"unicode/utf8"
+
+	"github.com/corvuscrypto/gpoll/internal/topicname"
 )
 
 // Upstream: what a client says to the application (send, request), or publishes. There are two doors,
@@ -254,8 +256,8 @@ func (c *Client) put(cmd *command) (answer []byte, refused *refusal) {
 // publish publishes for a client. The broker, too, takes a command with an id once.
 func (c *Client) publish(g *grantee, cmd *command) (answer []byte, refused *refusal) {
 	b := c.routine.b
-	if !validTopic(cmd.topic) {
-		return nil, refuseBad("bad-topic", topicRule)
+	if !topicname.Valid(cmd.topic) {
+		return nil, refuseBad("bad-topic", topicname.Rule)
 	}
 	if refused := g.mayPublish(b, cmd.topic); refused != nil {
 		return nil, refused

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/corvuscrypto/gpoll"
+	"github.com/corvuscrypto/gpoll/internal/topicname"
 )
 
 // Options say how a Client connects. The zero Options are right for production. Dial copies them.
@@ -30,7 +31,8 @@ type Options struct {
 	// error of Token is temporary: the Client waits and asks again. nil: no such header.
 	Token func(context.Context) (string, error)
 
-	// Topics are what the Client subscribes to from the beginning. Messages to everybody, to this client and to its user
+	// Topics are what the Client subscribes to from the beginning. Patterns may be among them, such as "sensors.*", where
+	// the server has gpoll.Broadcaster.Wildcards. Messages to everybody, to this client and to its user
 	// come whatever the topics.
 	Topics []string
 
@@ -80,17 +82,18 @@ func (o *Options) check() error {
 	return nil
 }
 
+// checkTopics leaves it to the server whether there are patterns.
 func checkTopics(topics []string) error {
 	for _, topic := range topics {
-		if topic == "" || len(topic) > 255 || strings.ContainsFunc(topic, notOfTopic) {
-			return fmt.Errorf("%.80q: a topic is 1 to 255 bytes of A-Z a-z 0-9 _ . : / ~ @ -", topic)
+		switch {
+		case topicname.Valid(topic) || topicname.ValidPattern(topic):
+		case topicname.IsPattern(topic):
+			return fmt.Errorf("%.80q: %s", topic, topicname.PatternRule)
+		default:
+			return fmt.Errorf("%.80q: %s", topic, topicname.Rule)
 		}
 	}
 	return nil
-}
-
-func notOfTopic(r rune) bool {
-	return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("_.:/~@-", r))
 }
 
 // mountURL returns the address of the mount as http or https, without a slash at its end.

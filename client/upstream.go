@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/corvuscrypto/gpoll"
+	"github.com/corvuscrypto/gpoll/internal/topicname"
 	"github.com/corvuscrypto/gpoll/internal/wire"
 )
 
@@ -38,8 +39,8 @@ func (c *Client) Send(ctx context.Context, data []byte) error {
 // Publish publishes data to a topic, if the server's gpoll.Grant allows it, and returns the Position of the message.
 // Send says the rest. A Client that has subscribed to the topic gets the message, too.
 func (c *Client) Publish(ctx context.Context, topic string, data []byte) (gpoll.Position, error) {
-	if err := checkTopics([]string{topic}); err != nil {
-		return gpoll.Position{}, fmt.Errorf("client: %w", err)
+	if !topicname.Valid(topic) {
+		return gpoll.Position{}, fmt.Errorf("client: %.80q: %s", topic, topicname.Rule)
 	}
 	a, err := c.command(ctx, "publish", payload{Topic: topic, Data: text(data), Data64: bytesOf(data)})
 	if err != nil {

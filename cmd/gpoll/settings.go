@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/corvuscrypto/gpoll"
+	"github.com/corvuscrypto/gpoll/internal/topicname"
 )
 
 // settings is what the command line says.
@@ -206,8 +207,8 @@ func (set *settings) check() error {
 	if err := checkToken(set.publishToken); err != nil {
 		return err
 	}
-	if set.stdinTopic != "" && !validTopic(set.stdinTopic) {
-		return fmt.Errorf("-stdin-topic must be 1 to 255 letters, digits and characters of _.:/~@-, not %q", set.stdinTopic)
+	if set.stdinTopic != "" && !topicname.Valid(set.stdinTopic) {
+		return fmt.Errorf("-stdin-topic must be a topic, not %q: %s", set.stdinTopic, topicname.Rule)
 	}
 	for _, h := range set.allowHosts {
 		if h == "" || strings.ContainsAny(h, "/:*@[] ") {
@@ -223,11 +224,6 @@ func (set *settings) check() error {
 		return checkOrigin("public-origin", set.publicOrigin)
 	}
 	return nil
-}
-
-func validTopic(topic string) bool {
-	return len(topic) <= 255 &&
-		strings.IndexFunc(topic, func(r rune) bool { return !isAlnum(r) && !strings.ContainsRune("_.:/~@-", r) }) < 0
 }
 
 func isAlnum(r rune) bool {
