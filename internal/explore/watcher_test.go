@@ -26,6 +26,7 @@ type watcher struct {
 	id       string // the whole client id; "": none yet
 	position string
 	members  map[string]map[string]bool // by topic
+	givenUp  bool                       // a request was, which may still reach the server, and take a later one's place
 }
 
 // told is what the server tells of presence.
@@ -106,7 +107,8 @@ func (x *watcher) get(ctx context.Context, path string) *http.Response {
 	}
 	resp, err := x.w.client.Do(r)
 	if err != nil {
-		return nil // it was cut
+		x.givenUp = true
+		return nil
 	}
 	if resp.StatusCode == http.StatusOK {
 		return resp
@@ -126,6 +128,7 @@ func (x *watcher) poll(ctx context.Context) {
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
 	if err != nil {
+		x.givenUp = true
 		return
 	}
 	var batch struct {
@@ -141,7 +144,7 @@ func (x *watcher) poll(ctx context.Context) {
 	switch {
 	case batch.Presence != nil:
 		x.take(batch.Presence)
-	case !registers && !x.w.ends && !x.w.operated: // else the client may have been removed at that moment
+	case !registers && !x.givenUp && !x.w.ends && !x.w.operated: // else the client or its attach may have ended just then
 		x.w.fault("watcher: a poll without presence: %s", text)
 	}
 }
@@ -175,6 +178,7 @@ func (x *watcher) socket(ctx context.Context) {
 		&websocket.DialOptions{HTTPClient: x.w.client, Subprotocols: []string{"gpoll.v1"}})
 	cancel()
 	if err != nil {
+		x.givenUp = true
 		return
 	}
 	defer conn.CloseNow()
