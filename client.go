@@ -169,10 +169,10 @@ func (c *Client) setTopicsLocked(named, given []string) (changed bool) {
 	if slices.Equal(c.topics, topics) {
 		return false
 	}
-	c.routine.unsubscribeLocked(c)
-	before := c.topics
+	before, old := c.topics, c.subs
 	c.topics = topics
 	c.routine.subscribeLocked(c)
+	c.routine.unsubscribeLocked(old)
 	if c.presentLocked() {
 		c.movedLocked(before, topics)
 	}

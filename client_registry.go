@@ -331,7 +331,8 @@ func (b *Broadcaster) remove(c *Client, why *ending) bool {
 func (r *routine) dropLocked(c *Client) {
 	c.queue, c.kept = nil, nil
 	c.disappearLocked()
-	r.unsubscribeLocked(c)
+	r.unsubscribeLocked(c.subs)
+	c.subs = nil
 	at, end := c.slot, len(r.clients)-1
 	r.clients[at], r.hot[at] = r.clients[end], r.hot[end]
 	r.clients[at].slot, c.slot = at, -1

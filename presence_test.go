@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -328,6 +329,38 @@ func TestPresenceDoesNotFlap(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// A client whose other topics change is present in those that stay, at every moment: the routines' index must not lose
+// them in between, for a message and a watcher look there.
+func TestPresenceWhileOtherTopicsChange(t *testing.T) {
+	s := start(t, setup{})
+	c := s.socket(t, "/poll/ws"+query("topic", "stays"), "")
+	client, _ := s.Client(idOf(t, frame(t, c)))
+	over := make(chan struct{})
+	go func() { // ends after so many changes
+		defer close(over)
+		for range 200_000 {
+			if err := errors.Join(client.Subscribe("other"), client.Unsubscribe("other")); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	}()
+	lost := 0
+	for {
+		select {
+		case <-over:
+			if lost > 0 {
+				t.Errorf("%d times nobody was present", lost)
+			}
+			return
+		default:
+			if len(s.Presence("stays")) != 1 {
+				lost++
+			}
+		}
 	}
 }
 

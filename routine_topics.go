@@ -25,7 +25,8 @@ type subscription struct {
 	index int32
 }
 
-// subscribeLocked enters c under all its topics.
+// subscribeLocked enters c under all its topics. If it has older subscriptions, unsubscribe those afterwards: then the
+// routine has the topics that stay at every moment, also for those who ask the topicIndex without its lock.
 func (r *routine) subscribeLocked(c *Client) {
 	c.subs = make([]subscription, 0, len(c.topics))
 	for _, topic := range c.topics {
@@ -43,13 +44,14 @@ func (r *routine) subscribeLocked(c *Client) {
 	}
 }
 
-// unsubscribeLocked removes c from all its topics.
-func (r *routine) unsubscribeLocked(c *Client) {
-	for _, sub := range c.subs {
+// unsubscribeLocked ends subscriptions of a client.
+func (r *routine) unsubscribeLocked(subs []subscription) {
+	for _, sub := range subs {
 		s := sub.to
-		last := s.members[len(s.members)-1]
-		s.members[sub.index] = last
-		last.client.subs[last.index].index = sub.index
+		if last := s.members[len(s.members)-1]; int(sub.index) < len(s.members)-1 {
+			s.members[sub.index] = last
+			last.client.subs[last.index].index = sub.index
+		}
 		s.members[len(s.members)-1] = member{}
 		s.members = s.members[:len(s.members)-1]
 		if len(s.members) == 0 {
@@ -60,7 +62,6 @@ func (r *routine) unsubscribeLocked(c *Client) {
 			}
 		}
 	}
-	c.subs = nil
 }
 
 // addressMatching addresses a message of a topic to the clients that have a pattern which matches it, and have not got

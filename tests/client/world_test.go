@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -58,7 +60,12 @@ func newNetwork(t *testing.T, upstream string) *network {
 	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
 	for _, way := range ways {
 		p := toxiproxy.NewProxy(server, way, freeport.Address(t), upstream)
-		if err := p.Start(); err != nil {
+		err := p.Start()
+		for tries := 1; errors.Is(err, syscall.EADDRINUSE) && tries < 10; tries++ { // a program that asks nobody has it
+			p = toxiproxy.NewProxy(server, way, freeport.Address(t), upstream)
+			err = p.Start()
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(p.Stop)
