@@ -2,12 +2,14 @@
 package freeport
 
 import (
+	"errors"
 	"math/rand/v2"
 	"net"
 	"runtime"
 	"strconv"
 	"sync"
 	"testing"
+	"time"
 )
 
 // Address returns a loopback address on which nobody listens now. Its port is below those that systems hand out by
@@ -22,9 +24,7 @@ func Address(t testing.TB) string {
 		release, err := reserve(port)
 		if err == nil {
 			t.Cleanup(release)
-			var ln net.Listener
-			if ln, err = net.Listen("tcp", address); err == nil {
-				ln.Close()
+			if err = taken(address); err == nil {
 				return address
 			}
 		}
@@ -32,6 +32,20 @@ func Address(t testing.TB) string {
 	}
 	t.Fatalf("100 ports are taken, the last one: %v", failed)
 	return ""
+}
+
+// taken reports that somebody listens on address. It asks by a connection: a listener of its own would live on for a
+// moment in a process that is being started, which has all descriptors of its parent until it runs its program.
+func taken(address string) error {
+	conn, err := net.DialTimeout("tcp", address, 5*time.Second)
+	if err == nil {
+		conn.Close()
+		return &net.AddrError{Err: "somebody listens", Addr: address}
+	}
+	if e, ok := errors.AsType[net.Error](err); ok && e.Timeout() {
+		return err // somebody listens, and accepts nobody
+	}
+	return nil
 }
 
 // reserved are the ports that this process has handed out.

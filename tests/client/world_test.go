@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -12,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -60,12 +58,7 @@ func newNetwork(t *testing.T, upstream string) *network {
 	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
 	for _, way := range ways {
 		p := toxiproxy.NewProxy(server, way, freeport.Address(t), upstream)
-		err := p.Start()
-		for tries := 1; errors.Is(err, syscall.EADDRINUSE) && tries < 10; tries++ { // a program that asks nobody has it
-			p = toxiproxy.NewProxy(server, way, freeport.Address(t), upstream)
-			err = p.Start()
-		}
-		if err != nil {
+		if err := p.Start(); err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(p.Stop)
