@@ -26,7 +26,7 @@ type subscription struct {
 }
 
 // subscribeLocked enters c under all its topics. If it has older subscriptions, unsubscribe those afterwards: then the
-// routine has the topics that stay at every moment, also for those who ask the topicIndex without its lock.
+// routine has the topics that stay at every moment, also for those who ask the topicIndex without the routine's lock.
 func (r *routine) subscribeLocked(c *Client) {
 	c.subs = make([]subscription, 0, len(c.topics))
 	for _, topic := range c.topics {

@@ -1,13 +1,11 @@
-// Package js has the browser client of gpoll: ES modules without a dependency, which a Broadcaster serves at its mount.
-// docs/browser.md is the guide.
+// Package js has the browser client of gpoll: ES modules without a dependency.
 package js
 
 import (
 	"bytes"
 	"compress/gzip"
-	"crypto/sha256"
 	"embed"
-	"encoding/hex"
+	"io"
 	"strings"
 	"sync"
 )
@@ -17,10 +15,8 @@ var sources embed.FS
 
 // A File is a module as it is served. Nothing of it may be changed.
 type File struct {
-	Text   []byte // without comments and space
-	Gzip   []byte // the same, compressed
-	Hash   string // of Text
-	Global []byte // the core alone: a script that is no module, and makes GpollSource a global name
+	Text []byte // without comments and space
+	Gzip []byte // the same, compressed
 }
 
 // Core is the module that a page imports.
@@ -29,10 +25,7 @@ var Core = sync.OnceValue(func() *File {
 	for _, name := range Parts() {
 		text = strings.ReplaceAll(text, `"./`+name+`"`, `"./client/`+name+`"`)
 	}
-	f := newFile(text)
-	f.Global = []byte("(()=>{" + strings.ReplaceAll(text, "export ", "") +
-		"\nObject.assign(globalThis,{GpollSource,GpollError})})()")
-	return f
+	return newFile(text)
 })
 
 // Parts are the names of the modules that the core loads when a page needs them.
@@ -58,20 +51,17 @@ func source(name string) string {
 }
 
 func newFile(text string) *File {
-	sum := sha256.Sum256([]byte(text))
-	f := &File{Text: []byte(text), Hash: hex.EncodeToString(sum[:8])}
-	f.Gzip = Compress(f.Text)
-	return f
+	return &File{Text: []byte(text), Gzip: compress(text)}
 }
 
-// Compress returns text as gzip, as small as it gets.
-func Compress(text []byte) []byte {
+// compress returns text as gzip, as small as it gets.
+func compress(text string) []byte {
 	var buf bytes.Buffer
 	w, err := gzip.NewWriterLevel(&buf, gzip.BestCompression)
 	if err != nil {
 		panic(err) // a constant level
 	}
-	_, _ = w.Write(text) // to memory
+	_, _ = io.WriteString(w, text) // to memory
 	_ = w.Close()
 	return buf.Bytes()
 }

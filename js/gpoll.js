@@ -1,18 +1,16 @@
 /**
  * The browser client of gpoll: it stays attached to a server by WebSocket, SSE or long-poll, whichever the network lets
  * through, in one session that survives the change. The rules are those of docs/protocol.md, section 16, and of the Go
- * client. docs/browser.md is the guide, gpoll.d.ts the interface.
+ * client.
  *
  * A message goes: #socket, #events or #polls (one attach each) → #take (the cursor drops what came before) → #emit.
- * A command goes: #command (the queue) → #pump (the door that is open) → #answered.
+ * A command goes by upstream.js, which is loaded at the first one, and presence by presence.js.
  */
 
 /** @typedef {"websocket" | "sse" | "long-poll"} Transport */
 /** @typedef {"back" | "register" | "token" | "down" | "life" | "stop" | "again"} Course what to do after an end */
 /** @typedef {{id: string, topic?: string, data?: string, data64?: string, gap?: {from?: string, to?: string, reason: string}}} Element */
-/** @typedef {{id: string, data?: string, data64?: string}} Payload */
 /** @typedef {{transport: Transport, lives: number, reason: string, until: number}} Rung */
-/** @typedef {{code: string, message: string, id?: string, retry_ms?: number}} Refusal */
 /**
  * One attempt to be carried by a transport.
  * @typedef {object} Attach
@@ -30,15 +28,6 @@
  */
 /** @typedef {WebSocket & {open: Promise<unknown>}} Handshake */
 /** @typedef {{id: string, authorization?: string, fallback?: string, body: {topics: string[], last?: number, presence?: string[], [key: string]: any}}} Wish */
-/**
- * @typedef {object} Command
- * @property {string} id
- * @property {string} frame
- * @property {string} [client] the client id by which it has to come
- * @property {Attach} [by] what has brought it
- * @property {(value: any) => void} resolve
- * @property {(reason: any) => void} reject
- */
 
 const young = 5e3; // ms: an attach that breaks before has died young
 const leftBy = 6e5; // so long a transport that failed is left alone

@@ -17,7 +17,7 @@ import (
 	"github.com/corvuscrypto/gpoll/js"
 )
 
-// The sources, and what is served of them, in Node: they register, hear every message once and in order, and are heard.
+// The modules as they are served, in Node: they register, hear every message once and in order, and are heard.
 func TestInNode(t *testing.T) {
 	node, err := exec.LookPath("node")
 	if err != nil {
