@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// ListenAndBroadcast mounts the Broadcaster on mux, or on http.DefaultServeMux: path, path/ws, path/events and
-// path/commands. At path the request's headers choose the transport (Upgrade: WebSocket; Accept: text/event-stream:
-// SSE; else long-poll).
+// ListenAndBroadcast mounts the Broadcaster on mux, or on http.DefaultServeMux: path, path/ws, path/events,
+// path/commands, and the browser client at path/client.js. At path the request's headers choose the transport
+// (Upgrade: WebSocket; Accept: text/event-stream: SSE; else long-poll).
 // Middleware may wrap the ResponseWriter as long as it has an Unwrap method (see http.ResponseController).
 //
 // It mounts each path method by method, so that patterns like "GET /" and "GET /{page}" may stand beside it.
@@ -47,6 +47,10 @@ func (b *Broadcaster) ListenAndBroadcast(path string, mux ...*http.ServeMux) {
 			on.Handle(method+" "+pattern, rt.handler(b))
 		}
 		handleIfFree(on, pattern, rt.handler(b)) // the 405 for other methods; else the mux answers
+	}
+	for _, name := range []string{"/client.js", "/" + ClientModule(), "/client/{version}/{part}"} {
+		on.HandleFunc("GET "+base+name, b.HandleClient)
+		handleIfFree(on, base+name, http.HandlerFunc(b.HandleClient))
 	}
 }
 
@@ -119,6 +123,15 @@ func (b *Broadcaster) HandleWebSocket(w http.ResponseWriter, r *http.Request) {
 func (b *Broadcaster) HandleCommands(w http.ResponseWriter, r *http.Request) {
 	if b.enter(w, r, refuseNotPost) {
 		b.obeyPost(w, r)
+	}
+}
+
+// HandleClient serves the browser client, for applications that mount it themselves: client.js, [ClientModule] and
+// client/{version}/{part}, all below the path of the broadcast. It asks neither Authorize nor AllowedOrigins: what it
+// serves is the same for everybody. docs/browser.md has its use.
+func (b *Broadcaster) HandleClient(w http.ResponseWriter, r *http.Request) {
+	if refused := serveClient(w, r); refused != nil {
+		b.refuse(w, r, refused)
 	}
 }
 

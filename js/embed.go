@@ -1,16 +1,18 @@
-// Package js has the browser client of gpoll: ES modules without a dependency.
+// Package js has the browser client of gpoll: ES modules without a dependency, as a mount serves them.
 package js
 
 import (
 	"bytes"
 	"compress/gzip"
+	"crypto/sha256"
 	"embed"
+	"encoding/hex"
 	"io"
 	"strings"
 	"sync"
 )
 
-//go:embed gpoll.js upstream.js presence.js iterate.js
+//go:embed gpoll.js upstream.js presence.js iterate.js strip.go embed.go
 var sources embed.FS
 
 // A File is a module as it is served. Nothing of it may be changed.
@@ -19,14 +21,32 @@ type File struct {
 	Gzip []byte // the same, compressed
 }
 
+// Version names what the files are: another release has another one. It is in the addresses of the parts, so that the
+// parts that a browser keeps are those of its core.
+var Version = sync.OnceValue(func() string {
+	sum := sha256.New()
+	for _, name := range append(Parts(), "gpoll.js", "strip.go", "embed.go") {
+		_, _ = io.WriteString(sum, source(name)) // a hash does not fail
+	}
+	return hex.EncodeToString(sum.Sum(nil)[:4])
+})
+
 // Core is the module that a page imports.
-var Core = sync.OnceValue(func() *File {
+var Core = sync.OnceValue(func() *File { return newFile(core()) })
+
+// Global is the core as a script that is no module: it makes GpollSource and GpollError global.
+var Global = sync.OnceValue(func() *File {
+	text := strings.ReplaceAll(core(), "export class", "class")
+	return newFile("(()=>{" + text + "Object.assign(globalThis,{GpollSource,GpollError})})()")
+})
+
+func core() string {
 	text := strip(source("gpoll.js"))
 	for _, name := range Parts() {
-		text = strings.ReplaceAll(text, `"./`+name+`"`, `"./client/`+name+`"`)
+		text = strings.ReplaceAll(text, `"./`+name+`"`, `"./client/`+Version()+`/`+name+`"`)
 	}
-	return newFile(text)
-})
+	return text
+}
 
 // Parts are the names of the modules that the core loads when a page needs them.
 func Parts() []string { return []string{"iterate.js", "presence.js", "upstream.js"} }

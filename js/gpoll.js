@@ -10,7 +10,7 @@
 /** @typedef {"websocket" | "sse" | "long-poll"} Transport */
 /** @typedef {"back" | "register" | "token" | "down" | "life" | "stop" | "again"} Course what to do after an end */
 /** @typedef {{id: string, topic?: string, data?: string, data64?: string, gap?: {from?: string, to?: string, reason: string}}} Element */
-/** @typedef {{transport: Transport, lives: number, reason: string, until: number}} Rung */
+/** @typedef {{transport: Transport, lives: number, reason: any, until: number}} Rung */
 /**
  * One attempt to be carried by a transport.
  * @typedef {object} Attach
@@ -22,12 +22,12 @@
  * @property {Wish} [wish] what the last request said
  * @property {Handshake} [beside] is under way; the first that works wins
  * @property {WebSocket} [ws]
- * @property {[string, string[]][]} asked frames about topics that have no answer yet
+ * @property {any[][]} asked frames about topics about topics that have no answer yet
  * @property {ReturnType<typeof setTimeout>} [dog]
  * @property {ReturnType<typeof setTimeout>} [timer]
  */
 /** @typedef {WebSocket & {open: Promise<unknown>}} Handshake */
-/** @typedef {{id: string, authorization?: string, fallback?: string, body: {topics: string[], last?: number, presence?: string[], [key: string]: any}}} Wish */
+/** @typedef {{id: string, authorization?: string, fallback?: string, body: {topics: string[], last?: any, presence?: string[], [key: string]: any}}} Wish */
 
 const young = 5e3; // ms: an attach that breaks before has died young
 const leftBy = 6e5; // so long a transport that failed is left alone
@@ -88,12 +88,13 @@ const dataOf = p => p.data64 == null ? p.data ?? "" : Uint8Array.from(atob(p.dat
  * A GpollSource is one client of a gpoll server.
  */
 export class GpollSource extends EventTarget {
-  static CONNECTING = 0;
-  static OPEN = 1;
-  static CLOSED = 2;
+  /** @readonly @type {0} */ static CONNECTING = 0;
+  /** @readonly @type {1} */ static OPEN = 1;
+  /** @readonly @type {2} */ static CLOSED = 2;
 
+  /** @type {0 | 1 | 2} */
   readyState = 0;
-  /** @type {{state: string, transport: string, reasons: string[], error?: GpollError, retry?: number}} */
+  /** @type {import("./gpoll.js").Status} */
   status = { state: "connecting", transport: "", reasons: [] };
 
   /** @type {import("./gpoll.js").Options} */
@@ -105,7 +106,7 @@ export class GpollSource extends EventTarget {
   _attach;
   /** @type {Handshake | undefined} */
   #climbed;
-  /** @type {string[]} */
+  /** @type {any[]} */
   #told = []; // the reasons that the server knows
   _id = "";
   _token = "";
@@ -168,7 +169,7 @@ export class GpollSource extends EventTarget {
   /** @type {((e: any) => void) | null | undefined} */ onopen;
   /** @type {((e: any) => void) | null | undefined} */ onerror;
   /** @type {((e: any) => void) | null | undefined} */ onstatus;
-  /** @type {((data: string | Uint8Array) => unknown) | null | undefined} */ onrequest;
+  /** @type {import("./gpoll.js").GpollSource["onrequest"]} */ onrequest;
 
   get id() { return this._id; }
   get position() { return this.#at || this.#start; }
@@ -365,10 +366,11 @@ export class GpollSource extends EventTarget {
   }
 
   /**
-   * @param {string} state
-   * @param {{transport?: string, reasons?: string[], error?: GpollError, retry?: number}} [more]
+   * @param {import("./gpoll.js").Status["state"]} state
+   * @param {Partial<import("./gpoll.js").Status>} [more]
    */
   #tell(state, more) {
+    /** @type {import("./gpoll.js").Status} */
     const status = { state, transport: "", reasons: this.#reasons(), ...more };
     const before = this.readyState;
     if (JSON.stringify(status) == JSON.stringify(this.status)) return;
@@ -450,6 +452,7 @@ export class GpollSource extends EventTarget {
   /**
    * What a request says of the client.
    * @param {Attach} a
+   * @returns {Promise<Wish>}
    */
   async #wish(a) {
     if (this.#options.token && !this._token) {
@@ -792,7 +795,7 @@ export class GpollSource extends EventTarget {
       const { topics, presence = [] } = a.wish.body;
       /** @param {string[]} from @param {string[]} to */
       const lacks = (from, to) => to.filter(t => !from.includes(t));
-      /** @type {[string, string[]][]} */
+      /** @type {any[][]} */
       const frames = [["subscribe", lacks(topics, want)], ["unsubscribe", lacks(want, topics)]].filter(f => f[1].length);
       if (presence + "" != watch + "") frames.push(["presence", watch]);
       if (!frames[0]) return;

@@ -27,7 +27,8 @@ func TestInNode(t *testing.T) {
 		t.Skip("no Node.js: install nodejs")
 	}
 	served := t.TempDir()
-	if err := os.Mkdir(served+"/client", 0o755); err != nil {
+	parts := served + "/client/" + js.Version()
+	if err := os.MkdirAll(parts, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	for name, text := range map[string][]byte{"gpoll.mjs": js.Core().Text, "package.json": []byte(`{"type":"module"}`)} {
@@ -36,7 +37,7 @@ func TestInNode(t *testing.T) {
 		}
 	}
 	for _, name := range js.Parts() {
-		if err := os.WriteFile(served+"/client/"+name, js.Part(name).Text, 0o644); err != nil {
+		if err := os.WriteFile(parts+"/"+name, js.Part(name).Text, 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}

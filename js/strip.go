@@ -6,10 +6,10 @@ import (
 	"strings"
 )
 
-// strip takes comments and space out of a module, and shortens the names of private fields (#name), which nobody else
-// can see. It knows as much of the language as these modules use: a statement ends with a semicolon or a brace,
-// template strings hold no others, and a slash begins a regular expression only behind one of ( , = : ? & | ! { } ; or
-// return.
+// strip takes comments and space out of a module, and shortens some words and the names of private fields (#name),
+// which nobody else can see. It knows as much of the language as these modules use: a statement ends with a semicolon
+// or a brace, template strings hold no others, and a slash begins a regular expression only behind one of
+// ( , = : ? & | ! { } ; or return.
 func strip(source string) string {
 	var out []byte
 	private := map[string]string{}
@@ -29,6 +29,8 @@ func strip(source string) string {
 				private[t] = "#" + name(len(private))
 			}
 			t = private[t]
+		case shorter[t] != "":
+			t = shorter[t]
 		case (t == "}" || t == "]") && (last == ";" && t == "}" || last == ","):
 			out = out[:len(out)-1]
 		}
@@ -49,6 +51,9 @@ var (
 	endsBeforeRegexp  = regexp.MustCompile(`(^|[(,=:?&|!{};]|return)$`)
 	regularExpression = regexp.MustCompile(`^/(?:\\.|\[(?:\\.|[^\]\\])*\]|[^/\\\[])+/\w*`)
 )
+
+// shorter are words that mean the same in a module that works. None of them is the name of a property.
+var shorter = map[string]string{"const": "let", "true": "!0", "false": "!1", "undefined": "void 0"}
 
 func isWord(s string) bool { return s != "" && strings.ContainsAny(s, words) }
 

@@ -17,7 +17,7 @@
  * @property {string} _token
  * @property {number} _newest request of the server
  * @property {number} readyState
- * @property {((data: string | Uint8Array) => unknown) | null} onrequest
+ * @property {((data: string | Uint8Array) => unknown) | null} [onrequest]
  * @property {(body: string, init: RequestInit) => Promise<Response>} _post
  */
 /**
