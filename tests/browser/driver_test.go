@@ -1,0 +1,260 @@
+package browser
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// A browser is Chromium, driven by testdata/driver.mjs.
+type browser struct {
+	version string
+	cmd     *exec.Cmd
+	stdin   io.Closer
+	in      *json.Encoder // of stdin
+	stderr  bytes.Buffer
+
+	mu      sync.Mutex // guards the fields below
+	last    int
+	waiting map[int]chan answer
+	dead    bool
+}
+
+type answer struct {
+	ID    int
+	Value json.RawMessage
+	Error string
+}
+
+var chromium struct {
+	once sync.Once
+	*browser
+	lacks string // what the machine has not
+	err   error
+}
+
+// patience bounds every wait. Nothing is asserted with it.
+const patience = 60 * time.Second
+
+// start returns the one browser of this process.
+func start(t *testing.T) *browser {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("the browser takes a minute: run without -short")
+	}
+	chromium.once.Do(func() { chromium.browser, chromium.lacks, chromium.err = launch() })
+	switch {
+	case chromium.err != nil:
+		t.Fatal(chromium.err)
+	case chromium.lacks != "" && os.Getenv("GPOLL_REQUIRE") == "1":
+		t.Fatal(chromium.lacks)
+	case chromium.lacks != "":
+		t.Skip(chromium.lacks)
+	}
+	return chromium.browser
+}
+
+func launch() (*browser, string, error) {
+	node, err := exec.LookPath("node")
+	if err != nil {
+		return nil, "no Node.js, so nothing is tried in a browser: install Node.js 20; make setup does", nil
+	}
+	program := ""
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
+		if path, err := exec.LookPath(name); err == nil {
+			program = path
+			break
+		}
+	}
+	if program == "" {
+		return nil, "no Chromium, so nothing is tried in a browser: install chromium; make setup does", nil
+	}
+	modules, err := filepath.Abs(filepath.Join("..", "..", "cmd", "gpoll", "testdata", "browser", "package.json"))
+	if err != nil {
+		return nil, "", err
+	}
+	if _, err := os.Stat(filepath.Join(filepath.Dir(modules), "node_modules", "playwright-core")); err != nil {
+		return nil, "no playwright-core, so nothing is tried in a browser: run npm ci in cmd/gpoll/testdata/browser", nil
+	}
+	b := &browser{cmd: exec.Command(node, filepath.Join("testdata", "driver.mjs"), modules, program),
+		waiting: map[int]chan answer{}}
+	b.cmd.Stderr = &b.stderr
+	in, err := b.cmd.StdinPipe()
+	if err != nil {
+		return nil, "", err
+	}
+	b.stdin, b.in = in, json.NewEncoder(in)
+	out, err := b.cmd.StdoutPipe()
+	if err != nil {
+		return nil, "", err
+	}
+	hello := make(chan answer, 1)
+	b.waiting[0] = hello
+	if err := b.cmd.Start(); err != nil {
+		return nil, "", err
+	}
+	go b.read(bufio.NewReader(out)) // ends with the process
+	select {
+	case a, ok := <-hello:
+		if !ok {
+			return nil, "", fmt.Errorf("Chromium did not start: %s", &b.stderr)
+		}
+		return b, "", json.Unmarshal(a.Value, &b.version)
+	case <-time.After(patience):
+		_ = b.cmd.Process.Kill()
+		return nil, "", fmt.Errorf("Chromium did not start in %v: %s", patience, &b.stderr)
+	}
+}
+
+func (b *browser) read(out *bufio.Reader) {
+	for {
+		line, err := out.ReadBytes('\n')
+		b.mu.Lock()
+		if err != nil {
+			b.dead = true
+			for _, waiting := range b.waiting {
+				close(waiting)
+			}
+			clear(b.waiting)
+			b.mu.Unlock()
+			return
+		}
+		var a answer
+		if json.Unmarshal(line, &a) == nil && b.waiting[a.ID] != nil {
+			b.waiting[a.ID] <- a
+			delete(b.waiting, a.ID)
+		}
+		b.mu.Unlock()
+	}
+}
+
+// do has the driver do something, and decodes what came of it into value unless that is nil.
+func (b *browser) do(value any, op string, args map[string]any) error {
+	done := make(chan answer, 1)
+	command := map[string]any{"op": op}
+	for name, arg := range args {
+		command[name] = arg
+	}
+	b.mu.Lock()
+	if b.dead {
+		b.mu.Unlock()
+		return fmt.Errorf("the browser has ended: %s", &b.stderr)
+	}
+	b.last++
+	command["id"] = b.last
+	b.waiting[b.last] = done
+	err := b.in.Encode(command)
+	b.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	select {
+	case a, ok := <-done:
+		switch {
+		case !ok:
+			return fmt.Errorf("the browser has ended: %s", &b.stderr)
+		case a.Error != "":
+			return fmt.Errorf("%s: %s", op, a.Error)
+		case value == nil:
+			return nil
+		}
+		return json.Unmarshal(a.Value, value)
+	case <-time.After(2 * patience):
+		return fmt.Errorf("%s has no end", op)
+	}
+}
+
+func (b *browser) end() {
+	_ = b.stdin.Close()
+	_ = b.cmd.Wait() // what it says is of no interest any more
+}
+
+// A profile is a browser to its pages: they share storage and cookies.
+type profile struct {
+	t    *testing.T
+	b    *browser
+	name string
+}
+
+var profiles atomic.Int64
+
+// newProfile begins a profile that ends with the test.
+func newProfile(t *testing.T) *profile {
+	p := &profile{t, start(t), fmt.Sprint(profiles.Add(1))}
+	t.Cleanup(func() {
+		if err := p.b.do(nil, "end", map[string]any{"context": p.name}); err != nil {
+			t.Error(err)
+		}
+	})
+	return p
+}
+
+// A page is one tab.
+type page struct {
+	*profile
+	id int
+}
+
+// open opens a page. What the page or the browser complains of at the end of the test is a fault.
+func (p *profile) open(url string) *page {
+	p.t.Helper()
+	tab := &page{profile: p}
+	if err := p.b.do(&tab.id, "open", map[string]any{"context": p.name, "url": url}); err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() {
+		var complaints []string
+		if err := p.b.do(&complaints, "complaints", map[string]any{"page": tab.id}); err != nil {
+			p.t.Error(err)
+		}
+		if len(complaints) > 0 {
+			p.t.Errorf("the page complains: %s", strings.Join(complaints, "\n"))
+		}
+	})
+	return tab
+}
+
+// eval evaluates an expression, waits for it if it is a promise, and decodes it into value unless that is nil.
+func (p *page) eval(value any, js string, args ...any) {
+	p.t.Helper()
+	if err := p.try(value, js, args...); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func (p *page) try(value any, js string, args ...any) error {
+	for i, arg := range args {
+		text, err := json.Marshal(arg)
+		if err != nil {
+			return err
+		}
+		args[i] = text
+	}
+	return p.b.do(value, "eval", map[string]any{"page": p.id, "js": fmt.Sprintf(js, args...)})
+}
+
+// cdp speaks the DevTools protocol with the page.
+func (p *page) cdp(method string, params map[string]any) {
+	p.t.Helper()
+	if err := p.b.do(nil, "cdp", map[string]any{"page": p.id, "method": method, "params": params}); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// does has the page go somewhere: "goto", "back" or "close".
+func (p *page) does(op string, url ...string) {
+	p.t.Helper()
+	if err := p.b.do(nil, op, map[string]any{"page": p.id, "url": strings.Join(url, "")}); err != nil {
+		p.t.Fatal(err)
+	}
+}
