@@ -362,8 +362,11 @@ export class GpollSource extends EventTarget {
    * @param {Rung} [rung]
    */
   #reasons(rung) {
-    return this.#ladder.slice(0, this.#ladder.findIndex(r => r == rung) >>> 0).map(r => r.reason).filter(Boolean);
+    return this.#above(rung).map(r => r.reason).filter(Boolean);
   }
+
+  /** @param {Rung} [rung] none: below all */
+  #above(rung) { return this.#ladder.slice(0, this.#ladder.findIndex(r => r == rung) >>> 0); }
 
   /**
    * @param {import("./gpoll.js").Status["state"]} state
@@ -497,29 +500,29 @@ export class GpollSource extends EventTarget {
     a.beside = undefined;
     rung.reason = "";
     rung.until = 0;
-    for (const r of this.#ladder) {
-      if (r == rung) break;
-      if (r.reason && r.until <= now()) r.until = now() + leftBy;
-    }
+    for (const r of this.#above(rung)) if (r.reason && r.until <= now()) r.until = now() + leftBy;
     try { sessionStorage[this.url] = JSON.stringify(this.#ladder); } catch { }
     this.#told = this.#reasons(rung);
-    const left = this.#ladder.find(r => r == rung || r.until);
-    if (left && left != rung) a.timer = setTimeout(() => this.#probe(a, left), left.until - now());
+    this.#later(a);
     this.#tell("connected", { transport: rung.transport, reasons: this.#told });
     this._change();
     this._up?.attached();
   }
 
   /**
-   * Tries a better transport again: a WebSocket beside the attach, SSE in its place.
+   * Tries the better transports again when it is time: a WebSocket beside the attach, SSE in its place.
    * @param {Attach} a
-   * @param {Rung} better
    */
-  #probe(a, better) {
-    if (better.transport != "websocket") return a.life.abort(again);
-    const h = this.#shake();
-    h.open.then(() => this.#climb(a, h), () => { });
-    a.timer = setTimeout(() => this.#probe(a, better), leftBy); // if it does not succeed
+  #later(a) {
+    const left = this.#above(a.rung).filter(r => r.until).sort((r, s) => r.until - s.until)[0];
+    if (left && !a.life.signal.aborted) a.timer = setTimeout(() => {
+      if (left.transport != "websocket") return a.life.abort(again);
+      const h = this.#shake();
+      h.open.then(() => this.#climb(a, h), () => {
+        left.until = now() + leftBy;
+        this.#later(a);
+      });
+    }, left.until - now());
   }
 
   /**

@@ -208,8 +208,19 @@ type page struct {
 // open opens a page. What the page or the browser complains of at the end of the test is a fault.
 func (p *profile) open(url string) *page {
 	p.t.Helper()
+	return p.openBy("open", url)
+}
+
+// openHideable opens a page in a profile of its own, which knows eval, cdp and hide.
+func (p *profile) openHideable(url string) *page {
+	p.t.Helper()
+	return p.openBy("raw", url)
+}
+
+func (p *profile) openBy(op, url string) *page {
+	p.t.Helper()
 	tab := &page{profile: p}
-	if err := p.b.do(&tab.id, "open", map[string]any{"context": p.name, "url": url}); err != nil {
+	if err := p.b.do(&tab.id, op, map[string]any{"context": p.name, "url": url}); err != nil {
 		p.t.Fatal(err)
 	}
 	p.t.Cleanup(func() {
@@ -224,7 +235,8 @@ func (p *profile) open(url string) *page {
 	return tab
 }
 
-// eval evaluates an expression, waits for it if it is a promise, and decodes it into value unless that is nil.
+// eval evaluates an expression, with args in the places of ARG, and waits for it if it is a promise. It decodes what
+// comes of it into value unless that is nil.
 func (p *page) eval(value any, js string, args ...any) {
 	p.t.Helper()
 	if err := p.try(value, js, args...); err != nil {
@@ -233,14 +245,14 @@ func (p *page) eval(value any, js string, args ...any) {
 }
 
 func (p *page) try(value any, js string, args ...any) error {
-	for i, arg := range args {
+	for _, arg := range args {
 		text, err := json.Marshal(arg)
 		if err != nil {
 			return err
 		}
-		args[i] = text
+		js = strings.Replace(js, "ARG", string(text), 1)
 	}
-	return p.b.do(value, "eval", map[string]any{"page": p.id, "js": fmt.Sprintf(js, args...)})
+	return p.b.do(value, "eval", map[string]any{"page": p.id, "js": js})
 }
 
 // cdp speaks the DevTools protocol with the page.
@@ -251,10 +263,18 @@ func (p *page) cdp(method string, params map[string]any) {
 	}
 }
 
-// does has the page go somewhere: "goto", "back" or "close".
+// does has something happen to the page: "goto", "back", "close", or "hide".
 func (p *page) does(op string, url ...string) {
 	p.t.Helper()
 	if err := p.b.do(nil, op, map[string]any{"page": p.id, "url": strings.Join(url, "")}); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// offline takes the network away from the profile's pages, or gives it back.
+func (p *profile) offline(is bool) {
+	p.t.Helper()
+	if err := p.b.do(nil, "offline", map[string]any{"context": p.name, "offline": is}); err != nil {
 		p.t.Fatal(err)
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/corvuscrypto/gpoll"
 	"github.com/corvuscrypto/gpoll/gpolltest"
+	"github.com/corvuscrypto/gpoll/js"
 )
 
 // The ways to a server.
@@ -45,7 +46,8 @@ type world struct {
 	settings func(*gpoll.Broadcaster)
 	addr     string
 	last     gpoll.Position
-	count    int // of published messages
+	count    int  // of published messages
+	hasty    bool // the client tries a transport that has failed again after 1 s, not after 10 minutes
 
 	mu     sync.Mutex // guards the fields below
 	b      *gpoll.Broadcaster
@@ -91,6 +93,16 @@ func (w *world) begin() {
 			"img-src data:; require-trusted-types-for 'script'; trusted-types 'none'")
 		fmt.Fprint(rw, `<!doctype html><link rel="icon" href="data:,"><title>a page</title>`+
 			`<script type="module" src="page.js"></script>`)
+	})
+	mux.HandleFunc("GET /hasty.js", func(rw http.ResponseWriter, _ *http.Request) {
+		text := string(js.Core().Text)
+		hasty := strings.Replace(text, "leftBy=6e5", "leftBy=1e3", 1)
+		if hasty == text {
+			http.Error(rw, "the client has another constant now", http.StatusInternalServerError)
+			return
+		}
+		rw.Header().Set("Content-Type", "text/javascript")
+		fmt.Fprint(rw, strings.ReplaceAll(hasty, `"./client/`, `"./poll/client/`))
 	})
 	mux.HandleFunc("GET /away", func(rw http.ResponseWriter, _ *http.Request) {
 		rw.Header().Set("Content-Type", "text/html; charset=utf-8")
@@ -153,8 +165,8 @@ func (w *world) kill() {
 	}
 }
 
-// cut breaks the connections of ways.
-func (w *world) cut(ways ...string) {
+// cut breaks the connections of ways, and returns how many.
+func (w *world) cut(ways ...string) (cuts int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for c, way := range w.conns {
@@ -162,9 +174,11 @@ func (w *world) cut(ways ...string) {
 			if way == cut {
 				_ = c.Close()
 				delete(w.conns, c)
+				cuts++
 			}
 		}
 	}
+	return cuts
 }
 
 // block puts something in front of ways. nil takes it away.
@@ -259,13 +273,17 @@ func (w *world) listenOn(tab *page, options map[string]any) {
 	for name, value := range options {
 		all[name] = value
 	}
-	tab.eval(nil, "(listen(%s), until(() => feed.readyState == 1))", all)
+	source := "client.GpollSource"
+	if w.hasty {
+		source = "(await import('./hasty.js')).GpollSource"
+	}
+	tab.eval(nil, "(async () => { listen(ARG, "+source+"); await until(() => feed.readyState == 1); })()", all)
 }
 
 // judge waits until the page has all that it is owed, and asks the checker. It returns what the page has seen.
 func (w *world) judge(tab *page, checker gpolltest.Checker) []sight {
 	w.Helper()
-	tab.eval(nil, "reached(%s)", w.last.String())
+	tab.eval(nil, "reached(ARG)", w.last.String())
 	var seen []sight
 	tab.eval(&seen, "take()")
 	w.check(seen, checker)
@@ -326,4 +344,14 @@ func states(seen []sight) string {
 		}
 	}
 	return strings.Join(all, "\n")
+}
+
+// until waits until something holds that no event tells.
+func (w *world) until(what string, holds func() bool) {
+	w.Helper()
+	for deadline := time.Now().Add(patience); !holds(); <-time.After(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			w.Fatalf("it does not come about that %s: %+v", what, w.b.Stats())
+		}
+	}
 }

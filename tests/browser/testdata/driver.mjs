@@ -29,18 +29,65 @@ const ops = {
 		page.on('pageerror', (e) => pages.get(id).complaints.push(e.stack ?? e.message));
 		page.on('console', (m) => {
 			// Chromium reports every failed request; the tests make them fail.
-			if (m.type() === 'error' && !/Failed to load resource|WebSocket connection to|net::ERR_/.test(m.text())) pages.get(id).complaints.push(m.text());
+			if (m.type() === 'error' && !/Failed to load resource|WebSocket connection to|net::ERR_|blocked by CORS policy/.test(m.text())) pages.get(id).complaints.push(m.text());
 		});
 		await page.goto(url);
 		return id;
 	},
+	/**
+	 * Opens a page that can be hidden: to Playwright's own pages the browser says that they are visible, always. Only eval,
+	 * cdp, hide and complaints know such a page.
+	 */
+	async raw({ url }) {
+		const session = await browser.newBrowserCDPSession();
+		const { browserContextId } = await session.send('Target.createBrowserContext');
+		const open = async (url) => (await session.send('Target.createTarget', { url, browserContextId })).targetId;
+		const targetId = await open('about:blank');
+		const { sessionId } = await session.send('Target.attachToTarget', { targetId, flatten: false });
+		const waiting = new Map();
+		const complaints = [];
+		let loaded;
+		session.on('Target.receivedMessageFromTarget', (e) => {
+			const m = e.sessionId === sessionId ? JSON.parse(e.message) : {};
+			if (m.method === 'Runtime.exceptionThrown') complaints.push(m.params.exceptionDetails.exception?.description);
+			if (m.method === 'Page.loadEventFired') loaded?.();
+			waiting.get(m.id)?.(m);
+		});
+		const send = (method, params = {}) => new Promise((done, no) => {
+			const id = ++last;
+			waiting.set(id, (m) => m.error ? no(new Error(m.error.message)) : done(m.result));
+			session.send('Target.sendMessageToTarget', { sessionId, message: JSON.stringify({ id, method, params }) }).catch(no);
+		});
+		const page = {
+			send,
+			async evaluate(expression) {
+				const { result, exceptionDetails } = await send('Runtime.evaluate', { expression, awaitPromise: true, returnByValue: true });
+				if (exceptionDetails) throw new Error(exceptionDetails.exception?.description ?? exceptionDetails.text);
+				return result.value;
+			},
+			/** Brings another tab to the front. */
+			async hide() {
+				await session.send('Target.activateTarget', { targetId: await open('about:blank') });
+				await page.evaluate('new Promise(done => document.hidden ? done() : document.addEventListener("visibilitychange", done))');
+			},
+		};
+		await send('Runtime.enable');
+		await send('Page.enable');
+		const load = new Promise((done) => { loaded = done; });
+		await send('Page.navigate', { url });
+		await load;
+		const id = ++last;
+		pages.set(id, { page, complaints });
+		return id;
+	},
+	hide: ({ page }) => pages.get(page).page.hide().then(() => true),
 	goto: ({ page, url }) => pages.get(page).page.goto(url, { waitUntil: 'commit' }).then(() => true),
 	back: ({ page }) => pages.get(page).page.goBack({ waitUntil: 'commit' }).then(() => true),
 	eval: ({ page, js }) => pages.get(page).page.evaluate(js),
 	complaints: ({ page }) => pages.get(page).complaints,
 	async cdp({ page, method, params }) {
 		const p = pages.get(page);
-		p.cdp ??= await p.page.context().newCDPSession(p.page);
+		p.cdp ??= p.page.send ? p.page : await p.page.context().newCDPSession(p.page);
 		return p.cdp.send(method, params);
 	},
 	close: ({ page }) => pages.get(page).page.close({ runBeforeUnload: false }).then(() => true),
