@@ -49,6 +49,8 @@ func clientFile(r *http.Request) (file *js.File, version string) {
 	switch {
 	case name == ClientModule():
 		version = js.Version()
+	case name == "tabs.js":
+		return js.Tabs(), ""
 	case name != "client.js":
 		dir, version = cutLast(dir)
 		if _, folder := cutLast(dir); folder != "client" {

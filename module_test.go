@@ -4,6 +4,7 @@ import (
 	"compress/gzip"
 	"io"
 	"net/http"
+	"path"
 	"regexp"
 	"strings"
 	"testing"
@@ -24,6 +25,7 @@ func TestClientModule(t *testing.T) {
 		{"/poll/client.js?global", again, js.Global().Text},
 		{"/poll/" + gpoll.ClientModule(), forever, js.Core().Text},
 		{"/poll/client/" + js.Version() + "/upstream.js", forever, js.Part("upstream.js").Text},
+		{"/poll/client/tabs.js", again, js.Tabs().Text},
 		{"/poll/client/another/upstream.js", again, js.Part("upstream.js").Text},
 	} {
 		t.Run(tt.path, func(t *testing.T) {
@@ -71,10 +73,10 @@ func TestClientModule(t *testing.T) {
 func TestClientModuleParts(t *testing.T) {
 	s := start(t, setup{})
 	imports := regexp.MustCompile(`import\("(.*?)"\)`)
-	for _, path := range []string{"/poll/client.js", "/poll/client.js?global"} {
-		found := imports.FindAllStringSubmatch(s.get(t, path).body, -1)
+	for _, core := range []string{"/poll/client.js", "/poll/client.js?global"} {
+		found := imports.FindAllStringSubmatch(s.get(t, core).body, -1)
 		if len(found) != len(js.Parts()) {
-			t.Errorf("%s loads %v", path, found)
+			t.Errorf("%s loads %v", core, found)
 		}
 		for _, part := range found {
 			a := s.get(t, "/poll/"+strings.TrimPrefix(part[1], "./"))
@@ -82,6 +84,16 @@ func TestClientModuleParts(t *testing.T) {
 				strings.Contains(a.body, "import") {
 				t.Errorf("%s: %d %v", part[1], a.status, a.header)
 			}
+		}
+	}
+	tabs := s.get(t, "/poll/client/tabs.js").body
+	found := regexp.MustCompile(`import.*?"(.*?)"`).FindAllStringSubmatch(tabs, -1)
+	if len(found) != 2 {
+		t.Errorf("tabs.js loads %v", found)
+	}
+	for _, module := range found {
+		if a := s.get(t, path.Join("/poll/client", module[1])); a.status != http.StatusOK {
+			t.Errorf("tabs.js loads %s: %d %s", module[1], a.status, a.body)
 		}
 	}
 }

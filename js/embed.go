@@ -12,7 +12,7 @@ import (
 	"sync"
 )
 
-//go:embed gpoll.js upstream.js presence.js iterate.js strip.go embed.go
+//go:embed gpoll.js upstream.js presence.js iterate.js tabs.js strip.go embed.go
 var sources embed.FS
 
 // A File is a module as it is served. Nothing of it may be changed.
@@ -25,7 +25,7 @@ type File struct {
 // parts that a browser keeps are those of its core.
 var Version = sync.OnceValue(func() string {
 	sum := sha256.New()
-	for _, name := range append(Parts(), "gpoll.js", "strip.go", "embed.go") {
+	for _, name := range append(Parts(), "gpoll.js", "tabs.js", "strip.go", "embed.go") {
 		_, _ = io.WriteString(sum, source(name)) // a hash does not fail
 	}
 	return hex.EncodeToString(sum.Sum(nil)[:4])
@@ -47,6 +47,12 @@ func core() string {
 	}
 	return text
 }
+
+// Tabs is the module with SharedSource, which stands below the core as client/tabs.js.
+var Tabs = sync.OnceValue(func() *File {
+	text := strings.ReplaceAll(strip(source("tabs.js")), `"./gpoll.js"`, `"../client.js"`)
+	return newFile(strings.ReplaceAll(text, `"./iterate.js"`, `"./`+Version()+`/iterate.js"`))
+})
 
 // Parts are the names of the modules that the core loads when a page needs them.
 func Parts() []string { return []string{"iterate.js", "presence.js", "upstream.js"} }

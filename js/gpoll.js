@@ -134,7 +134,7 @@ export class GpollSource extends EventTarget {
   _presenceAt = "";
   #changing = false;
   /** @type {string[]} */
-  #granted = [];
+  _granted = [];
 
   _newest = 0; // request of the server
   /** @type {import("./upstream.js").Upstream | undefined} */
@@ -489,7 +489,7 @@ export class GpollSource extends EventTarget {
    */
   #opened(a, id) {
     if (a.life.signal.aborted) return;
-    this.#granted = /** @type {Wish} */ (a.wish).body.topics;
+    this._granted = /** @type {Wish} */ (a.wish).body.topics;
     if (a.opened) return;
     const { rung } = a;
     a.opened = now();
@@ -612,7 +612,7 @@ export class GpollSource extends EventTarget {
       this.#opened(a, welcome["client-id"]);
     } else if (granted) {
       a.asked.shift();
-      if (!watching) this.#granted = /** @type {Wish} */ (a.wish).body.topics;
+      if (!watching) this._granted = /** @type {Wish} */ (a.wish).body.topics;
       this.#scan(granted.position);
     } else if (f.position) this.#scan(f.position);
     else if (presence) this.#presence(p => p.told(this, presence));
@@ -823,7 +823,7 @@ export class GpollSource extends EventTarget {
 
   /** @param {GpollError} fault */
   #takeBack(fault) {
-    const late = this.topics.filter(t => !this.#granted.includes(t));
+    const late = this.topics.filter(t => !this._granted.includes(t));
     if (!this._id || !late.length) return false;
     this.#refuse(fault, "subscribe", late);
     return true;

@@ -211,7 +211,7 @@ func (p *profile) open(url string) *page {
 	return p.openBy("open", url)
 }
 
-// openHideable opens a page in a profile of its own, which knows eval, cdp and hide.
+// openHideable opens a page that knows eval, cdp and hide. It shares nothing with those of open.
 func (p *profile) openHideable(url string) *page {
 	p.t.Helper()
 	return p.openBy("raw", url)

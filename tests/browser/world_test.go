@@ -48,6 +48,7 @@ type world struct {
 	last     gpoll.Position
 	count    int  // of published messages
 	hasty    bool // the client tries a transport that has failed again after 1 s, not after 10 minutes
+	shared   bool // the tabs of a profile share one connection
 
 	mu     sync.Mutex // guards the fields below
 	b      *gpoll.Broadcaster
@@ -276,6 +277,9 @@ func (w *world) listenOn(tab *page, options map[string]any) {
 	source := "client.GpollSource"
 	if w.hasty {
 		source = "(await import('./hasty.js')).GpollSource"
+	}
+	if w.shared {
+		source = "(await import('./poll/client/tabs.js')).SharedSource"
 	}
 	tab.eval(nil, "(async () => { listen(ARG, "+source+"); await until(() => feed.readyState == 1); })()", all)
 }

@@ -16,6 +16,7 @@ const browser = await chromium.launch({
 		'--disable-sync', '--js-flags=--expose-gc', '--enable-precise-memory-info'],
 });
 const contexts = new Map();
+const raws = new Map(); // contexts that Playwright does not know
 const pages = new Map();
 let last = 0;
 
@@ -38,9 +39,10 @@ const ops = {
 	 * Opens a page that can be hidden: to Playwright's own pages the browser says that they are visible, always. Only eval,
 	 * cdp, hide and complaints know such a page.
 	 */
-	async raw({ url }) {
+	async raw({ context, url }) {
 		const session = await browser.newBrowserCDPSession();
-		const { browserContextId } = await session.send('Target.createBrowserContext');
+		if (!raws.has(context)) raws.set(context, session.send('Target.createBrowserContext'));
+		const { browserContextId } = await raws.get(context);
 		const open = async (url) => (await session.send('Target.createTarget', { url, browserContextId })).targetId;
 		const targetId = await open('about:blank');
 		const { sessionId } = await session.send('Target.attachToTarget', { targetId, flatten: false });
@@ -93,6 +95,8 @@ const ops = {
 	close: ({ page }) => pages.get(page).page.close({ runBeforeUnload: false }).then(() => true),
 	offline: ({ context, offline }) => contexts.get(context).setOffline(offline).then(() => true),
 	async end({ context }) {
+		if (raws.has(context)) await (await browser.newBrowserCDPSession()).send('Target.disposeBrowserContext', await raws.get(context));
+		raws.delete(context);
 		await contexts.get(context)?.close();
 		contexts.delete(context);
 	},
