@@ -3,14 +3,14 @@
 import * as client from "./poll/client.js";
 
 let seen = [];
-let events = 0;
 let heard; // is called at each event
 
 const counted = () => {
-	events++;
+	if (!window.events++) window.firstAt = performance.now();
 	heard?.();
 };
 
+window.events = 0;
 window.client = client;
 window.listen = (options, Source = client.GpollSource, url = "./poll") => {
 	const feed = window.feed = new Source(url, options);
