@@ -27,7 +27,7 @@
  * @property {ReturnType<typeof setTimeout>} [timer]
  */
 /** @typedef {WebSocket & {open: Promise<unknown>}} Handshake */
-/** @typedef {{id: string, authorization?: string, fallback?: string, body: {topics: string[], last?: any, presence?: string[], [key: string]: any}}} Wish */
+/** @typedef {{id: string, authorization?: string, fallback?: string, body: {topics: string[], last?: any, presence?: string[] | "", [key: string]: any}}} Wish */
 
 const young = 5e3; // ms: an attach that breaks before has died young
 const leftBy = 6e5; // so long a transport that failed is left alone
@@ -473,8 +473,8 @@ export class GpollSource extends EventTarget {
         after: after || undefined,
         last: after ? undefined : last,
         asked: this._id ? this._newest : 0,
-        presence: watched[0] ? watched : undefined,
-        "presence-after": this._presenceAt || undefined,
+        presence: watched[0] && watched,
+        "presence-after": watched[0] && this._presenceAt || undefined,
       },
     };
   }
@@ -799,8 +799,8 @@ export class GpollSource extends EventTarget {
       const frames = [["subscribe", lacks(topics, want)], ["unsubscribe", lacks(want, topics)]].filter(f => f[1].length);
       if (presence + "" != watch + "") frames.push(["presence", watch]);
       if (!frames[0]) return;
+      if (!a.opened) return; // until the client knows its id: another request would register another client
       if (!a.ws) return a.life.abort(again);
-      if (!a.opened) return; // the welcome comes first
       for (const f of frames) a.ws.send(JSON.stringify({ [f[0]]: f[1] }));
       a.asked.push(...frames);
       Object.assign(a.wish.body, { topics: want, presence: watch });
