@@ -517,19 +517,22 @@ export class GpollSource extends EventTarget {
    */
   #probe(a, better) {
     if (better.transport != "websocket") return a.life.abort(again);
-    const h = this.#shake();
-    h.open.then(() => this.#climb(a, h), () => { });
+    this.#climb(a, this.#shake());
     a.timer = setTimeout(() => this.#probe(a, better), leftBy); // if it does not succeed
   }
 
   /**
+   * Lets a WebSocket take the place of a when its handshake has succeeded, if that is in time.
    * @param {Attach} a
-   * @param {Handshake} h
+   * @param {Handshake} [h]
    */
   #climb(a, h) {
-    if (a.life.signal.aborted) return h.close();
-    this.#climbed = h;
-    a.life.abort(again);
+    h?.open.then(() => {
+      if (h.readyState > 1) return; // a was first
+      if (a.life.signal.aborted) return a.beside || h.close(); // what is beside has gone on to the next attach
+      this.#climbed = h;
+      a.life.abort(again);
+    }, () => { });
   }
 
   #shake() {
@@ -541,15 +544,6 @@ export class GpollSource extends EventTarget {
     });
     ws.open.catch(() => { });
     return ws;
-  }
-
-  /**
-   * Lets what is under way beside a win, if it is there before a is.
-   * @param {Attach} a
-   */
-  #beside(a) {
-    const h = a.beside;
-    h?.open.then(() => a.opened || this.#climb(a, h), () => { });
   }
 
   /**
@@ -671,7 +665,7 @@ export class GpollSource extends EventTarget {
    * @param {Attach} a
    */
   async #events(a) {
-    this.#beside(a);
+    this.#climb(a, a.beside);
     this.#watch(a, 5e3); // for the first event; after that time something on the way keeps events back
     const r = await this.#read(a, "/events", "text/event-stream"), type = r.headers.get("Content-Type") + "";
     if (!/^text\/event-stream/.test(type) || !r.body) throw stranger(type);
@@ -698,7 +692,7 @@ export class GpollSource extends EventTarget {
    * @param {Attach} a
    */
   async #polls(a) {
-    this.#beside(a);
+    this.#climb(a, a.beside);
     for (;;) {
       const begun = now();
       const id = this._id;
