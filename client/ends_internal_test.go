@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/corvuscrypto/gpoll"
 )
 
 // Every end has its course, which is that of the browser client: testdata/ends.json. A status without an error is of
@@ -55,5 +57,24 @@ func TestCourses(t *testing.T) {
 		if e, ok := err.(*EndError); end.Error != "" && (!ok || e.Code != end.Error) {
 			t.Errorf("%+v: %v", end, err)
 		}
+	}
+}
+
+// A connection that breaks between the gap of an epoch and the next Position comes back with the old Position. The
+// server begins there, and says the gap again, which the client has told.
+func TestGapAgain(t *testing.T) {
+	c := bareClient()
+	old := gpoll.Position{Epoch: 1, Seq: 41}
+	c.cursor.scan(old)
+	gap := gpoll.Gap{Epoch: old.Epoch, From: 42, Reason: "epoch"}
+	if !c.cursor.gap(gap) || c.cursor.after() != old {
+		t.Errorf("%+v", c.cursor)
+	}
+	c.cursor.scan(old)
+	if c.cursor.gap(gap) {
+		t.Error("it tells the gap again")
+	}
+	if p := (gpoll.Position{Epoch: 2, Seq: 5}); !c.cursor.message(p, false) || c.cursor.after() != p {
+		t.Errorf("%+v", c.cursor)
 	}
 }

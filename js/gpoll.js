@@ -753,7 +753,7 @@ export class GpollSource extends EventTarget {
    * @param {string} [p]
    */
   #scan(p) {
-    if (!p || this.#passed(p) || !this.#adrift && this.#at && epochOf(p) != epochOf(this.#at)) return;
+    if (!p || p == this.#at || this.#passed(p) || !this.#adrift && this.#at && epochOf(p) != epochOf(this.#at)) return;
     this.#at = p;
     this.#adrift = false;
   }

@@ -183,7 +183,7 @@ export const good = {
     s.accepts();
     s.hears = frame => {
       const position = at(s.world.position);
-      if (frame.hello) s.says({ welcome: { "client-id": s.world.registers(frame.hello["client-id"]), position, heartbeat_ms: 15000, spread_ms: 100 } });
+      if (frame.hello) s.says({ welcome: { "client-id": s.world.registers(frame.hello["client-id"]), position: frame.hello.after || position, heartbeat_ms: 15000, spread_ms: 100 } });
       else if (frame.subscribe) s.says({ subscribed: { topics: frame.subscribe, position } });
       else if (frame.unsubscribe) s.says({ unsubscribed: { topics: frame.unsubscribe, position } });
       else if (frame.presence) s.says({ watching: { topics: frame.presence, position } });
