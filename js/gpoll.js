@@ -606,8 +606,8 @@ export class GpollSource extends EventTarget {
       if (!watching) this.#granted = /** @type {Wish} */ (a.wish).body.topics;
       this.#scan(granted.position);
     } else if (f.position) this.#scan(f.position);
-    else if (presence) this.#presence(p => p.told(this, presence));
-    else if (request) this.#upstream(u => u.asked(request));
+    else if (presence) return this.#presence(p => p.told(this, presence));
+    else if (request) return this.#upstream(u => { u.asked(request); });
     else if (error && !error.id) {
       const [verb, names] = a.asked.shift() || ["", []];
       this.#refuse(new GpollError("stop", error.code, error.message), verb, names);
@@ -703,10 +703,8 @@ export class GpollSource extends EventTarget {
       const { messages, requests = [], presence, position } = batch;
       if (!messages[0]) this.#scan(position);
       this.#opened(a, batch["client-id"]);
-      for (const request of requests) this.#frame(a, { request });
-      for (const e of messages) this.#frame(a, e);
-      this.#frame(a, { position });
-      if (presence) this.#frame(a, { presence });
+      // The next poll says what of these is known, so they are all taken in first.
+      for (const f of [...requests.map((/** @type {any} */ request) => ({ request })), ...messages, { position }, { presence }]) await this.#frame(a, f);
       if (a.life.signal.aborted) return;
       const floor = 250 + begun - now();
       if (id && floor > 0 && !messages[0] && !requests[0] && !presence) await new Promise(done => setTimeout(done, floor));
