@@ -607,7 +607,7 @@ export class GpollSource extends EventTarget {
       this.#scan(granted.position);
     } else if (f.position) this.#scan(f.position);
     else if (presence) return this.#presence(p => p.told(this, presence));
-    else if (request) return this.#upstream(u => { u.asked(request); });
+    else if (request) return this.#upstream(u => u.asked(request));
     else if (error && !error.id) {
       const [verb, names] = a.asked.shift() || ["", []];
       this.#refuse(new GpollError("stop", error.code, error.message), verb, names);
@@ -694,8 +694,7 @@ export class GpollSource extends EventTarget {
   async #polls(a) {
     this.#climb(a, a.beside);
     for (;;) {
-      const begun = now();
-      const id = this._id;
+      const begun = now(), id = this._id;
       this.#watch(a, this.#heartbeat * 2.7);
       const granted = setTimeout(() => id && this.#opened(a, id), 1e3); // for what is refused, is refused at once
       const r = await this.#read(a, "", "application/json").finally(() => clearTimeout(granted));
@@ -703,8 +702,10 @@ export class GpollSource extends EventTarget {
       const { messages, requests = [], presence, position } = batch;
       if (!messages[0]) this.#scan(position);
       this.#opened(a, batch["client-id"]);
-      // The next poll says what of these is known, so they are all taken in first.
-      for (const f of [...requests.map((/** @type {any} */ request) => ({ request })), ...messages, { position }, { presence }]) await this.#frame(a, f);
+      for (const e of messages) this.#frame(a, e);
+      this.#frame(a, { position });
+      for (const request of requests) await this.#frame(a, { request }); // the next poll says that they are known
+      await this.#frame(a, { presence });
       if (a.life.signal.aborted) return;
       const floor = 250 + begun - now();
       if (id && floor > 0 && !messages[0] && !requests[0] && !presence) await new Promise(done => setTimeout(done, floor));

@@ -192,10 +192,15 @@ export class Upstream {
    * Answers a request of the server. It comes again until it is answered, and is done once.
    * @param {{id: string, data?: string, data64?: string}} q
    */
-  async asked(q) {
+  asked(q) {
+    if (+q.id <= this.#source._newest) return;
+    this.#source._newest = +q.id;
+    this.#answer(q);
+  }
+
+  /** @param {{id: string, data?: string, data64?: string}} q */
+  async #answer(q) {
     const source = this.#source, client = source._id;
-    if (+q.id <= source._newest) return;
-    source._newest = +q.id;
     /** @type {{data?: unknown, error?: string}} */
     let reply;
     try {
