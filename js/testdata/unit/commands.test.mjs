@@ -255,19 +255,26 @@ test("an application that fails at a batch gets its commands one at a time, and 
   assert.deepEqual(await outcome, [undefined, "internal", undefined]);
 });
 
-test("commands wait until the client is attached, also for another token", async () => {
-  let asked = 0;
-  const w = new World({ commands: r => r.headers.authorization == "Bearer t2" ? good.commands(r) : r.refuses(401, "unauthorized") });
-  w.dial({ transports: ["sse"], token: () => "t" + ++asked });
-  const sent = w.feed.send("a");
-  await settle();
-  await pass(100);
-  assert.equal(w.posts[0].headers.authorization, "Bearer t1");
-  Object.assign(w.doors, { sse: r => r.headers.authorization == "Bearer t2" ? good.sse(r) : r.refuses(401, "unauthorized") });
-  w.requests[0].cut();
-  await pass(3000);
+for (const transport of ["sse", "long-poll"]) test(`${transport}: commands wait until the client is attached, and for another token`, async () => {
+  let asked = 0, good2 = "Bearer t1";
+  const w = new World({ commands: r => r.headers.authorization == good2 ? good.commands(r) : r.refuses(401, "unauthorized") });
+  w.dial({ transports: [transport], token: () => "t" + ++asked });
+  await w.feed.send("a");
+  assert.equal(w.posts.length, 1);
+  good2 = "Bearer t2"; // and the attach goes on
+  const sent = w.feed.send("b");
+  await pass(2000);
   await sent;
+  assert.deepEqual(w.posts.map(r => r.headers.authorization), ["Bearer t1", "Bearer t1", "Bearer t2"]);
   assert.equal(asked, 2);
+  assert.equal(w.status, "connected " + transport);
+  assert.equal(w.requests.at(-1).headers.authorization, "Bearer t2");
+  assert.equal(w.registered, 1);
+});
+
+test("without a token, a command that is not authorized is refused", async () => {
+  const w = await connected("sse", {}, { commands: r => r.refuses(401, "unauthorized") });
+  await assert.rejects(w.feed.send("a"), e => e.code == "unauthorized");
   assert.equal(w.feed.readyState, 1);
 });
 

@@ -290,6 +290,51 @@ test("a page without WebSocket begins with SSE, and reports no reason", async ()
   assert.equal(w.status, "connected sse");
 });
 
+test("what a request has told before it fell silent is not told again", async () => {
+  const w = new World({ websocket: doors.refuse, sse: doors.silent });
+  w.dial();
+  await pass(5200);
+  assert.equal(w.status, "connected long-poll ws_refused sse_buffered");
+  assert.deepEqual(w.requests.slice(0, 2).map(r => r.headers["gpoll-fallback"]), ["ws_refused", "sse_buffered"]);
+});
+
+test("a transport that is left alone is tried when the one below does not work any more", async () => {
+  for (const end of ["refused", "silent"]) {
+    const w = new World({ websocket: doors.refuse });
+    w.dial({ transports: ["websocket", "sse"] });
+    await settle();
+    assert.equal(w.status, "connected sse ws_refused");
+    await w.quiet(20e3);
+    Object.assign(w.doors, { websocket: good.websocket, sse: end == "refused" ? doors.refuse : good.sse });
+    if (end == "refused") w.requests[0].cut();
+    await pass(end == "refused" ? 500 : 34e3);
+    assert.equal(w.status, "connected websocket", end);
+  }
+});
+
+test("the ten minutes do not begin anew with each attach", async () => {
+  const w = new World({ websocket: doors.refuse });
+  w.dial();
+  await settle();
+  await w.quiet(5 * minute);
+  w.requests[0].cut();
+  await w.quiet(5 * minute - 1000);
+  assert.equal(w.sockets.length, 1);
+  await w.quiet(2000);
+  assert.equal(w.sockets.length, 2);
+});
+
+test("a handshake is given up after 10 s, also where nothing else may be tried", async () => {
+  const w = new World({ websocket: doors.silent });
+  w.dial({ transports: ["websocket"] });
+  await pass(9999);
+  assert.ok(!w.sockets[0].left);
+  assert.equal(w.status, "connecting");
+  await pass(1);
+  assert.ok(w.sockets[0].left);
+  assert.equal(w.status, "waiting ws_silent");
+});
+
 test("over all transports the stream goes on where it was", async () => {
   const w = new World();
   w.dial({ topics: ["news"] });
