@@ -56,7 +56,7 @@ func (cu *cursor) message(p gpoll.Position, ofTopic bool) bool {
 // scan adopts a Position up to which the server has sent everything, and reports whether that moved the cursor. An
 // epoch begins with a gap: without one, the Position of another epoch is not believed, for it would hide the gap.
 func (cu *cursor) scan(p gpoll.Position) bool {
-	if p.IsZero() || cu.passed(p) || !cu.adrift && !cu.at.IsZero() && p.Epoch != cu.at.Epoch {
+	if p.IsZero() || p == cu.at || cu.passed(p) || !cu.adrift && !cu.at.IsZero() && p.Epoch != cu.at.Epoch {
 		return false
 	}
 	cu.at, cu.adrift = p, false

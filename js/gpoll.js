@@ -27,7 +27,7 @@
  * @property {ReturnType<typeof setTimeout>} [timer]
  */
 /** @typedef {WebSocket & {open: Promise<unknown>}} Handshake */
-/** @typedef {{id: string, authorization?: string, fallback?: string, body: {topics: string[], last?: any, presence?: string[], [key: string]: any}}} Wish */
+/** @typedef {{id: string, authorization?: string, fallback?: string, body: {topics: string[], last?: any, presence?: string[] | "", [key: string]: any}}} Wish */
 
 const young = 5e3; // ms: an attach that breaks before has died young
 const leftBy = 6e5; // so long a transport that failed is left alone
@@ -264,7 +264,7 @@ export class GpollSource extends EventTarget {
     let fault = broken;
     try {
       for (const rung of this.#ladder) {
-        if (rung.until > now()) continue;
+        if (rung.until > now() && !this.#climbed) continue;
         /** @type {Attach} */
         const a = { rung, life: new AbortController(), opened: 0, heard: now(), limit: 0, asked: [], beside };
         this._attach = a;
@@ -476,8 +476,8 @@ export class GpollSource extends EventTarget {
         after: after || undefined,
         last: after ? undefined : last,
         asked: this._id ? this._newest : 0,
-        presence: watched[0] ? watched : undefined,
-        "presence-after": this._presenceAt || undefined,
+        presence: watched[0] && watched,
+        "presence-after": watched[0] && this._presenceAt || undefined,
       },
     };
   }
@@ -517,22 +517,24 @@ export class GpollSource extends EventTarget {
     const left = this.#above(a.rung).filter(r => r.until).sort((r, s) => r.until - s.until)[0];
     if (left && !a.life.signal.aborted) a.timer = setTimeout(() => {
       if (left.transport != "websocket") return a.life.abort(again);
-      const h = this.#shake();
-      h.open.then(() => this.#climb(a, h), () => {
-        left.until = now() + leftBy;
-        this.#later(a);
-      });
-    }, left.until - now());
+      left.until = now() + leftBy;
+      this.#climb(a, this.#shake());
+      this.#later(a);
+    }, Math.max(left.until - now(), 3e3)); // a handshake that is under way may still succeed
   }
 
   /**
+   * Lets a WebSocket take the place of a when its handshake has succeeded, if that is in time.
    * @param {Attach} a
-   * @param {Handshake} h
+   * @param {Handshake} [h]
    */
   #climb(a, h) {
-    if (a.life.signal.aborted) return h.close();
-    this.#climbed = h;
-    a.life.abort(again);
+    h?.open.then(() => {
+      if (h.readyState > 1) return; // a was first
+      if (a.life.signal.aborted) return a.beside || h.close(); // what is beside has gone on to the next attach
+      this.#climbed = h;
+      a.life.abort(again);
+    }, () => { });
   }
 
   #shake() {
@@ -544,15 +546,6 @@ export class GpollSource extends EventTarget {
     });
     ws.open.catch(() => { });
     return ws;
-  }
-
-  /**
-   * Lets what is under way beside a win, if it is there before a is.
-   * @param {Attach} a
-   */
-  #beside(a) {
-    const h = a.beside;
-    h?.open.then(() => a.opened || this.#climb(a, h), () => { });
   }
 
   /**
@@ -615,8 +608,8 @@ export class GpollSource extends EventTarget {
       if (!watching) this._granted = /** @type {Wish} */ (a.wish).body.topics;
       this.#scan(granted.position);
     } else if (f.position) this.#scan(f.position);
-    else if (presence) this.#presence(p => p.told(this, presence));
-    else if (request) this.#upstream(u => u.asked(request));
+    else if (presence) return this.#presence(p => p.told(this, presence));
+    else if (request) return this.#upstream(u => u.asked(request));
     else if (error && !error.id) {
       const [verb, names] = a.asked.shift() || ["", []];
       this.#refuse(new GpollError("stop", error.code, error.message), verb, names);
@@ -674,7 +667,7 @@ export class GpollSource extends EventTarget {
    * @param {Attach} a
    */
   async #events(a) {
-    this.#beside(a);
+    this.#climb(a, a.beside);
     this.#watch(a, 5e3); // for the first event; after that time something on the way keeps events back
     const r = await this.#read(a, "/events", "text/event-stream"), type = r.headers.get("Content-Type") + "";
     if (!/^text\/event-stream/.test(type) || !r.body) throw stranger(type);
@@ -701,10 +694,9 @@ export class GpollSource extends EventTarget {
    * @param {Attach} a
    */
   async #polls(a) {
-    this.#beside(a);
+    this.#climb(a, a.beside);
     for (;;) {
-      const begun = now();
-      const id = this._id;
+      const begun = now(), id = this._id;
       this.#watch(a, this.#heartbeat * 2.7);
       const granted = setTimeout(() => id && this.#opened(a, id), 1e3); // for what is refused, is refused at once
       const r = await this.#read(a, "", "application/json").finally(() => clearTimeout(granted));
@@ -712,10 +704,10 @@ export class GpollSource extends EventTarget {
       const { messages, requests = [], presence, position } = batch;
       if (!messages[0]) this.#scan(position);
       this.#opened(a, batch["client-id"]);
-      for (const request of requests) this.#frame(a, { request });
       for (const e of messages) this.#frame(a, e);
       this.#frame(a, { position });
-      if (presence) this.#frame(a, { presence });
+      for (const request of requests) await this.#frame(a, { request }); // the next poll says that they are known
+      await this.#frame(a, { presence });
       if (a.life.signal.aborted) return;
       const floor = 250 + begun - now();
       if (id && floor > 0 && !messages[0] && !requests[0] && !presence) await new Promise(done => setTimeout(done, floor));
@@ -762,7 +754,7 @@ export class GpollSource extends EventTarget {
    * @param {string} [p]
    */
   #scan(p) {
-    if (!p || this.#passed(p) || !this.#adrift && this.#at && epochOf(p) != epochOf(this.#at)) return;
+    if (!p || p == this.#at || this.#passed(p) || !this.#adrift && this.#at && epochOf(p) != epochOf(this.#at)) return;
     this.#at = p;
     this.#adrift = false;
   }
@@ -802,8 +794,8 @@ export class GpollSource extends EventTarget {
       const frames = [["subscribe", lacks(topics, want)], ["unsubscribe", lacks(want, topics)]].filter(f => f[1].length);
       if (presence + "" != watch + "") frames.push(["presence", watch]);
       if (!frames[0]) return;
+      if (!a.opened) return; // until the client knows its id: another request would register another client
       if (!a.ws) return a.life.abort(again);
-      if (!a.opened) return; // the welcome comes first
       for (const f of frames) a.ws.send(JSON.stringify({ [f[0]]: f[1] }));
       a.asked.push(...frames);
       Object.assign(a.wish.body, { topics: want, presence: watch });

@@ -8,41 +8,50 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/corvuscrypto/gpoll"
+	"github.com/corvuscrypto/gpoll/internal/needs"
 	"github.com/corvuscrypto/gpoll/js"
 )
 
 // The modules as they are served, in Node: they register, hear every message once and in order, and are heard.
 func TestInNode(t *testing.T) {
-	node, err := exec.LookPath("node")
-	if err != nil {
-		if os.Getenv("GPOLL_REQUIRE") == "1" {
-			t.Fatal("no Node.js: install nodejs")
-		}
-		t.Skip("no Node.js: install nodejs")
-	}
-	served := t.TempDir()
-	parts := served + "/client/" + js.Version()
-	if err := os.MkdirAll(parts, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	for name, text := range map[string][]byte{"gpoll.mjs": js.Core().Text, "package.json": []byte(`{"type":"module"}`)} {
-		if err := os.WriteFile(served+"/"+name, text, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, name := range js.Parts() {
-		if err := os.WriteFile(parts+"/"+name, js.Part(name).Text, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
+	node := needs.Program(t, "node", noNode)
+	served := serve(t)
 	for _, transport := range []string{"sse", "long-poll"} {
-		t.Run(transport, func(t *testing.T) { listen(t, node, served+"/gpoll.mjs", transport) })
+		t.Run(transport, func(t *testing.T) { listen(t, node, served+"/gpoll.js", transport) })
+	}
+}
+
+const noNode = "node is not installed, so the browser client is not run: install Node.js 20 or newer"
+
+// serve returns a folder with the modules as they are served.
+func serve(t *testing.T) string {
+	t.Helper()
+	folder := t.TempDir()
+	write(t, folder+"/package.json", `{"type":"module"}`)
+	write(t, folder+"/gpoll.js", string(js.Core().Text))
+	write(t, folder+"/global.js", string(js.Global().Text))
+	for _, name := range js.Parts() {
+		write(t, folder+"/client/"+js.Version()+"/"+name, string(js.Part(name).Text))
+	}
+	return folder
+}
+
+// write makes a file, and the folders that it is in.
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	err := os.MkdirAll(filepath.Dir(path), 0o755)
+	if err == nil {
+		err = os.WriteFile(path, []byte(text), 0o644)
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 

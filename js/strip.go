@@ -52,8 +52,13 @@ var (
 	regularExpression = regexp.MustCompile(`^/(?:\\.|\[(?:\\.|[^\]\\])*\]|[^/\\\[])+/\w*`)
 )
 
-// shorter are words that mean the same in a module that works. None of them is the name of a property.
-var shorter = map[string]string{"const": "let", "true": "!0", "false": "!1", "undefined": "void 0"}
+// shorter are words that mean the same in a module that works, of which none is the name of a property; and what the
+// modules share of a GpollSource.
+var shorter = map[string]string{
+	"const": "let", "true": "!0", "false": "!1", "undefined": "void 0",
+	"_attach": "_a", "_change": "_c", "_fetch": "_f", "_granted": "_g", "_newest": "_n", "_post": "_p",
+	"_presenceAt": "_r", "_token": "_t", "_watched": "_w",
+}
 
 func isWord(s string) bool { return s != "" && strings.ContainsAny(s, words) }
 

@@ -152,15 +152,19 @@ export class Upstream {
     if (most < 0) most = batched;
     const batch = waiting.slice(0, this.#alone ? 1 : Math.min(Math.max(most, 1), batched));
     for (const c of batch) c.by = a;
+    const source = this.#source, token = source._token;
     this.#posting = true;
     try {
-      const r = await this.#source._post("[" + batch.map(c => c.frame) + "]", { signal: AbortSignal.timeout(6e4) });
+      const r = await source._post("[" + batch.map(c => c.frame) + "]", { signal: AbortSignal.timeout(6e4) });
       for (const f of await r.json()) this.answered(f, batch.length);
       this.#failed = 0;
     } catch (e) {
       const fault = e instanceof this.#Fault ? e : new this.#Fault("back", "broken");
-      if (fault.course == "token") this.#source._token = ""; // the next attach stops if that is no use
-      const final = fault.course == "stop" || fault.course == "down";
+      if (fault.course == "token" && token && token == source._token) { // an attach asks for another one
+        source._token = "";
+        a.life.abort(new this.#Fault("again", "again"));
+      }
+      const final = fault.course == "stop" || fault.course == "down" || fault.course == "token" && !token;
       if (final && batch.length > 1) this.#alone = true; // to learn which is to blame
       else if (final) this.#settle(batch[0], fault);
       else this.#until = Date.now() + (fault.retry || Math.random() * Math.min(500 * 2 ** this.#failed++, 3e4));
@@ -192,10 +196,15 @@ export class Upstream {
    * Answers a request of the server. It comes again until it is answered, and is done once.
    * @param {{id: string, data?: string, data64?: string}} q
    */
-  async asked(q) {
+  asked(q) {
+    if (+q.id <= this.#source._newest) return;
+    this.#source._newest = +q.id;
+    this.#answer(q);
+  }
+
+  /** @param {{id: string, data?: string, data64?: string}} q */
+  async #answer(q) {
     const source = this.#source, client = source._id;
-    if (+q.id <= source._newest) return;
-    source._newest = +q.id;
     /** @type {{data?: unknown, error?: string}} */
     let reply;
     try {

@@ -36,6 +36,7 @@ have node || install nodejs npm || lacks "no Node.js: the tests with a browser a
 have npm || install npm || lacks "no npm: the tests with a browser and with other servers are skipped. Install npm."
 packages peers/node
 packages tests/stacks/testdata/node
+packages js/testdata/node
 have nginx && [ -f /usr/lib/nginx/modules/ngx_nchan_module.so ] || install nginx-core libnginx-mod-nchan ||
 	lacks "no nginx with Nchan: it is left out of the comparison. Install nginx-core and libnginx-mod-nchan."
 have chromium chromium-browser google-chrome || install chromium ||
