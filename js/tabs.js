@@ -47,9 +47,9 @@ const errorOf = ({ course, code, message }) => new GpollError(course, code, mess
 const matcher = names => RegExp("^(" + names.join("|").replace(/[.*>]/g, c => c == "." ? "\\." : c == "*" ? "[^.]*" : ".*") + ")$");
 
 export class SharedSource extends EventTarget {
-  static CONNECTING = 0;
-  static OPEN = 1;
-  static CLOSED = 2;
+  /** @readonly @type {0} */ static CONNECTING = 0;
+  /** @readonly @type {1} */ static OPEN = 1;
+  /** @readonly @type {2} */ static CLOSED = 2;
 
   /** @type {0 | 1 | 2} */
   readyState = 0;

@@ -18,14 +18,18 @@ import (
 func TestTypes(t *testing.T) {
 	modules := installed(t)
 	dir := t.TempDir()
-	for _, name := range append(js.Parts(), "gpoll.js", "gpoll.d.ts", "package.json") {
+	for _, name := range append(js.Parts(), "gpoll.js", "gpoll.d.ts", "tabs.js", "tabs.d.ts", "package.json") {
 		copyFile(t, name, dir+"/"+name)
 		copyFile(t, name, dir+"/user/node_modules/gpoll/"+name)
 	}
 	copyFile(t, "gpoll.js", dir+"/core.js") // gpoll.js itself is known by its declaration
+	copyFile(t, "tabs.js", dir+"/shared.js")
 	write(t, dir+"/same.ts", `import * as declared from "./gpoll.js";
 import * as written from "./core.js";
 export const module: typeof declared = written;
+import * as declaredTabs from "./tabs.js";
+import * as writtenTabs from "./shared.js";
+export const tabs: typeof declaredTabs = writtenTabs;
 `)
 	copyFile(t, "testdata/user.ts", dir+"/user/user.mts")
 	check := func(dir string, args ...string) {
@@ -35,7 +39,7 @@ export const module: typeof declared = written;
 		run(t, dir, "node", args...)
 	}
 	bundler := []string{"--module", "esnext", "--moduleResolution", "bundler"}
-	sources := append([]string{"--allowJs", "--checkJs", "gpoll.js", "core.js"}, js.Parts()...)
+	sources := append([]string{"--allowJs", "--checkJs", "gpoll.js", "core.js", "tabs.js", "shared.js"}, js.Parts()...)
 	check(dir, append(bundler, append(sources, "same.ts")...)...)
 	check(dir+"/user", append(bundler, "user.mts")...)
 	check(dir+"/user", "--module", "nodenext", "user.mts")

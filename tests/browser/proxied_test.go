@@ -123,7 +123,8 @@ func TestProxied(t *testing.T) {
 			"proxy_http_version 1.1; proxy_ignore_headers X-Accel-Buffering;", "long-poll"},
 		{"nginx that drops Upgrade", "nginx", nginx, `proxy_http_version 1.1; proxy_set_header Connection "";`, "sse"},
 		{"nginx that passes Upgrade on", "nginx", nginx,
-			`proxy_http_version 1.1; proxy_set_header Connection "upgrade"; proxy_set_header Upgrade $http_upgrade;`, "websocket"},
+			`proxy_http_version 1.1; proxy_set_header Connection "upgrade"; proxy_set_header Upgrade $http_upgrade;`,
+			"websocket"},
 		{"HAProxy with 10 s for the client", "haproxy", haproxy, "", "websocket"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
