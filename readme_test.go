@@ -250,13 +250,16 @@ func TestREADMEPage(t *testing.T) {
 	page := fenced(t, readmeFile, "html", 1)[0]
 	said := make(chan string, 100)
 	browse(t, chromium, startREADMEProgram(t), said, `<script>
-EventSource = class extends EventSource { constructor(url) { super(url); window.events = this } }
+const dispatch = EventTarget.prototype.dispatchEvent
+EventTarget.prototype.dispatchEvent = function (e) {
+	dispatch.call(this, e)
+	if (e.type === "open") { // of the GpollSource
+		document.querySelector("input").value = "typed"
+		document.querySelector("form").requestSubmit()
+	}
+}
 </script>`+page+`<script>
 new MutationObserver(() => fetch("/said", {method: "POST", body: out.textContent})).observe(out, {childList: true})
-events.onopen = () => {
-	document.querySelector("input").value = "typed"
-	document.querySelector("form").requestSubmit()
-}
 </script>`)
 	timeout := time.NewTimer(3 * patience)
 	defer timeout.Stop()

@@ -28,52 +28,42 @@ var routers = []router{
 	}},
 	{"chi", func(b *gpoll.Broadcaster) http.Handler {
 		r := chi.NewRouter()
-		r.HandleFunc("/poll", b.ServeHTTP)
-		r.HandleFunc("/poll/ws", b.HandleWebSocket)
-		r.HandleFunc("/poll/events", b.HandleEvents)
+		r.Handle("/poll", mounted(b))
+		r.Handle("/poll/*", mounted(b))
 		return r
 	}},
-	{"gin WrapF", func(b *gpoll.Broadcaster) http.Handler {
+	{"gin", func(b *gpoll.Broadcaster) http.Handler {
 		r := gin.New()
-		r.Any("/poll", gin.WrapF(b.ServeHTTP))
-		r.Any("/poll/ws", gin.WrapF(b.HandleWebSocket))
-		r.Any("/poll/events", gin.WrapF(b.HandleEvents))
+		r.Any("/poll", gin.WrapH(mounted(b)))
+		r.Any("/poll/*any", gin.WrapH(mounted(b)))
 		return r
 	}},
-	{"gin WrapH", func(b *gpoll.Broadcaster) http.Handler {
-		mux := http.NewServeMux()
-		b.ListenAndBroadcast("/poll", mux)
-		r := gin.New()
-		r.Any("/poll", gin.WrapH(mux))
-		r.Any("/poll/*any", gin.WrapH(mux))
-		return r
-	}},
-	{"gin own handler", func(b *gpoll.Broadcaster) http.Handler {
+	{"gin own handlers", func(b *gpoll.Broadcaster) http.Handler {
 		r := gin.New()
 		r.Any("/poll", func(c *gin.Context) { b.ServeHTTP(c.Writer, c.Request) })
 		r.Any("/poll/ws", func(c *gin.Context) { b.HandleWebSocket(c.Writer, c.Request) })
 		r.Any("/poll/events", func(c *gin.Context) { b.HandleEvents(c.Writer, c.Request) })
+		r.Any("/poll/commands", func(c *gin.Context) { b.HandleCommands(c.Writer, c.Request) })
+		r.GET("/poll/client.js", gin.WrapF(b.HandleClient))
+		r.GET("/poll/client/*any", gin.WrapF(b.HandleClient))
 		return r
 	}},
 	{"echo v4", func(b *gpoll.Broadcaster) http.Handler {
 		e := echo4.New()
-		e.Any("/poll", echo4.WrapHandler(http.HandlerFunc(b.ServeHTTP)))
-		e.Any("/poll/ws", echo4.WrapHandler(http.HandlerFunc(b.HandleWebSocket)))
-		e.Any("/poll/events", echo4.WrapHandler(http.HandlerFunc(b.HandleEvents)))
+		e.Any("/poll", echo4.WrapHandler(mounted(b)))
+		e.Any("/poll/*", echo4.WrapHandler(mounted(b)))
 		return e
 	}},
 	{"echo v5", func(b *gpoll.Broadcaster) http.Handler {
 		e := echo5.New()
-		e.Any("/poll", echo5.WrapHandler(http.HandlerFunc(b.ServeHTTP)))
-		e.Any("/poll/ws", echo5.WrapHandler(http.HandlerFunc(b.HandleWebSocket)))
-		e.Any("/poll/events", echo5.WrapHandler(http.HandlerFunc(b.HandleEvents)))
+		e.Any("/poll", echo5.WrapHandler(mounted(b)))
+		e.Any("/poll/*", echo5.WrapHandler(mounted(b)))
 		return e
 	}},
 	{"gorilla/mux", func(b *gpoll.Broadcaster) http.Handler {
 		r := mux.NewRouter()
-		r.HandleFunc("/poll", b.ServeHTTP)
-		r.HandleFunc("/poll/ws", b.HandleWebSocket)
-		r.HandleFunc("/poll/events", b.HandleEvents)
+		r.Handle("/poll", mounted(b))
+		r.PathPrefix("/poll/").Handler(mounted(b))
 		return r
 	}},
 	{"httprouter", func(b *gpoll.Broadcaster) http.Handler {
@@ -82,7 +72,10 @@ var routers = []router{
 			r.HandlerFunc(method, "/poll", b.ServeHTTP)
 			r.HandlerFunc(method, "/poll/ws", b.HandleWebSocket)
 			r.HandlerFunc(method, "/poll/events", b.HandleEvents)
+			r.HandlerFunc(method, "/poll/commands", b.HandleCommands)
 		}
+		r.HandlerFunc("GET", "/poll/client.js", b.HandleClient)
+		r.HandlerFunc("GET", "/poll/client/*any", b.HandleClient)
 		return r
 	}},
 	{"negroni", func(b *gpoll.Broadcaster) http.Handler {
@@ -100,6 +93,16 @@ var routers = []router{
 		mux.HandleFunc("/poll", b.ServeHTTP)
 		mux.HandleFunc("/poll/ws", b.HandleWebSocket)
 		mux.HandleFunc("/poll/events", b.HandleEvents)
+		mux.HandleFunc("/poll/commands", b.HandleCommands)
+		mux.HandleFunc("/poll/client.js", b.HandleClient)
+		mux.HandleFunc("/poll/client/", b.HandleClient)
 		return mux
 	}},
+}
+
+// mounted is the mount as a handler, for routers that hand on a path and all below it.
+func mounted(b *gpoll.Broadcaster) http.Handler {
+	mux := http.NewServeMux()
+	b.ListenAndBroadcast("/poll", mux)
+	return mux
 }
