@@ -32,6 +32,8 @@ const recent = 50
 type pageData struct {
 	Mount, Send, Stats, Restart string
 
+	Path string // of the mount, where no proxy stands in front
+
 	Token      bool
 	MaxMessage int
 	After      string // the Position after which the page reads
@@ -47,7 +49,7 @@ func addPage(mux *http.ServeMux, set *settings, token bool, stats func() gpoll.S
 		var index bytes.Buffer
 		err := t.Execute(&index, pageData{
 			Mount: "." + set.path, Send: "." + sendPath, Stats: "." + statsPath, Restart: "." + restartPath,
-			Token: token, MaxMessage: int(set.maxMessage), After: recentPosition(stats()),
+			Path: set.path, Token: token, MaxMessage: int(set.maxMessage), After: recentPosition(stats()),
 		})
 		if err != nil {
 			panic(err) // the template and its data do not depend on the request

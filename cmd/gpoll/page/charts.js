@@ -27,6 +27,8 @@ const plots = [
 	{ title: 'Gaps told', note: 'by reason, since the server started', lines: [
 		{ name: 'evicted', ink: 'accent', unit: '' }, { name: 'expired', ink: 'sse', unit: '' }, { name: 'epoch', ink: 'gap', unit: '' },
 		{ name: 'broker', ink: 'long-poll', unit: '' }, { name: 'future', ink: 'soft', unit: '' }] },
+	{ title: 'Fallbacks told', note: 'transports that clients could not use, since the server started', lines: [
+		{ name: 'WebSocket', ink: 'websocket', unit: '' }, { name: 'SSE', ink: 'sse', unit: '' }, { name: 'Long-poll', ink: 'long-poll', unit: '' }] },
 ];
 
 /** A chart: its figure, and one list of numbers for each line, with the times before them. */
@@ -45,7 +47,7 @@ class Chart {
 		const legend = element('dl', 'legend', ...plot.lines.map(({ name, ink }) => {
 			const value = element('dd', '', '–');
 			this.values.push(value);
-			return element('div', `ink ink-${ink}`, element('dt', '', name), value);
+			return element('div', `ink-${ink}`, element('dt', '', name), value);
 		}));
 		const caption = element('figcaption', '', element('h3', '', plot.title), element('p', 'hint', plot.note));
 		$('charts').append(element('figure', 'chart', caption, this.#place, legend));
@@ -116,6 +118,7 @@ eachSecond((now, before, seconds, took) => {
 		[took[took.length >> 1] ?? null, took.at(-1) ?? null],
 		[now.window.messages, now.window.bytes / 1024],
 		plots[4].lines.map(({ name }) => now.gaps[name] ?? 0),
+		['ws_', 'sse_', 'poll_'].map((prefix) => Object.entries(now.fallbacks).reduce((sum, [code, n]) => sum + (code.startsWith(prefix) ? n : 0), 0)),
 	];
 	for (const [i, row] of rows.entries()) charts[i].add(row);
 });

@@ -30,7 +30,7 @@ export function latencies() {
 }
 
 async function tick() {
-	if (posting >= FEW) return;
+	if (posting >= FEW || !position()) return; // what was there before the session is not owed
 	const n = ++newest;
 	/** @type {Tick} */ const t = { at: performance.now(), position: '' };
 	owed.set(n, t);
@@ -114,7 +114,7 @@ const draw = eachFrame(() => {
 	say($('tally-told'), count.told.toLocaleString());
 	say($('tally-silent'), count.silent.toLocaleString());
 	say($('tally-twice'), count.twice.toLocaleString());
-	$('tally').dataset.kept = String(count.silent + count.twice === 0);
+	$('ways').dataset.kept = String(count.silent + count.twice === 0);
 	$('verdict').hidden = count.received === 0;
 	say($('verdict'), count.silent + count.twice > 0 ? 'A promise was broken: please report this.' :
 		count.told > 0 ? 'Nothing was lost in silence: the server told of every missing message.' : 'Nothing was lost, nothing came twice.');

@@ -5,7 +5,7 @@ import { latencies } from './demo.js';
 
 export const KEPT = 120; // seconds
 
-/** @typedef {{attached: Record<string, number>, clients: number, published: number, delivered: number, gaps: Record<string, number>,
+/** @typedef {{attached: Record<string, number>, clients: number, published: number, delivered: number, gaps: Record<string, number>, fallbacks: Record<string, number>,
  *   window: {messages: number, bytes: number}}} Figures */
 
 /**
