@@ -9,8 +9,8 @@ import (
 )
 
 // newRestartHandler returns POST /restart, which begins the broker's log anew, as a restart of the server would: no
-// message of the old one comes any more, and every client is told so by a gap of reason "epoch". Whoever may publish may
-// do it. Without a publish token that is this machine alone: see newSite.
+// message of the old one comes any more, and every client is told so by a gap of reason "epoch". Whoever may publish
+// may do it. Without a publish token that is this machine alone: see newSite.
 func newRestartHandler(broker gpoll.Broker, authorized func(*http.Request) bool, origin string) (http.Handler, error) {
 	return protect(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {

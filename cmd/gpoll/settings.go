@@ -87,8 +87,8 @@ func (set *settings) flags() *flag.FlagSet {
 		"let pages of this `origin` read, such as https://app.example.org (repeatable)")
 
 	fs.StringVar(&set.publishToken, "publish-token", "",
-		"POST /send, POST /restart and GET /stats need \"Authorization: Bearer `token`\"; required if other machines can reach "+
-			"the server; $"+tokenVariable+" does the same and is not visible in ps")
+		"POST /send, POST /restart and GET /stats need \"Authorization: Bearer `token`\"; required if other "+
+			"machines can reach the server; $"+tokenVariable+" does the same and is not visible in ps")
 	fs.BoolVar(&set.stdin, "stdin", false, "broadcast each line of standard input; at its end go on serving")
 	fs.StringVar(&set.stdinTopic, "stdin-topic", "",
 		"publish the lines of -stdin to this `topic` only, instead of to everybody")

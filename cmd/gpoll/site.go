@@ -24,8 +24,8 @@ const (
 	pagePath    = "/page/" // the page's style and scripts; the page is at /
 )
 
-// site is what one address serves: the page, the broadcast, /send, /stats and /restart, for the host names that are its own.
-// It is read-only once newSite has returned, and safe for concurrent use.
+// site is what one address serves: the page, the broadcast, /send, /stats and /restart, for the host names that are its
+// own. It is read-only once newSite has returned, and safe for concurrent use.
 type site struct {
 	baseURL string // as this machine reaches it, without a slash at the end
 	token   string // "": publishing needs none

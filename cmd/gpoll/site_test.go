@@ -268,9 +268,9 @@ func TestPageIsServedStrictly(t *testing.T) {
 		"/": "text/html; charset=utf-8", "/page/page.js": "text/javascript; charset=utf-8",
 		"/page/live.js":  "text/javascript; charset=utf-8",
 		"/page/page.css": "text/css; charset=utf-8", "/page/icon.svg": "image/svg+xml",
-		"/page/vendor/uplot/uPlot.iife.min.js": "text/javascript; charset=utf-8",
-		"/page/vendor/uplot/uPlot.min.css":     "text/css; charset=utf-8",
-		"/page/vendor/uplot/LICENSE":           "text/plain; charset=utf-8",
+		"/page/uplot/uPlot.iife.min.js": "text/javascript; charset=utf-8",
+		"/page/uplot/uPlot.min.css":     "text/css; charset=utf-8",
+		"/page/uplot/LICENSE":           "text/plain; charset=utf-8",
 	} {
 		t.Run(path, func(t *testing.T) {
 			res := ask(s, "GET", path, "")

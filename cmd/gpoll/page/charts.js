@@ -3,7 +3,9 @@
 import { $, colour, element } from './dom.js';
 import { KEPT, eachSecond } from './stats.js';
 
-/** @type {any} */ const uPlot = /** @type {any} */ (globalThis).uPlot; // vendor/uplot, a script before this one
+const SHORT = 30; // seconds that a chart shows at least
+
+/** @type {any} */ const uPlot = /** @type {any} */ (globalThis).uPlot; // a script before this one
 
 /**
  * @typedef {object} Line
@@ -24,10 +26,10 @@ const plots = [
 		{ name: 'Median', ink: 'accent', unit: ' ms' }, { name: 'Slowest', ink: 'gap', unit: ' ms' }] },
 	{ title: 'Window', note: 'what a client that comes back can still get', lines: [
 		{ name: 'Messages', ink: 'accent', unit: '' }, { name: 'Memory', ink: 'long-poll', unit: ' KiB', side: 'right' }] },
-	{ title: 'Gaps told', note: 'by reason, since the server started', lines: [
+	{ title: 'Gaps told', note: 'by reason, since the start', lines: [
 		{ name: 'evicted', ink: 'accent', unit: '' }, { name: 'expired', ink: 'sse', unit: '' }, { name: 'epoch', ink: 'gap', unit: '' },
 		{ name: 'broker', ink: 'long-poll', unit: '' }, { name: 'future', ink: 'soft', unit: '' }] },
-	{ title: 'Fallbacks told', note: 'transports that clients could not use, since the server started', lines: [
+	{ title: 'Fallbacks told', note: 'what clients could not use, since the start', lines: [
 		{ name: 'WebSocket', ink: 'websocket', unit: '' }, { name: 'SSE', ink: 'sse', unit: '' }, { name: 'Long-poll', ink: 'long-poll', unit: '' }] },
 ];
 
@@ -65,7 +67,7 @@ class Chart {
 		return new uPlot({
 			...this.#size(),
 			legend: { show: false }, cursor: { show: false }, padding: [8, right ? 0 : 12, 0, 0],
-			scales: { x: { time: false, range: [1 - KEPT, 0] }, left: { range: from0 }, right: { range: from0 } },
+			scales: { x: { time: false, range: () => [1 - Math.max(SHORT, this.data[1].length), 0] }, left: { range: from0 }, right: { range: from0 } },
 			axes: [
 				{ ...axis, size: 24, space: 60, values: (/** @type {any} */ _, /** @type {number[]} */ ticks) => ticks.map((t) => t === 0 ? 'now' : `${t} s`) },
 				{ ...axis, scale: 'left', values: short },

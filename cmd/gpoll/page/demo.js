@@ -117,7 +117,7 @@ const draw = eachFrame(() => {
 	$('ways').dataset.kept = String(count.silent + count.twice === 0);
 	$('verdict').hidden = count.received === 0;
 	say($('verdict'), count.silent + count.twice > 0 ? 'A promise was broken: please report this.' :
-		count.told > 0 ? 'Nothing was lost in silence: the server told of every missing message.' : 'Nothing was lost, nothing came twice.');
+		count.told > 0 ? 'Nothing lost in silence: the server told what is missing.' : 'Nothing lost, nothing twice.');
 });
 
 $('demo').addEventListener('click', () => run(!timer));

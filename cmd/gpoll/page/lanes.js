@@ -113,7 +113,7 @@ function draw() {
 		line(x(last.to), y(last.lane), x(s.from), y(s.lane));
 		g.setLineDash([]);
 	}
-	for (const m of marks) dot(x(m.at), y(m.lane), 3, ink[ALL[m.lane]]);
+	for (const m of marks) dot(x(m.at), y(m.lane), width < 500 ? 2 : 3, ink[ALL[m.lane]]);
 	g.strokeStyle = ink.gap;
 	g.lineWidth = 2;
 	for (const t of gaps) line(x(t), 4, x(t), height - 4);

@@ -41,7 +41,7 @@ export const status = () => source?.status;
 /** Connects, behind what the page has. */
 export function start() {
 	if (running()) return;
-	const s = source = new GpollSource(mount, { after: place || undefined, transports: chosen ? [chosen] : [...ALL], WebSocket: Socket, fetch });
+	const s = source = new GpollSource(mount, { after: place || undefined, transports: chosen ? [chosen] : [...ALL], WebSocket: Socket, fetch: /** @type {any} */ (fetch) });
 	takeBack = s.subscribe(topics);
 	s.onmessage = (e) => tell('message', e);
 	s.ongap = (e) => tell('gap', e);
@@ -58,7 +58,7 @@ export function stop() {
 	source.close();
 }
 
-/** @param {typeof chosen} transport that alone may be used; '' lets all */
+/** @param {import('../../../js/gpoll.js').Transport | ''} transport that alone may be used; '' lets all */
 export function use(transport) {
 	if (transport === chosen) return;
 	const was = running();

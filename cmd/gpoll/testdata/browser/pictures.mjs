@@ -15,7 +15,7 @@ const browser = await chromium.launch({
 	executablePath, args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
 });
 
-const sizes = { '': { width: 1280, height: 1000 }, 'phone-': { width: 390, height: 844 } };
+const sizes = { '': { width: 1280, height: 1000 }, 'phone-': { width: 390, height: 1000 } };
 await Promise.all(['light', 'dark'].flatMap((colorScheme) => Object.entries(sizes).map(async ([size, viewport]) => {
 	const server = spawn(gpoll, ['-addr', '127.0.0.1:0'], { stdio: ['ignore', 'pipe', 'inherit'] }); // whose log each restarts
 	let url = '';
@@ -47,6 +47,7 @@ await Promise.all(['light', 'dark'].flatMap((colorScheme) => Object.entries(size
 		await page.locator('#examine').click();
 		await page.locator('#findings li').first().waitFor();
 	}
+	await page.mouse.move(0, 0);
 	await page.evaluate(() => scrollTo(0, 0));
 	await page.screenshot({ path: join(folder, `page-${size}${colorScheme}.png`), fullPage: !!whole });
 	await page.close();
