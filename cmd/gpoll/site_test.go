@@ -238,7 +238,7 @@ func TestHosts(t *testing.T) {
 	s := newTestSite(t, "-allow-host", "Live.Example.org", "-public-origin", "https://public.example.org",
 		"-publish-token", "x")
 	for _, path := range []string{"/", "/page/page.js", "/poll", "/poll/events", "/poll/ws", "/stats", "/send",
-		"/nothing"} {
+		"/restart", "/nothing"} {
 		for _, host := range []string{"evil.example", "evil.example:8080", "localhost.evil.example",
 			"127.0.0.1.evil.example", "", "live.example.org.", "[evil", "localhost:80:80"} {
 			t.Run(path+" "+host, func(t *testing.T) {

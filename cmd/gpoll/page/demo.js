@@ -50,17 +50,13 @@ async function tick() {
 	draw();
 }
 
-/** @param {boolean} on */
+/** Only a click begins it: a link to this page must not publish. @param {boolean} on */
 function run(on) {
 	clearInterval(timer);
 	timer = on ? window.setInterval(tick, PAUSE) : 0;
 	$('demo').setAttribute('aria-pressed', String(on));
 	say($('demo-label'), on ? 'Stop sending' : 'Send 5 messages a second');
 	say($('demo-result'), '');
-	const now = new URLSearchParams(location.search);
-	if (on) now.set('demo', '1');
-	else now.delete('demo');
-	history.replaceState(null, '', now.size > 0 ? `?${now}` : location.pathname);
 	draw();
 }
 
@@ -121,4 +117,3 @@ const draw = eachFrame(() => {
 });
 
 $('demo').addEventListener('click', () => run(!timer));
-if (new URLSearchParams(location.search).get('demo') === '1') run(true);

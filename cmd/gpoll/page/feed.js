@@ -66,7 +66,7 @@ let announcing = 0;
 /** @param {any[]} rows */
 function announce(rows) {
 	for (const row of rows) {
-		if (row.skip) continue;
+		if (row.skip || row.message && $('demo').ariaPressed === 'true') continue; // five a second are no news
 		unheard.messages++;
 		unheard.last = row.gap ? gapSentence(row.gap) : typeof row.message.data === 'string' ? row.message.data.slice(0, 200) : 'Binary message';
 	}

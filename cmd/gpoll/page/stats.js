@@ -16,9 +16,12 @@ export const KEPT = 120; // seconds
 export function eachSecond(f) {
 	/** @type {Figures | undefined} */ let before;
 	let at = 0;
+	let asking = false;
 	setInterval(async () => {
-		if (document.hidden) return;
+		if (document.hidden || asking) return;
+		asking = true;
 		const r = await fetch(root.stats, { headers: authorization() }).catch(() => undefined);
+		asking = false;
 		$('stats-token').hidden = r?.status !== 401;
 		if (!r?.ok) return;
 		/** @type {Figures} */ const now = await r.json();

@@ -123,6 +123,15 @@ export async function parts() {
 		assert.match(await finding('long-poll'), /works/);
 		front.close();
 	});
+	await step('the doctor names a proxy that changes the Host', async () => {
+		const { host } = new URL(server.url);
+		const front = await proxy(host, { host });
+		await page.goto(front.url);
+		await page.getByRole('button', { name: 'Examine my connection' }).click();
+		await page.getByText('2 of 3 transports reach the server').waitFor();
+		assert.match(await page.locator('.findings > li[data-works=false]').innerText(), /WebSocket[^]*is not Host[^]*proxy_set_header Host \$http_host/);
+		front.close();
+	});
 	await step('with a publish token the page sends, restarts and shows figures for those who have it', async () => {
 		const guarded = await start('127.0.0.1:0', '-publish-token', 's3cret');
 		const other = await context.newPage();

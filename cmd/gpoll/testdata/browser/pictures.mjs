@@ -23,7 +23,8 @@ await Promise.all(['light', 'dark'].flatMap((colorScheme) => Object.entries(size
 	const page = await browser.newPage({ viewport, colorScheme, locale: 'en-GB', deviceScaleFactor: size ? 1.5 : 1 });
 	page.on('console', (m) => console.log(`${size}${colorScheme}: ${m.text()}`));
 	page.on('pageerror', (e) => console.log(`${size}${colorScheme}: ${e.stack}`));
-	await page.goto(`${url}/?demo=1`);
+	await page.goto(url);
+	await page.locator('#demo').click();
 	const by = (transport) => page.locator(`#lane-${transport}[data-use=true]`).waitFor();
 	const more = async (n) => {
 		const now = Number(await page.locator('#tally-received').textContent());
