@@ -157,8 +157,7 @@ export class GpollSource extends EventTarget {
     for (const transport of options.transports || /** @type {Transport[]} */ (["websocket", "sse", "long-poll"]))
       if (transport != "websocket" || this.#Socket) this.#ladder.push({ transport, lives: 3, reason: "", until: 0 });
     try { // what failed a page ago is not tried again at once
-      const old = JSON.parse(sessionStorage[this.url]);
-      if (old.length == this.#ladder.length) this.#ladder = old;
+      this.#ladder = JSON.parse(sessionStorage[this.url + options.transports]);
     } catch { }
     this.#listen("add");
     queueMicrotask(() => this.#run()); // the page sets its handlers first
@@ -501,7 +500,7 @@ export class GpollSource extends EventTarget {
     rung.reason = "";
     rung.until = 0;
     for (const r of this.#above(rung)) if (r.reason && r.until <= now()) r.until = now() + leftBy;
-    try { sessionStorage[this.url] = JSON.stringify(this.#ladder); } catch { }
+    try { sessionStorage[this.url + this.#options.transports] = JSON.stringify(this.#ladder); } catch { }
     this.#told = this.#reasons(rung);
     this.#later(a);
     this.#tell("connected", { transport: rung.transport, reasons: this.#told });

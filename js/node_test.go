@@ -101,6 +101,10 @@ func listen(t *testing.T, node, module, transport string) {
 	if got := next(); got != "reply re: what" {
 		t.Errorf("%q %s", got, &failed)
 	}
+	other := map[string]string{"sse": "long-poll", "long-poll": "sse"}[transport]
+	if got := next(); got != "open "+other {
+		t.Errorf("the client that may use %s alone: %q %s", other, got, &failed)
+	}
 	if err := program.Wait(); err != nil {
 		t.Errorf("%v: %s", err, strings.TrimSpace(failed.String()))
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -16,10 +17,7 @@ import (
 func drain(b *gpoll.Broadcaster, srv *http.Server, limit time.Duration, logger *slog.Logger) int {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	err := b.Shutdown(ctx)
-	if err2 := srv.Shutdown(ctx); err == nil {
-		err = err2
-	}
+	err := errors.Join(b.Shutdown(ctx), b.Broker.Close(ctx), srv.Shutdown(ctx))
 	if err != nil {
 		srv.Close()
 		logger.Warn("not everybody left in time; raise -drain to wait longer", "error", err)

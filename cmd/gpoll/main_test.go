@@ -432,6 +432,7 @@ func TestMistakes(t *testing.T) {
 		{"-path /a/../b", "-path"},
 		{"-path /{x}", "-path"},
 		{"-path /send", "taken by gpoll itself"},
+		{"-path /restart", "taken by gpoll itself"},
 		{"-path /page/x", "taken by gpoll itself"},
 		{"-stdin-topic x", "-stdin-topic needs -stdin"},
 		{"-stdin -stdin-topic a*b", "-stdin-topic"},

@@ -2,11 +2,13 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
 	"fmt"
 	"html/template"
+	"io/fs"
 	"net/http"
 	"path"
 	"time"
@@ -28,12 +30,13 @@ const recent = 50
 // pageData is what the page has to know of the server. Addresses are relative to the page: a proxy may serve it below a
 // prefix.
 type pageData struct {
-	Mount, Send string
-	Token       bool
-	MaxMessage  int
-	HeartbeatMS int64
-	PollWaitMS  int64
-	After       string // the Position after which the page reads
+	Mount, Send, Stats, Restart string
+
+	Path string // of the mount, where no proxy stands in front
+
+	Token      bool
+	MaxMessage int
+	After      string // the Position after which the page reads
 }
 
 // addPage serves the page at / and its parts under /page/.
@@ -45,23 +48,24 @@ func addPage(mux *http.ServeMux, set *settings, token bool, stats func() gpoll.S
 	mux.HandleFunc("/{$}", func(w http.ResponseWriter, r *http.Request) {
 		var index bytes.Buffer
 		err := t.Execute(&index, pageData{
-			Mount: "." + set.path, Send: "." + sendPath, Token: token, MaxMessage: int(set.maxMessage),
-			HeartbeatMS: set.heartbeat.Milliseconds(), PollWaitMS: set.pollWait.Milliseconds(),
-			After: recentPosition(stats()),
+			Mount: "." + set.path, Send: "." + sendPath, Stats: "." + statsPath, Restart: "." + restartPath,
+			Path: set.path, Token: token, MaxMessage: int(set.maxMessage), After: recentPosition(stats()),
 		})
 		if err != nil {
 			panic(err) // the template and its data do not depend on the request
 		}
 		newFile("index.html", index.Bytes()).ServeHTTP(w, r)
 	})
-	for _, name := range []string{"page.css", "page.js", "session.js", "icon.svg"} {
-		content, err := pageFiles.ReadFile("page/" + name)
-		if err != nil {
+	return fs.WalkDir(pageFiles, "page", func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || name == "page/index.html" {
 			return err
 		}
-		mux.Handle(pagePath+name, newFile(name, content))
-	}
-	return nil
+		content, err := pageFiles.ReadFile(name)
+		if err == nil {
+			mux.Handle("/"+name, newFile(name, content))
+		}
+		return err
+	})
 }
 
 // recentPosition returns the Position before the newest messages of the window, "" if it is empty.
@@ -98,7 +102,7 @@ func (f *file) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	h := w.Header()
-	h.Set("Content-Type", contentTypes[path.Ext(f.name)])
+	h.Set("Content-Type", cmp.Or(contentTypes[path.Ext(f.name)], "text/plain; charset=utf-8"))
 	h.Set("Cache-Control", "no-cache")
 	h.Set("ETag", f.etag)
 	h.Set("Content-Security-Policy", contentPolicy)

@@ -40,6 +40,11 @@ type sendHandler struct {
 // must not publish. Origin is trusted where a proxy hides the name that browsers use; it may be "".
 func newSendHandler(p publisher, limit int64, authorized func(*http.Request) bool,
 	origin string) (http.Handler, error) {
+	return protect(&sendHandler{p, limit, authorized}, origin)
+}
+
+// protect returns h behind the check of where a browser's request comes from. See newSendHandler.
+func protect(h http.Handler, origin string) (http.Handler, error) {
 	csrf := http.NewCrossOriginProtection()
 	if origin != "" {
 		if err := csrf.AddTrustedOrigin(origin); err != nil {
@@ -50,7 +55,7 @@ func newSendHandler(p publisher, limit int64, authorized func(*http.Request) boo
 		refuse(w, http.StatusForbidden, "origin",
 			"a page of another site may not publish here: send from the page of this server, or from a program")
 	}))
-	return csrf.Handler(&sendHandler{p, limit, authorized}), nil
+	return csrf.Handler(h), nil
 }
 
 func (h *sendHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/url"
 	"os"
 	"path"
@@ -86,8 +87,8 @@ func (set *settings) flags() *flag.FlagSet {
 		"let pages of this `origin` read, such as https://app.example.org (repeatable)")
 
 	fs.StringVar(&set.publishToken, "publish-token", "",
-		"POST /send and GET /stats need \"Authorization: Bearer `token`\"; required if other machines can reach "+
-			"the server; $"+tokenVariable+" does the same and is not visible in ps")
+		"POST /send, POST /restart and GET /stats need \"Authorization: Bearer `token`\"; required if other "+
+			"machines can reach the server; $"+tokenVariable+" does the same and is not visible in ps")
 	fs.BoolVar(&set.stdin, "stdin", false, "broadcast each line of standard input; at its end go on serving")
 	fs.StringVar(&set.stdinTopic, "stdin-topic", "",
 		"publish the lines of -stdin to this `topic` only, instead of to everybody")
@@ -236,7 +237,8 @@ func checkPath(p string) error {
 	if !plain || p == "/" || !strings.HasPrefix(p, "/") || path.Clean(p) != p {
 		return fmt.Errorf("-path must be a path such as /poll, of letters, digits and -_.~/, not %q", p)
 	}
-	if p == sendPath || p == statsPath || p+"/" == pagePath || strings.HasPrefix(p, pagePath) {
+	taken := []string{sendPath, statsPath, restartPath, strings.TrimSuffix(pagePath, "/")}
+	if slices.Contains(taken, p) || strings.HasPrefix(p, pagePath) {
 		return fmt.Errorf("-path must not be %s, which is taken by gpoll itself", p)
 	}
 	return nil
@@ -276,6 +278,9 @@ func (set *settings) broadcaster(logger *slog.Logger) *gpoll.Broadcaster {
 	b.AllowedOrigins = set.allowOrigins
 	b.PublicOrigin = set.publicOrigin
 	b.Logger = logger
+	b.Broker = gpoll.NewMemoryBroker()
+	everybody := gpoll.Grant{Presence: func(string) bool { return true }} // who is present is a number without a name
+	b.Authorize = func(*http.Request) (gpoll.Grant, error) { return everybody, nil }
 	return b
 }
 

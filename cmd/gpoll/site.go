@@ -18,13 +18,14 @@ import (
 
 // Paths that gpoll itself serves, beside those of the mount.
 const (
-	sendPath  = "/send"
-	statsPath = "/stats"
-	pagePath  = "/page/" // the page's style and scripts; the page is at /
+	sendPath    = "/send"
+	statsPath   = "/stats"
+	restartPath = "/restart"
+	pagePath    = "/page/" // the page's style and scripts; the page is at /
 )
 
-// site is what one address serves: the page, the broadcast, /send and /stats, for the host names that are its own.
-// It is read-only once newSite has returned, and safe for concurrent use.
+// site is what one address serves: the page, the broadcast, /send, /stats and /restart, for the host names that are its
+// own. It is read-only once newSite has returned, and safe for concurrent use.
 type site struct {
 	baseURL string // as this machine reaches it, without a slash at the end
 	token   string // "": publishing needs none
@@ -69,6 +70,11 @@ func newSite(set *settings, b *gpoll.Broadcaster, addr net.Addr, cert *tls.Certi
 		return nil, err
 	}
 	s.mux.Handle(sendPath, send)
+	restart, err := newRestartHandler(b.Broker, s.authorized, set.publicOrigin)
+	if err != nil {
+		return nil, err
+	}
+	s.mux.Handle(restartPath, restart)
 	s.mux.HandleFunc(statsPath, func(w http.ResponseWriter, r *http.Request) { s.serveStats(w, r, b) })
 	if err := addPage(s.mux, set, s.token != "", b.Stats); err != nil {
 		return nil, err

@@ -194,6 +194,37 @@ func TestPublishToken(t *testing.T) {
 		http.StatusForbidden, "origin")
 }
 
+// The log begins anew only for those who may publish, and what comes then is of another epoch.
+func TestRestart(t *testing.T) {
+	s := newTestSite(t, "-publish-token", "s3cret")
+	auth := []string{"Authorization", "Bearer s3cret"}
+	epoch := func() string {
+		var f figures
+		if err := json.NewDecoder(ask(s, "GET", "/stats", "", auth...).Body).Decode(&f); err != nil {
+			t.Fatal(err)
+		}
+		return f.Epoch
+	}
+	wantSent(t, ask(s, "POST", "/send", "old", auth...))
+	old := epoch()
+	wantRefusal(t, ask(s, "POST", "/restart", ""), http.StatusUnauthorized, "unauthorized")
+	wantRefusal(t, ask(s, "GET", "/restart", "", auth...), http.StatusMethodNotAllowed, "method")
+	wantRefusal(t, ask(s, "POST", "/restart", "", append(auth, "Sec-Fetch-Site", "cross-site")...), http.StatusForbidden,
+		"origin")
+	if got := epoch(); got != old {
+		t.Errorf("a refused request has begun epoch %s after %s", got, old)
+	}
+	wantSent(t, ask(s, "POST", "/restart", "", auth...))
+	if got := epoch(); got == old {
+		t.Errorf("the epoch is still %s", got)
+	}
+	res := ask(s, "POST", "/send", "new", auth...)
+	body, _ := io.ReadAll(res.Body)
+	if want := `{"position":"` + epoch(); !strings.HasPrefix(string(body), want) {
+		t.Errorf("%s, want %s", body, want)
+	}
+}
+
 // The token is taken from the environment where the flag is not given.
 func TestTokenVariable(t *testing.T) {
 	set, err := parseSettings(nil, func(name string) string { return map[string]string{tokenVariable: "t0ken"}[name] })
@@ -207,7 +238,7 @@ func TestHosts(t *testing.T) {
 	s := newTestSite(t, "-allow-host", "Live.Example.org", "-public-origin", "https://public.example.org",
 		"-publish-token", "x")
 	for _, path := range []string{"/", "/page/page.js", "/poll", "/poll/events", "/poll/ws", "/stats", "/send",
-		"/nothing"} {
+		"/restart", "/nothing"} {
 		for _, host := range []string{"evil.example", "evil.example:8080", "localhost.evil.example",
 			"127.0.0.1.evil.example", "", "live.example.org.", "[evil", "localhost:80:80"} {
 			t.Run(path+" "+host, func(t *testing.T) {
@@ -232,11 +263,14 @@ func TestPublicOrigin(t *testing.T) {
 }
 
 func TestPageIsServedStrictly(t *testing.T) {
-	s := newTestSite(t, "-path", "/live/feed", "-max-message", "1000", "-poll-wait", "7s")
+	s := newTestSite(t, "-path", "/live/feed", "-max-message", "1000")
 	for path, kind := range map[string]string{
 		"/": "text/html; charset=utf-8", "/page/page.js": "text/javascript; charset=utf-8",
-		"/page/session.js": "text/javascript; charset=utf-8",
-		"/page/page.css":   "text/css; charset=utf-8", "/page/icon.svg": "image/svg+xml",
+		"/page/live.js":  "text/javascript; charset=utf-8",
+		"/page/page.css": "text/css; charset=utf-8", "/page/icon.svg": "image/svg+xml",
+		"/page/uplot/uPlot.iife.min.js": "text/javascript; charset=utf-8",
+		"/page/uplot/uPlot.min.css":     "text/css; charset=utf-8",
+		"/page/uplot/LICENSE":           "text/plain; charset=utf-8",
 	} {
 		t.Run(path, func(t *testing.T) {
 			res := ask(s, "GET", path, "")
@@ -261,8 +295,8 @@ func TestPageIsServedStrictly(t *testing.T) {
 		})
 	}
 	body, _ := io.ReadAll(ask(s, "GET", "/", "").Body)
-	for _, want := range []string{`data-mount="./live/feed"`, `data-send="./send"`, `data-max-message="1000"`,
-		`data-poll-wait="7000"`} {
+	for _, want := range []string{`data-mount="./live/feed"`, `data-send="./send"`, `data-stats="./stats"`,
+		`data-restart="./restart"`, `data-max-message="1000"`} {
 		if !strings.Contains(string(body), want) {
 			t.Errorf("the page lacks %s", want)
 		}

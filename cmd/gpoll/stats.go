@@ -21,6 +21,7 @@ type figures struct {
 	Dropped   map[string]uint64 `json:"dropped"`
 	Refused   map[string]uint64 `json:"refused"`
 	Gaps      map[string]uint64 `json:"gaps"`
+	Fallbacks map[string]uint64 `json:"fallbacks"`
 }
 
 // window is the part of the log that can be replayed.
@@ -36,6 +37,7 @@ func figuresOf(s gpoll.Stats) figures {
 		Clients: s.Clients, Attached: s.Attached, Routines: s.Routines, Epoch: s.Epoch,
 		Window:    window{s.WindowLow, s.WindowHigh, s.WindowMessages, s.WindowBytes},
 		Published: s.Published, Delivered: s.Delivered, Dropped: s.Dropped, Refused: s.Refused, Gaps: s.Gaps,
+		Fallbacks: s.Fallbacks,
 	}
 }
 

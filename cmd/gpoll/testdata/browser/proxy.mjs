@@ -6,8 +6,8 @@ import { once } from 'node:events';
 
 /**
  * @param {string} to  the server's host and port
- * @param {{prefix?: string, webSocket?: boolean, events?: 'pass' | 'hold', down?: boolean}} how  may change at any time:
- *   prefix is taken away, without webSocket no Upgrade passes, events that are held are never sent on, down answers 502
+ * @param {{prefix?: string, host?: string, webSocket?: boolean, events?: 'pass' | 'hold', down?: boolean}} how  may change at any time:
+ *   prefix is taken away, host takes the place of the Host that came, without webSocket no Upgrade passes, events that are held are never sent on, down answers 502
  */
 export async function proxy(to, how = {}) {
 	const [host, port] = to.split(':');
@@ -16,7 +16,7 @@ export async function proxy(to, how = {}) {
 	const server = createServer((req, res) => {
 		const path = inside(req.url);
 		if (how.down || !path) return res.writeHead(how.down ? 502 : 404).end();
-		const onward = request({ host, port, path, method: req.method, headers: req.headers }, (answer) => {
+		const onward = request({ host, port, path, method: req.method, headers: { ...req.headers, ...(how.host && { host: how.host }) } }, (answer) => {
 			if (how.events === 'hold' && /event-stream/.test(answer.headers['content-type'] ?? '')) return answer.resume();
 			res.writeHead(answer.statusCode, answer.headers);
 			res.flushHeaders();
@@ -32,7 +32,8 @@ export async function proxy(to, how = {}) {
 		if (how.webSocket === false || how.down) return socket.end('HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n');
 		const onward = connect(Number(port), host, () => {
 			const lines = [];
-			for (let i = 0; i < req.rawHeaders.length; i += 2) lines.push(`${req.rawHeaders[i]}: ${req.rawHeaders[i + 1]}`);
+			for (let i = 0; i < req.rawHeaders.length; i += 2)
+				lines.push(`${req.rawHeaders[i]}: ${how.host && /^host$/i.test(req.rawHeaders[i]) ? how.host : req.rawHeaders[i + 1]}`);
 			onward.write(`${req.method} ${inside(req.url)} HTTP/1.1\r\n${lines.join('\r\n')}\r\n\r\n`);
 			onward.write(head);
 			socket.pipe(onward).pipe(socket);
