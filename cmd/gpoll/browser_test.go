@@ -17,7 +17,7 @@ import (
 // TestBrowser runs testdata/browser/browser.mjs, which drives the page in Chromium.
 func TestBrowser(t *testing.T) {
 	if testing.Short() {
-		t.Skip("the browser takes 15 seconds: run without -short")
+		t.Skip("the browser takes up to a minute: run without -short")
 	}
 	require(t, lookPath("node"),
 		"node is not installed, so the page is not tried in a browser: install Node.js 20 or newer")
