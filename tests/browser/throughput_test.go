@@ -21,7 +21,7 @@ func TestThroughput(t *testing.T) {
 	for _, by := range transports {
 		t.Run(by, func(t *testing.T) { // one at a time
 			w := newWorld(t, nil)
-			tab := newProfile(t).open(w.url())
+			tab := newProfile(t).openHideable(w.url()) // for Playwright's own pages the browser reports each frame to it
 			tab.eval(nil, `(async () => {
 				window.heard = window.bad = 0;
 				window.long = [];
