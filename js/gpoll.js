@@ -42,11 +42,11 @@ export class GpollError extends Error {
    * @param {string} [message]
    * @param {number} [retry] ms after which the server wants the client back
    */
-  constructor(course, code, message = code, retry = 0) {
+  constructor(course, code, message = code, retry) {
     super(message);
     this.course = course;
     this.code = code;
-    this.retry = retry;
+    this.retry = retry || 0;
   }
 }
 
