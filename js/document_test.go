@@ -148,7 +148,7 @@ func TestDocumentSizes(t *testing.T) {
 	for _, m := range rows.FindAllStringSubmatch(string(document), -1) {
 		said[m[1]], _ = strconv.Atoi(strings.ReplaceAll(m[2], ",", ""))
 	}
-	files := map[string]*js.File{"client.js": js.Core()}
+	files := map[string]*js.File{"client.js": js.Core(), "tabs.js": js.Tabs()}
 	for _, name := range js.Parts() {
 		files[name] = js.Part(name)
 	}

@@ -42,11 +42,11 @@ export class GpollError extends Error {
    * @param {string} [message]
    * @param {number} [retry] ms after which the server wants the client back
    */
-  constructor(course, code, message = code, retry = 0) {
+  constructor(course, code, message = code, retry) {
     super(message);
     this.course = course;
     this.code = code;
-    this.retry = retry;
+    this.retry = retry || 0;
   }
 }
 
@@ -425,7 +425,8 @@ export class GpollSource extends EventTarget {
       return a?.life.abort(again); // a page with a connection is not kept
     }
     if (e.type == "pageshow") this.#parked = false;
-    if (e.type == "online" || e.type == "pageshow") {
+    if (e.type == "online" || e.type == "pageshow") { // maybe by another network, which lets more through
+      for (const r of this.#ladder) r.until = 0;
       this.#backoff = 0;
       setTimeout(() => this.#wake?.(), Math.random() * this.#spread);
     }

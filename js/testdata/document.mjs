@@ -79,7 +79,7 @@ const cases = {
   async "status.js"() {
     await imported(name);
     await prints("connected websocket");
-    await (await feed()).send("remove me");
+    (await feed()).send("remove me").catch(() => { }); // its answer may come or not
     await prints("the end: removed removed: as you like");
   },
   async "topics.js"() {

@@ -32,7 +32,7 @@ for (const end of ends)
       const { error, retry, state } = w.feed.status;
       assert.equal(error.course, end.course);
       assert.equal(error.code, end.error || (end.close ? "close-" + end.close : "stranger"));
-      assert.equal(error.retry || 0, end.retry_ms || 0);
+      assert.equal(error.retry, end.retry_ms || 0);
       const final = end.course == "stop" || end.course == "token" && end.error; // for there is no other token
       assert.equal(state, final ? "closed" : "waiting");
       assert.equal(w.feed.readyState, final ? 2 : 0);
