@@ -502,7 +502,7 @@ export class SharedSource extends EventTarget {
     if (before?.name != stands.name) {
       this.#post({ want: [this.#tab, /** @type {Want} */ (want)] });
       for (const { id, verb, args } of this.#pending.values()) this.#post({ command: { id, verb, args } });
-    } else if (before.n == stands.n && !this.#own) this.#at = stands.position; // there was nothing in between
+    } else if (before.n == stands.n && !this.#own && covers(stands.position, this.#at)) this.#at = stands.position; // nothing came in between
     if (!this.#at && !this.#options.last && state == "connected") this.#at = stands.position; // it begins with what comes
     if (state == "connected" && !this.#whole()) this.#read();
     this.#owe();

@@ -304,3 +304,39 @@ func TestTabsBegin(t *testing.T) {
 		}
 	}
 }
+
+// A new log of the server is told to each tab once, also when the tab that leads closes at that moment.
+func TestTabsKilled(t *testing.T) {
+	for _, by := range transports {
+		t.Run(by, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, nil)
+			w.shared = true
+			p := newProfile(t)
+			var tabs []*page
+			for range 4 {
+				tabs = append(tabs, w.listen(p, map[string]any{"transports": []string{by}}))
+			}
+			w.publish(300, 1000)
+			for range 2 {
+				leads := w.leader(tabs)
+				w.kill()
+				tabs[leads].does("close")
+				tabs = without(tabs, leads)
+				w.begin()
+				w.publish(300, 1000)
+			}
+			for i, tab := range tabs {
+				gaps := 0
+				for _, s := range w.judge(tab, gpolltest.Checker{}) {
+					if s.Gap != nil {
+						gaps++
+					}
+				}
+				if gaps != 2 {
+					t.Errorf("tab %d was told of %d gaps, of 2 new logs", i, gaps)
+				}
+			}
+		})
+	}
+}
