@@ -51,7 +51,7 @@ func core() string {
 // Tabs is the module with SharedSource, which stands below the core as client/tabs.js.
 var Tabs = sync.OnceValue(func() *File {
 	text := strings.ReplaceAll(strip(source("tabs.js")), `"./gpoll.js"`, `"../client.js"`)
-	return newFile(strings.ReplaceAll(text, `"./iterate.js"`, `"./`+Version()+`/iterate.js"`))
+	return newFile(strings.ReplaceAll(text, `"./presence.js"`, `"./`+Version()+`/presence.js"`))
 })
 
 // Parts are the names of the modules that the core loads when a page needs them.

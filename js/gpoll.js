@@ -3,7 +3,7 @@
  * through, in one session that survives the change. The rules are those of docs/protocol.md, section 16, and of the Go
  * client.
  *
- * A message goes: #socket, #events or #polls (one attach each) → #take (the cursor drops what came before) → #emit.
+ * A message goes: #socket, #events or #polls (one attach each) → _take (the cursor drops what came before) → #emit.
  * A command goes by upstream.js, which is loaded at the first one, and presence by presence.js.
  */
 
@@ -116,13 +116,14 @@ export class GpollSource extends EventTarget {
   #backoff = 0;
   #heartbeat = 15e3;
   /** @type {(() => void) | undefined} */
-  #wake; // ends the wait between two attempts
+  _wake; // ends the wait between two attempts
   #parked = false; // the page is in the back/forward cache
+  _rests = false; // another tab listens for this one
   /** @type {Set<import("./iterate.js").Queue>} */
   #queues = new Set(); // of the loops over this
 
   // The cursor. #adrift: the log has gone on elsewhere, and the next Position tells where.
-  #at = "";
+  _at = "";
   #adrift = false;
   #lastGap = "";
   #start = ""; // where the stream began, while messages of Options.last come that are older
@@ -149,7 +150,7 @@ export class GpollSource extends EventTarget {
     this.url = new URL(url, globalThis.location?.href).href.replace(/\/*([?#].*)?$/, "");
     this.withCredentials = !!options.withCredentials;
     this.#options = options;
-    this.#at = options.after || "";
+    this._at = options.after || "";
     for (const topic of [options.topics || []].flat()) this.#topics.set(topic, 1);
     for (const type of ["message", "gap", "open", "error", "status"])
       this.addEventListener(type, e => /** @type {any} */ (this)["on" + type]?.(e));
@@ -171,8 +172,9 @@ export class GpollSource extends EventTarget {
   /** @type {import("./gpoll.js").GpollSource["onrequest"]} */ onrequest;
 
   get id() { return this._id; }
-  get position() { return this.#at || this.#start; }
+  get position() { return this._at || this.#start; }
   get topics() { return [...this.#topics.keys()]; }
+  get _topics() { return this.topics; }
 
   /**
    * @param {string | string[]} topics
@@ -209,20 +211,20 @@ export class GpollSource extends EventTarget {
    * @param {unknown} data
    * @param {{signal?: AbortSignal}} [o]
    */
-  send(data, o) { return this.#command("send", { data }, o); }
+  send(data, o) { return this._command("send", { data }, o); }
 
   /**
    * @param {string} topic
    * @param {unknown} data
    * @param {{signal?: AbortSignal}} [o]
    */
-  publish(topic, data, o) { return this.#command("publish", { topic, data }, o); }
+  publish(topic, data, o) { return this._command("publish", { topic, data }, o); }
 
   /**
    * @param {unknown} data
    * @param {{signal?: AbortSignal}} [o]
    */
-  request(data, o) { return this.#command("request", { data }, o); }
+  request(data, o) { return this._command("request", { data }, o); }
 
   close() { this.#finish(new GpollError("stop", "closed")); }
 
@@ -231,10 +233,10 @@ export class GpollSource extends EventTarget {
     const queue = { events: [] };
     this.#queues.add(queue);
     try {
-      yield* (await import("./iterate.js")).iterate(this, queue, () => this.#wake?.());
+      yield* (await import("./iterate.js")).iterate(this, queue, () => this._wake?.());
     } finally {
       this.#queues.delete(queue);
-      this.#wake?.();
+      this._wake?.();
     }
   }
 
@@ -242,7 +244,7 @@ export class GpollSource extends EventTarget {
 
   async #run() {
     try {
-      this.#tell("connecting");
+      this._tell("connecting");
       while (this.readyState < 2) {
         const wait = await this.#walk();
         if (wait) await this.#sleep(wait);
@@ -257,7 +259,7 @@ export class GpollSource extends EventTarget {
    * before the next walk. It throws why there is none.
    */
   async #walk() {
-    while (this.#parked || this.#crowded()) await this.#sleep(leftBy);
+    while (this.#parked || this._rests || this.#crowded()) await this.#sleep(leftBy);
     /** @type {Handshake | undefined} */
     let beside;
     let fault = broken;
@@ -343,7 +345,7 @@ export class GpollSource extends EventTarget {
     const retry = fault.retry || Math.random() * this.#backoff + 1;
     const reasons = this.#reasons();
     if (!reasons.length && fault.code == "unreachable") reasons.push(fault.code);
-    this.#tell("waiting", { reasons, error: fault, retry });
+    this._tell("waiting", { reasons, error: fault, retry });
     return retry;
   }
 
@@ -352,7 +354,7 @@ export class GpollSource extends EventTarget {
     this._attach = undefined;
     return new Promise(done => {
       const timer = setTimeout(done, ms);
-      this.#wake = () => done(clearTimeout(timer));
+      this._wake = () => done(clearTimeout(timer));
     });
   }
 
@@ -371,7 +373,7 @@ export class GpollSource extends EventTarget {
    * @param {import("./gpoll.js").Status["state"]} state
    * @param {Partial<import("./gpoll.js").Status>} [more]
    */
-  #tell(state, more) {
+  _tell(state, more) {
     /** @type {import("./gpoll.js").Status} */
     const status = { state, transport: "", reasons: this.#reasons(), ...more };
     const before = this.readyState;
@@ -402,9 +404,9 @@ export class GpollSource extends EventTarget {
     this.#listen("remove");
     if (fault.code == "closed" && this._id) this._post('{"leave":true}', { keepalive: true }).catch(() => { });
     this._attach?.life.abort(fault);
-    this.#tell("closed", { error: fault });
+    this._tell("closed", { error: fault });
     this._up?.finish(fault);
-    this.#wake?.();
+    this._wake?.();
   }
 
   // The page's life. A page that comes back, from sleep, from the back/forward cache or to its network, looks at once
@@ -428,7 +430,7 @@ export class GpollSource extends EventTarget {
     if (e.type == "online" || e.type == "pageshow") { // maybe by another network, which lets more through
       for (const r of this.#ladder) r.until = 0;
       this.#backoff = 0;
-      setTimeout(() => this.#wake?.(), Math.random() * this.#spread);
+      setTimeout(() => this._wake?.(), Math.random() * this.#spread);
     }
     if (a?.limit) this.#watch(a, a.limit);
   };
@@ -472,7 +474,7 @@ export class GpollSource extends EventTarget {
       authorization: token && "Bearer " + this._token,
       fallback: this.#reasons(a.rung).filter(r => !this.#told.includes(r)).join() || undefined,
       body: {
-        topics: this.topics,
+        topics: this._topics,
         after: after || undefined,
         last: after ? undefined : last,
         asked: this._id ? this._newest : 0,
@@ -504,7 +506,7 @@ export class GpollSource extends EventTarget {
     try { sessionStorage[this.url + this.#options.transports] = JSON.stringify(this.#ladder); } catch { }
     this.#told = this.#reasons(rung);
     this.#later(a);
-    this.#tell("connected", { transport: rung.transport, reasons: this.#told });
+    this._tell("connected", { transport: rung.transport, reasons: this.#told });
     this._change();
     this._up?.attached();
   }
@@ -595,24 +597,24 @@ export class GpollSource extends EventTarget {
     if (a.life.signal.aborted) return;
     const { welcome, watching, error, request, presence } = f, granted = f.subscribed || f.unsubscribed || watching;
     if (f.id || f.gap) {
-      this.#take(f);
+      this._take(f);
       if (this.#crowded()) a.life.abort(again);
     } else if (welcome) {
       this.#spread = welcome.spread_ms || this.#spread;
       this.#watch(a, (this.#heartbeat = welcome.heartbeat_ms || this.#heartbeat) * 2.2);
       if (a.wish?.body.last) this.#start = welcome.position;
-      else this.#scan(welcome.position);
+      else this._scan(welcome.position);
       this.#opened(a, welcome["client-id"]);
     } else if (granted) {
       a.asked.shift();
       if (!watching) this._granted = /** @type {Wish} */ (a.wish).body.topics;
-      this.#scan(granted.position);
-    } else if (f.position) this.#scan(f.position);
+      this._scan(granted.position);
+    } else if (f.position) this._scan(f.position);
     else if (presence) return this.#presence(p => p.told(this, presence));
     else if (request) return this.#upstream(u => u.asked(request));
     else if (error && !error.id) {
       const [verb, names] = a.asked.shift() || ["", []];
-      this.#refuse(new GpollError("stop", error.code, error.message), verb, names);
+      this._refuse(new GpollError("stop", error.code, error.message), verb, names);
     } else this._up?.answered(f, 1);
   }
 
@@ -702,7 +704,7 @@ export class GpollSource extends EventTarget {
       const r = await this.#read(a, "", "application/json").finally(() => clearTimeout(granted));
       const batch = await r.json().catch(e => { throw e instanceof SyntaxError ? stranger("a poll") : broken; });
       const { messages, requests = [], presence, position } = batch;
-      if (!messages[0]) this.#scan(position);
+      if (!messages[0]) this._scan(position);
       this.#opened(a, batch["client-id"]);
       for (const e of messages) this.#frame(a, e);
       this.#frame(a, { position });
@@ -722,7 +724,7 @@ export class GpollSource extends EventTarget {
    * @param {object} [o]
    * @returns {Promise<any>}
    */
-  async #command(verb, body, o) {
+  async _command(verb, body, o) {
     return this.#upstream(u => u.command(verb, body, o));
   }
 
@@ -746,16 +748,16 @@ export class GpollSource extends EventTarget {
   }
 
   /** @param {string} p */
-  #passed(p) { return !this.#adrift && epochOf(p) == epochOf(this.#at) && seqOf(p) <= seqOf(this.#at); }
+  #passed(p) { return !this.#adrift && epochOf(p) == epochOf(this._at) && seqOf(p) <= seqOf(this._at); }
 
   /**
    * Adopts a Position up to which the server has sent everything. An epoch begins with a gap: without one, the Position of
    * another epoch is not believed, for it would hide the gap.
    * @param {string} [p]
    */
-  #scan(p) {
-    if (!p || p == this.#at || this.#passed(p) || !this.#adrift && this.#at && epochOf(p) != epochOf(this.#at)) return;
-    this.#at = p;
+  _scan(p) {
+    if (!p || p == this._at || this.#passed(p) || !this.#adrift && this._at && epochOf(p) != epochOf(this._at)) return;
+    this._at = p;
     this.#adrift = false;
   }
 
@@ -763,18 +765,18 @@ export class GpollSource extends EventTarget {
    * Takes a message or a gap in, in the order of the stream.
    * @param {Element} e
    */
-  #take(e) {
+  _take(e) {
     const { id, gap, topic = "" } = e;
     if (gap) {
       const { from = "", to = "", reason } = gap, key = from + to + reason;
       if (this.#adrift ? key == this.#lastGap : to && seqOf(to) && reason != "epoch" && this.#passed(to)) return;
       this.#adrift = reason == "epoch" || reason == "future" || !seqOf(to);
-      if (!this.#adrift) this.#at = to;
+      if (!this.#adrift) this._at = to;
       this.#lastGap = key;
       return this.#emit("gap", { from, to, reason });
     }
     if (this.#passed(id)) return;
-    this.#at = id;
+    this._at = id;
     this.#adrift = false;
     this.#emit("message", { data: dataOf(e), topic, position: id, lastEventId: id });
   }
@@ -785,7 +787,7 @@ export class GpollSource extends EventTarget {
     this.#changing = true;
     queueMicrotask(() => {
       this.#changing = false;
-      const a = this._attach, want = this.topics, watch = [...this._watched.keys()];
+      const a = this._attach, want = this._topics, watch = [...this._watched.keys()];
       if (!a?.wish || a.life.signal.aborted) return;
       const { topics, presence = [] } = a.wish.body;
       /** @param {string[]} from @param {string[]} to */
@@ -808,16 +810,16 @@ export class GpollSource extends EventTarget {
    * @param {string} verb
    * @param {string[]} topics
    */
-  #refuse(error, verb, topics) {
+  _refuse(error, verb, topics) {
     for (const name of topics) (verb == "presence" ? this._watched : this.#topics).delete(name);
     this.#emit("error", { ...this.status, error, topics });
   }
 
   /** @param {GpollError} fault */
   #takeBack(fault) {
-    const late = this.topics.filter(t => !this._granted.includes(t));
+    const late = this._topics.filter(t => !this._granted.includes(t));
     if (!this._id || !late.length) return false;
-    this.#refuse(fault, "subscribe", late);
+    this._refuse(fault, "subscribe", late);
     return true;
   }
 }

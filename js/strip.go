@@ -56,8 +56,9 @@ var (
 // modules share of a GpollSource.
 var shorter = map[string]string{
 	"const": "let", "true": "!0", "false": "!1", "undefined": "void 0",
-	"_attach": "_a", "_change": "_c", "_fetch": "_f", "_granted": "_g", "_newest": "_n", "_post": "_p",
-	"_presenceAt": "_r", "_token": "_t", "_watched": "_w",
+	"_at": "_b", "_attach": "_a", "_change": "_c", "_command": "_d", "_fetch": "_f", "_granted": "_g", "_newest": "_n",
+	"_post": "_p", "_presenceAt": "_r", "_refuse": "_e", "_rests": "_h", "_scan": "_s", "_take": "_k", "_tell": "_l",
+	"_token": "_t", "_topics": "_o", "_wake": "_v", "_watched": "_w",
 }
 
 func isWord(s string) bool { return s != "" && strings.ContainsAny(s, words) }

@@ -3,8 +3,9 @@
  * has a connection.
  *
  * Who holds a Web Lock leads; the browser gives it to another tab when that one closes. The leader hands on what comes by
- * a BroadcastChannel. Each tab has a cursor of its own: where it cannot have heard everything, because it slept, or a new
- * leader began elsewhere, it reads the log itself until it is where the leader is.
+ * a BroadcastChannel (#hand), and the others take it in (#hear) as if it came from the server: each tab has the cursor of
+ * a GpollSource. Where a tab cannot have heard everything, because it slept, or a new leader began elsewhere, it reads the
+ * log itself (#read) until it is where the leader is (#settle).
  */
 
 import { GpollSource, GpollError } from "./gpoll.js";
@@ -14,101 +15,69 @@ import { GpollSource, GpollError } from "./gpoll.js";
 /** @typedef {import("./gpoll.js").Presence} Presence */
 /** @typedef {{topics: string[], watch: string[]}} Want what a tab listens to */
 /**
- * What the leader has handed on: batch n, behind which a tab that has all batches is at position.
- * @typedef {{n: number, position: string, events: News[]}} Batch
+ * What the leader has handed on: a tab that has all batches up to the n-th is at position.
+ * @typedef {{n: number, position: string, elements: any[]}} Batch
  */
-/** @typedef {{type: "message" | "gap", fields: any}} News */
 /**
  * How things stand: all that a tab has to know of a leader.
- * @typedef {{name: string, n: number, id: string, position: string, status: Status, granted: string[], wants: [string, Want][]}} Standing
+ * @typedef {{name: string, n: number, id: string, position: string, status: any, granted: string[], wants: [string, Want][]}} Standing
  */
-/** @typedef {{id: string, verb: "send" | "publish" | "request", args: unknown[]}} Command */
+/** @typedef {{id: string, verb: string, body: any}} Command */
+/** @typedef {{course: any, code: string, message: string}} Fault a GpollError that can be posted */
 /**
  * @typedef {{stands?: Standing, batch?: Batch, by?: string, present?: Presence, want?: [string, Want], bye?: string, ping?: 1,
- *   command?: Command, answer?: {id: string, value?: any, fault?: Fault}, refused?: {topics: string[], fault: Fault}}} Note
+ *   command?: Command, answer?: {id: string, value?: any, fault?: Fault}, refused?: {verb: string, topics: string[], fault: Fault}}} Note
  */
-/** @typedef {{course: any, code: string, message: string}} Fault a GpollError that can be posted */
-/** @typedef {GpollSource & {_id: string, _granted: string[]}} Source */
-/** @typedef {Command & {resolve: (value: any) => void, reject: (reason: any) => void}} Pending */
 
 const heartbeat = 5e3; // ms between two looks whether the leader lives
+const again = new GpollError("again", "again");
 
-/** @param {string} position */
-const epochOf = position => position.slice(0, 16);
-/** @param {string} position */
-const seqOf = position => Number(position.slice(17));
 /** Reports whether all that is up to q is up to p. @param {string} p @param {string} q */
-const covers = (p, q) => !q || p && epochOf(p) == epochOf(q) && seqOf(p) >= seqOf(q);
+const covers = (p, q) => !q || p && p.slice(0, 16) == q.slice(0, 16) && Number(p.slice(17)) >= Number(q.slice(17));
 /** @param {any} error @returns {Fault} */
 const faultOf = ({ course = "stop", code = "bad", message }) => ({ course, code, message });
 /** @param {Fault} fault */
 const errorOf = ({ course, code, message }) => new GpollError(course, code, message);
-/** @param {string[]} names */
-const matcher = names => RegExp("^(" + names.join("|").replace(/[.*>]/g, c => c == "." ? "\\." : c == "*" ? "[^.]*" : ".*") + ")$");
+const random = () => [...crypto.getRandomValues(new Uint8Array(10))].map(b => b.toString(16).padStart(2, "0")).join("");
 
-export class SharedSource extends EventTarget {
-  /** @readonly @type {0} */ static CONNECTING = 0;
-  /** @readonly @type {1} */ static OPEN = 1;
-  /** @readonly @type {2} */ static CLOSED = 2;
+/** @type {any} with what the modules share of a GpollSource */
+const Base = GpollSource;
 
-  /** @type {0 | 1 | 2} */
-  readyState = 0;
-  /** @type {Status} */
-  status = { state: "connecting", transport: "", reasons: [] };
-  /** @type {((e: any) => void) | null | undefined} */ onmessage;
-  /** @type {((e: any) => void) | null | undefined} */ ongap;
-  /** @type {((e: any) => void) | null | undefined} */ onopen;
-  /** @type {((e: any) => void) | null | undefined} */ onerror;
-  /** @type {((e: any) => void) | null | undefined} */ onstatus;
-  /** @type {GpollSource["onrequest"]} */ onrequest;
-
-  /** @type {Options} */
-  #options;
+export class SharedSource extends Base {
+  #tab = random();
   #share;
-  #tab = [...crypto.getRandomValues(new Uint8Array(10))].map(b => b.toString(16).padStart(2, "0")).join("");
+  #last;
   #commands = 0;
-  /** @type {Map<string, Pending>} */
+  /** @type {Map<string, Command & {resolve: (value: any) => void, reject: (reason: any) => void}>} */
   #pending = new Map();
-
   /** @type {Map<string, number>} */
-  #topics = new Map(); // and how many have subscribed to each
-  /** @type {Map<string, Set<(p: Presence) => void>>} */
-  #watchers = new Map();
-  /** @type {Map<string, Presence>} */
-  #present = new Map();
-  /** @type {Set<import("./iterate.js").Queue>} */
-  #queues = new Set();
-
-  // The cursor of this tab.
-  #at = "";
+  #watches = new Map(); // topics, and how many of the page watch each
+  #mine = /^$/; // matches the topics of this tab
   /** @type {Set<string>} */
-  #owed = new Set(); // topics that a leader had
-  /** @type {GpollSource | undefined} */
-  #own; // reads where the leader's batches do not tell all
+  #owed = new Set(); // those of them that a leader had
 
   // What the tabs know of each other.
   /** @type {AbortController | undefined} */
-  #life; // from the beginning or a pageshow to a pagehide
+  #life; // from the beginning, or a return, to a rest
   /** @type {BroadcastChannel | undefined} */
   #channel;
   /** @type {Standing | undefined} */
-  #leader;
+  #leader; // maybe this tab
+  /** @type {Map<string, Want>} */
+  #wants = new Map(); // of all tabs
   #heard = 0; // when the leader said something last
   #pinged = 0; // when this tab asked it to
   #looked = 0;
-  /** @type {Map<string, Want>} */
-  #wants = new Map(); // of all tabs
 
   // The leader's own.
-  /** @type {Source | undefined} */
-  #source;
-  /** @type {Map<string, () => void>} */
-  #subscribed = new Map();
+  #leads = false;
+  #n = 0;
+  /** @type {any[]} */
+  #batch = [];
   /** @type {Map<string, () => void>} */
   #watching = new Map();
-  #n = 0;
-  /** @type {News[]} */
-  #batch = [];
+  /** @type {Map<string, Presence>} */
+  #present = new Map();
   /** @type {ReturnType<typeof setInterval> | undefined} */
   #asking;
 
@@ -117,45 +86,24 @@ export class SharedSource extends EventTarget {
    * @param {Options} [options]
    */
   constructor(url, options = {}) {
-    super();
-    this.url = new URL(url, location.href).href.replace(/\/*([?#].*)?$/, "");
-    this.withCredentials = !!options.withCredentials;
-    this.#options = options;
-    this.#at = options.after || "";
+    super(url, options);
+    this._rests = true;
+    this._id = "";
+    /** @type {string[]} */
+    this._granted = [];
+    this.#last = options.last;
     this.#share = "gpoll 1 " + this.url + " " + (options.share || "");
-    for (const topic of [options.topics || []].flat()) this.#topics.set(topic, 1);
-    for (const type of ["message", "gap", "open", "error", "status"])
-      this.addEventListener(type, e => /** @type {any} */ (this)["on" + type]?.(e));
-    this.#listen("add"); // before the leader's source does
+    this.#listen("add");
     queueMicrotask(() => this.#begin());
   }
 
-  get id() { return this.#leader?.id || ""; }
-  get position() { return this.#at; }
-  get topics() { return [...this.#topics.keys()]; }
+  get id() { return this.#leads ? this._id : this.#leader?.id || ""; }
   /** Whether this tab has the connection. */
-  get leads() { return !!this.#source; }
+  get leads() { return this.#leads; }
 
-  /**
-   * @param {string | string[]} topics
-   * @param {(e: any) => void} [f]
-   */
-  subscribe(topics, f) {
-    const names = [topics].flat(), pattern = matcher(names);
-    /** @param {any} e */
-    const hear = e => pattern.test(e.topic) && f?.(e);
-    for (const name of names) this.#topics.set(name, (this.#topics.get(name) || 0) + 1);
-    this.addEventListener("message", hear);
-    this.#wish();
-    return () => {
-      this.removeEventListener("message", hear);
-      for (const name of names.splice(0)) {
-        const count = this.#topics.get(name) || 0;
-        if (count > 1) this.#topics.set(name, count - 1);
-        else this.#topics.delete(name), this.#owed.delete(name);
-      }
-      this.#wish();
-    };
+  close() {
+    if (this.#leads) this.#leave();
+    super.close();
   }
 
   /**
@@ -163,91 +111,96 @@ export class SharedSource extends EventTarget {
    * @param {(p: Presence) => void} f
    */
   presence(topics, f) {
-    const names = [topics].flat();
-    for (const name of names) {
-      const fns = this.#watchers.get(name) || new Set();
-      this.#watchers.set(name, fns.add(f));
-      const known = this.#present.get(name);
-      if (known) f(known);
-    }
-    this.#wish();
+    const names = [topics].flat(), stop = super.presence([...names], f);
+    for (const name of names) this.#watches.set(name, (this.#watches.get(name) || 0) + 1);
+    this._change();
     return () => {
       for (const name of names.splice(0)) {
-        const fns = this.#watchers.get(name);
-        if (fns?.delete(f) && !fns.size) this.#watchers.delete(name);
+        const count = this.#watches.get(name) || 0;
+        if (count > 1) this.#watches.set(name, count - 1);
+        else this.#watches.delete(name);
       }
-      this.#wish();
+      stop();
+      this._change();
     };
-  }
-
-  /**
-   * @param {unknown} data
-   * @param {{signal?: AbortSignal}} [o]
-   */
-  send(data, o) { return this.#command("send", [data], o); }
-
-  /**
-   * @param {string} topic
-   * @param {unknown} data
-   * @param {{signal?: AbortSignal}} [o]
-   */
-  publish(topic, data, o) { return this.#command("publish", [topic, data], o); }
-
-  /**
-   * @param {unknown} data
-   * @param {{signal?: AbortSignal}} [o]
-   */
-  request(data, o) { return this.#command("request", [data], o); }
-
-  close() { this.#finish(new GpollError("stop", "closed")); }
-
-  async *[Symbol.asyncIterator]() {
-    /** @type {import("./iterate.js").Queue} */
-    const queue = { events: [] };
-    this.#queues.add(queue);
-    try {
-      yield* (await import("./iterate.js")).iterate(/** @type {any} */ (this), queue, () => { });
-    } finally {
-      this.#queues.delete(queue);
-    }
   }
 
   // -- The life of a tab -----------------------------------------------------------------------------------------------
 
+  /** @param {"add" | "remove"} verb */
+  #listen(verb) {
+    /** @type {any} */
+    const page = globalThis;
+    for (const type of ["pagehide", "freeze"]) page[verb + "EventListener"](type, this.#rest, true);
+    for (const type of ["pageshow", "resume"]) page[verb + "EventListener"](type, this.#begin, true);
+  }
+
   #begin = () => {
     if (this.readyState == 2 || this.#life) return;
-    const life = this.#life = new AbortController(), { signal } = life;
-    if (!navigator.locks || !globalThis.BroadcastChannel) return this.#lead(""); // each tab has a connection
+    const { signal } = this.#life = new AbortController();
+    if (!navigator.locks || !globalThis.BroadcastChannel) return this.#lead(this._id); // each tab has a connection
     const channel = this.#channel = new BroadcastChannel(this.#share);
     channel.onmessage = e => this.#note(e.data);
     signal.addEventListener("abort", () => channel.close());
-    const own = navigator.locks.request(this.#share + " " + this.#tab, { signal }, () => new Promise(free => signal.addEventListener("abort", free)));
-    own.catch(() => { });
-    this.#wish();
-    this.#stand(false);
+    this.#hold(this.#share + " " + this.#tab, { signal }, () => { // now the others can see its end
+      this._change();
+      this.#stand(false);
+    }).catch(() => { });
     const timer = setInterval(() => this.#look(), heartbeat);
     signal.addEventListener("abort", () => clearInterval(timer));
-    setTimeout(() => !signal.aborted && !this.#leader && !this.#source && this.#read(), 2e3);
+    setTimeout(() => !signal.aborted && !this.#leader && this.#read(), 2e3);
   };
+
+  /** The page sleeps. @param {any} e */
+  #rest = e => {
+    if (e.type == "pagehide" && !e.persisted) return; // it closes
+    this.#post({ bye: this.#tab });
+    this.#leave();
+    this.#follow();
+    this.#life?.abort();
+    this.#life = this.#leader = undefined;
+  };
+
+  /** Other tabs go on as the client of the server that this one was. */
+  #leave() {
+    if (this.#others().length) this._id = "";
+  }
+
+  #end() {
+    this.#listen("remove");
+    this.#post({ bye: this.#tab });
+    this.#life?.abort();
+    clearInterval(this.#asking);
+    for (const c of this.#pending.values()) c.reject(this.status.error);
+    this.#pending.clear();
+  }
+
+  /**
+   * Holds a lock until the tab rests.
+   * @param {string} name
+   * @param {LockOptions} options
+   * @param {() => void} f is called once it is held
+   */
+  #hold(name, options, f) {
+    const { signal } = /** @type {AbortController} */ (this.#life);
+    return navigator.locks.request(name, options, () => new Promise(done => {
+      if (signal.aborted) return done(0);
+      signal.addEventListener("abort", () => done(0));
+      f();
+    }));
+  }
 
   /**
    * Leads as soon as nobody else does, or at once.
    * @param {boolean} steal
    */
   #stand(steal) {
-    const life = /** @type {AbortController} */ (this.#life), { signal } = life;
-    /** @type {() => void} */
-    let free = () => { };
-    const held = navigator.locks.request(this.#share, steal ? { steal } : { signal }, () => new Promise(done => {
-      if (signal.aborted) return done(0);
-      free = () => done(0);
-      signal.addEventListener("abort", free);
-      this.#lead(steal ? "" : this.#leader?.id || ""); // what is frozen may come back, and use its id
-    }));
-    held.catch(() => { // stolen, or the life is over
-      free();
+    const { signal } = /** @type {AbortController} */ (this.#life);
+    // What is frozen may come back, and use the id of the client.
+    this.#hold(this.#share, steal ? { steal } : { signal }, () => this.#lead(steal ? "" : this.#leader?.id || this._id)).catch(() => {
       if (signal.aborted) return;
-      this.#drop(false);
+      this._id = "";
+      this.#follow(); // the lock was stolen
       this.#stand(false);
     });
   }
@@ -256,43 +209,13 @@ export class SharedSource extends EventTarget {
   #look() {
     const now = Date.now(), slept = now - this.#looked > 2 * heartbeat;
     this.#looked = now;
-    if (this.#source || document.hidden) return;
+    if (this.#leads || document.hidden) return;
     if (!slept && this.#pinged > this.#heard) {
       this.#pinged = 0;
       return this.#stand(true);
     }
     this.#pinged = now;
     this.#post({ ping: 1 });
-  }
-
-  /** @param {"add" | "remove"} verb */
-  #listen(verb) {
-    for (const type of ["pagehide", "freeze"]) globalThis[/** @type {"addEventListener"} */ (verb + "EventListener")](type, this.#rest, true);
-    for (const type of ["pageshow", "resume"]) globalThis[/** @type {"addEventListener"} */ (verb + "EventListener")](type, this.#begin, true);
-  }
-
-  /** @param {any} e */
-  #rest = e => {
-    if (e.type == "pagehide" && !e.persisted) return this.close();
-    this.#post({ bye: this.#tab });
-    this.#drop(!this.#others().length);
-    this.#own?.close();
-    this.#own = undefined;
-    this.#life?.abort();
-    this.#life = this.#leader = undefined;
-  };
-
-  /** @param {GpollError} fault */
-  #finish(fault) {
-    if (this.readyState == 2) return;
-    this.#listen("remove");
-    this.#post({ bye: this.#tab });
-    this.#drop(!this.#others().length);
-    this.#own?.close();
-    this.#life?.abort();
-    this.#tell({ state: "closed", transport: "", reasons: [], error: fault });
-    for (const c of this.#pending.values()) c.reject(fault);
-    this.#pending.clear();
   }
 
   #others() { return [...this.#wants.keys()].filter(tab => tab != this.#tab); }
@@ -310,24 +233,27 @@ export class SharedSource extends EventTarget {
     if (by || stands) this.#heard = Date.now();
     if (want) this.#wanted(...want);
     if (bye) this.#gone(bye);
-    if (answer && this.#pending.has(answer.id)) this.#answered(answer);
-    if (this.#source) {
+    if (answer) this.#answered(answer);
+    if (this.#leads) {
       if (ping) this.#announce();
       if (command) this.#obey(command);
     } else {
-      if (stands) this.#follow(stands);
+      if (stands) this.#learn(stands);
       if (batch && by == this.#leader?.name) this.#hear(batch);
-      if (present) this.#told(present);
-      if (refused) this.#refused(refused.topics, refused.fault);
+      if (present) import("./presence.js").then(p => p.told(/** @type {any} */ (this), { position: "", topics: [present] }));
+      if (refused) this._refuse(errorOf(refused.fault), refused.verb, refused.topics);
     }
   }
 
-  /** Tells the leader, or its source, what this tab wants. */
-  #wish() {
-    const want = { topics: this.topics, watch: [...this.#watchers.keys()] };
+  /** What this tab wants has changed, or what the leader needs. */
+  _change() {
+    const topics = this.topics;
+    this.#mine = RegExp("^(" + topics.join("|").replace(/[.*>]/g, (/** @type {string} */ c) => c == "." ? "\\." : c == "*" ? "[^.]*" : ".*") + ")$");
+    for (const topic of this.#owed) if (!topics.includes(topic)) this.#owed.delete(topic);
+    const want = { topics, watch: [...this.#watches.keys()] };
+    if (JSON.stringify(want) != JSON.stringify(this.#wants.get(this.#tab)) || !this.#leader) this.#post({ want: [this.#tab, want] });
     this.#wanted(this.#tab, want);
-    this.#post({ want: [this.#tab, want] });
-    if (this.#own && this.#own.topics + "" != want.topics + "") this.#read(true);
+    super._change();
   }
 
   /**
@@ -337,10 +263,11 @@ export class SharedSource extends EventTarget {
   #wanted(tab, want) {
     const known = this.#wants.has(tab);
     this.#wants.set(tab, want);
-    if (!this.#source) return;
+    if (!this.#leads) return;
     if (!known) this.#guard(tab);
     this.#adjust();
     if (tab == this.#tab) return;
+    super._change();
     this.#announce();
     for (const p of this.#present.values()) if (want.watch.includes(p.topic)) this.#post({ present: p, by: this.#tab });
   }
@@ -348,7 +275,9 @@ export class SharedSource extends EventTarget {
   /** @param {string} tab */
   #gone(tab) {
     this.#wants.delete(tab);
-    if (this.#source) this.#adjust();
+    if (!this.#leads) return;
+    this.#adjust();
+    super._change();
   }
 
   /**
@@ -365,298 +294,233 @@ export class SharedSource extends EventTarget {
 
   /**
    * Takes the connection over.
-   * @param {string} id of the client that was the leader's before, which goes on; "": none
+   * @param {string} id of the client that was the leader's before, and goes on; "": none
    */
   #lead(id) {
-    this.#own?.close();
-    this.#own = undefined;
-    const topics = this.#union("topics");
-    const source = this.#source = /** @type {Source} */ (this.#connect(topics));
-    source._id = id;
+    this.#leads = true;
     this.#n = 0;
-    this.#leader = undefined;
-    for (const topic of topics) this.#subscribed.set(topic, source.subscribe(topic));
-    source.onmessage = ({ topic, data, position }) => this.#hand("message", { topic, data, position, lastEventId: position });
-    source.ongap = ({ from, to, reason }) => this.#hand("gap", { from, to, reason });
-    source.onstatus = () => {
-      if (source.status.state == "closed") return this.#finish(/** @type {GpollError} */ (source.status.error));
-      this.#announce();
-    };
-    source.onerror = ({ topics, error }) => {
-      if (!topics) return;
-      for (const name of topics) this.#subscribed.delete(name);
-      this.#post({ refused: { topics, fault: faultOf(error) }, by: this.#tab });
-      this.#refused(topics, faultOf(error));
-    };
-    source.onrequest = data => {
-      if (!this.onrequest) throw new Error("this client answers no requests");
-      return this.onrequest(data);
-    };
+    this._id = id;
+    this._granted = [];
+    super._tell("connecting");
     for (const tab of this.#others()) this.#guard(tab);
     this.#adjust();
     this.#announce();
     for (const c of this.#pending.values()) this.#obey(c);
+    this._rests = false;
+    this._attach?.life.abort(again);
+    this._wake?.();
   }
 
-  /**
-   * Gives the connection up.
-   * @param {boolean} leave the server, for no other tab goes on
-   */
-  #drop(leave) {
-    const source = this.#source;
-    if (!source) return;
-    this.#source = undefined;
-    this.#subscribed.clear();
-    this.#watching.clear();
+  /** Gives the connection up. */
+  #follow() {
+    this.#leads = false;
+    this._rests = true;
+    this._attach?.life.abort(again);
+    this.#batch = [];
     clearInterval(this.#asking);
-    source.onmessage = source.ongap = source.onstatus = source.onerror = null;
-    if (!leave) source._id = "";
-    source.close();
+    for (const end of this.#watching.values()) end();
+    this.#watching.clear();
   }
+
+  /** What the client subscribes to: the leader to what any tab wants. */
+  get _topics() { return this.#leads ? this.#union("topics") : this.topics; }
 
   /** @param {"topics" | "watch"} what */
   #union(what) { return [...new Set([...this.#wants.values()].flatMap(want => want[what]))]; }
 
-  /** Subscribes to what the tabs want. */
   #adjust() {
-    const source = /** @type {Source} */ (this.#source);
-    /** @type {[Map<string, () => void>, string[], (name: string) => () => void][]} */
-    const both = [
-      [this.#subscribed, this.#union("topics"), name => source.subscribe(name)],
-      [this.#watching, this.#union("watch"), name => source.presence(name, p => {
+    const want = this.#union("watch");
+    for (const name of want) {
+      if (!this.#watching.has(name)) this.#watching.set(name, super.presence(name, (/** @type {Presence} */ p) => {
+        this.#present.set(name, p);
         this.#post({ present: p, by: this.#tab });
-        this.#told(p);
-      })],
-    ];
-    for (const [have, want, add] of both) {
-      for (const name of want) if (!have.has(name)) have.set(name, add(name));
-      for (const [name, end] of have) {
-        if (want.includes(name)) continue;
-        end();
-        have.delete(name);
-        if (have == this.#watching) this.#present.delete(name);
-      }
+      }));
+    }
+    for (const [name, end] of this.#watching) {
+      if (want.includes(name)) continue;
+      this.#watching.delete(name);
+      this.#present.delete(name);
+      end();
     }
     clearInterval(this.#asking);
-    this.#asking = setInterval(() => { // nothing tells when the server has granted them
-      if (this.#granted().length == source.topics.length) clearInterval(this.#asking);
-      if (this.#granted() + "" != this.#leader?.granted + "") this.#announce();
+    this.#asking = setInterval(() => { // nothing tells when the server has granted topics
+      if (this._granted.length == this._topics.length) clearInterval(this.#asking);
+      if (this._granted + "" != this.#leader?.granted + "") this.#announce();
     }, 200);
   }
 
-  #granted() { return this.#source?._granted || []; }
-
   #announce() {
     this.#flush(); // the position is behind what was handed on
-    const { id, status, position } = /** @type {Source} */ (this.#source);
-    const { error, ...rest } = status;
-    /** @type {Standing} */
-    const stands = { name: this.#tab, n: this.#n, id, position, granted: this.#granted(), status: rest, wants: [...this.#wants] };
-    this.#leader = stands;
-    this.#at = position || this.#at;
+    const { state, transport, reasons, retry, error } = this.status;
+    this.#leader = {
+      name: this.#tab, n: this.#n, id: this._id, position: this.position, granted: this._granted, wants: [...this.#wants],
+      status: { state, transport, reasons, retry, fault: error && faultOf(error) },
+    };
     this.#owe();
-    this.#post({ stands: { ...stands, status: { ...rest, error: error && /** @type {any} */ (faultOf(error)) } } });
-    this.#tell(status);
+    this.#post({ stands: this.#leader });
   }
 
   /**
-   * Hands an event on: to the own page at once, and to the other tabs with those of the same moment.
-   * @param {"message" | "gap"} type
-   * @param {any} fields
+   * Hands an element of the stream on, with those of the same moment.
+   * @param {any} element
    */
-  #hand(type, fields) {
+  #hand(element) {
     if (!this.#batch.length) queueMicrotask(() => this.#flush());
-    this.#batch.push({ type, fields });
-    this.#at = fields.position || fields.to || this.#at;
-    this.#give(type, fields);
+    this.#batch.push(element);
   }
 
   #flush() {
-    const events = this.#batch.splice(0);
-    if (events.length && this.#source) this.#post({ batch: { n: ++this.#n, position: this.#source.position, events }, by: this.#tab });
+    const elements = this.#batch.splice(0);
+    if (elements.length) this.#post({ batch: { n: ++this.#n, position: this.position, elements }, by: this.#tab });
   }
 
   /** @param {Command} command */
-  async #obey({ id, verb, args }) {
-    /** @type {Note["answer"]} */
+  async #obey({ id, verb, body }) {
+    /** @type {NonNullable<Note["answer"]>} */
     let answer;
     try {
-      const value = await /** @type {any} */ (this.#source)[verb](...args, { id });
-      answer = { id, value };
+      answer = { id, value: await super._command(verb, body, { id }) };
     } catch (e) {
-      if (!this.#source) return; // the next leader does it
+      if (!this.#leads) return; // the next leader does it
       answer = { id, fault: faultOf(e) };
     }
-    if (this.#pending.has(id)) this.#answered(answer);
-    else this.#post({ answer, by: this.#tab });
+    if (!this.#answered(answer)) this.#post({ answer, by: this.#tab });
+  }
+
+  /**
+   * @param {GpollError} error
+   * @param {string} verb
+   * @param {string[]} topics
+   */
+  _refuse(error, verb, topics) {
+    const what = verb == "presence" ? "watch" : "topics";
+    if (this.#leads) {
+      for (const [tab, want] of this.#wants) this.#wants.set(tab, { ...want, [what]: want[what].filter(name => !topics.includes(name)) });
+      this.#post({ refused: { verb, topics, fault: faultOf(error) }, by: this.#tab });
+    }
+    const mine = topics.filter(name => what == "watch" ? this.#watches.delete(name) : this.topics.includes(name));
+    if (mine.length) super._refuse(error, verb, mine);
+    this._change();
   }
 
   // -- The others ----------------------------------------------------------------------------------------------------------
 
   /** @param {Standing} stands */
-  #follow(stands) {
-    const before = this.#leader, { error, state } = stands.status, want = this.#wants.get(this.#tab);
+  #learn(stands) {
+    const before = this.#leader, { state, fault, ...rest } = stands.status;
+    const want = this.#wants.get(this.#tab);
+    if (!want) return; // it has not begun
     this.#leader = stands;
-    this.#wants = new Map(stands.wants);
-    if (want) this.#wants.set(this.#tab, want);
+    if (this._id == stands.id) this._id = ""; // that client is the leader now
+    this.#wants = new Map(stands.wants).set(this.#tab, want);
     if (before?.name != stands.name) {
-      this.#post({ want: [this.#tab, /** @type {Want} */ (want)] });
-      for (const { id, verb, args } of this.#pending.values()) this.#post({ command: { id, verb, args } });
-    } else if (before.n == stands.n && !this.#own && covers(stands.position, this.#at)) this.#at = stands.position; // nothing came in between
-    if (!this.#at && !this.#options.last && state == "connected") this.#at = stands.position; // it begins with what comes
-    if (state == "connected" && !this.#whole()) this.#read();
-    this.#owe();
+      this.#post({ want: [this.#tab, want] });
+      for (const { id, verb, body } of this.#pending.values()) this.#post({ command: { id, verb, body } });
+    } else if (before.n == stands.n && this._rests) this._scan(stands.position); // nothing came in between
+    if (state == "connected") {
+      if (!this._at && !this.#last) this._scan(stands.position); // it begins with what comes
+      if (!this.#whole()) this.#read();
+      this.#owe();
+    }
+    if (this._rests) super._tell(state, { ...rest, error: fault && errorOf(fault) });
     this.#settle();
-    this.#tell(error ? { ...stands.status, error: errorOf(error) } : stands.status);
   }
 
   /** @param {Batch} batch */
-  #hear(batch) {
-    const leader = /** @type {Standing} */ (this.#leader), next = batch.n == leader.n + 1;
-    leader.n = batch.n;
-    leader.position = batch.position;
-    if (this.#own) return this.#settle();
+  #hear({ n, position, elements }) {
+    const leader = /** @type {Standing} */ (this.#leader), next = n == leader.n + 1;
+    Object.assign(leader, { n, position });
+    if (!this._rests) return this.#settle();
     if (!next) return this.#read(); // some batches came while this tab slept
-    for (const { type, fields } of batch.events) this.#take(type, fields);
-    if (!this.#at || epochOf(this.#at) != epochOf(batch.position) || covers(batch.position, this.#at)) this.#at = batch.position;
+    for (const element of elements) this._take(element);
+    this._scan(position);
   }
 
   /** The topics that the leader has are owed from now on. */
   #owe() {
-    for (const topic of this.#topics.keys()) if (this.#leader?.granted.includes(topic)) this.#owed.add(topic);
+    for (const topic of this.topics) if (this.#leader?.granted.includes(topic)) this.#owed.add(topic);
   }
 
   /** Reports whether the leader's batches tell all that is owed to this tab. */
   #whole() {
-    return [...this.#owed].every(topic => this.#leader?.granted.includes(topic)) && covers(this.#at, this.#leader?.position || "");
+    return [...this.#owed].every(topic => this.#leader?.granted.includes(topic)) && covers(this._at, this.#leader?.position || "");
   }
 
-  /**
-   * Reads the log with a connection of its own, until this tab is where the leader is.
-   * @param {boolean} [anew]
-   */
-  #read(anew) {
-    if (this.#own && !anew || this.readyState == 2) return;
-    this.#own?.close();
-    const { last, transports } = this.#options;
-    // The first answer to a poll has all recent messages.
-    const own = this.#own = this.#connect(this.topics, last && !this.#at ? ["long-poll"] : transports);
-    own.onmessage = ({ topic, data, position }) => this.#take("message", { topic, data, position, lastEventId: position });
-    own.ongap = ({ from, to, reason }) => this.#take("gap", { from, to, reason });
-    own.onopen = () => queueMicrotask(() => {
-      if (own == this.#own) this.#at ||= own.position;
-      this.#settle();
-    });
+  /** Reads the log with a connection of its own. */
+  #read() {
+    if (!this._rests || this.readyState == 2) return;
+    this._rests = false;
+    this._wake?.();
   }
 
-  /**
-   * @param {string[]} topics
-   * @param {Options["transports"]} [transports]
-   */
-  #connect(topics, transports = this.#options.transports) {
-    return new GpollSource(this.url, { ...this.#options, topics, after: this.#at, transports });
-  }
-
+  /** Rests again once the leader's batches tell all. */
   #settle() {
-    const own = this.#own;
-    if (!own || !own.readyState) return;
-    if (covers(own.position, this.#at)) this.#at = own.position;
-    if (!this.#leader || !this.#whole()) return;
-    this.#own = undefined;
-    own.onmessage = own.ongap = own.onopen = null;
-    own.close();
+    if (this.#leads || this._rests || !this._attach?.opened || this.#leader?.status.state != "connected" || !this.#whole()) return;
+    this._post('{"leave":true}', { keepalive: true }).catch(() => { });
+    this._id = "";
+    this._rests = true;
+    this._attach.life.abort(again);
+  }
+
+  // -- What a GpollSource does, of which the other tabs hear ---------------------------------------------------------------
+
+  /** @param {any} element */
+  _take(element) {
+    const { gap } = element;
+    if (this.#leads) this.#hand(element);
+    if (gap?.from && covers(this._at, gap.from)) // to a leader that was behind this tab
+      element = { gap: { ...gap, from: this._at.slice(0, 17) + (Number(this._at.slice(17)) + 1) } };
+    if (element.topic && !this.#mine.test(element.topic)) this._scan(element.id);
+    else super._take(element);
+    this.#check();
+  }
+
+  /** @param {string} position */
+  _scan(position) {
+    super._scan(position);
+    this.#check();
   }
 
   /**
-   * Takes in what may have come before.
-   * @param {"message" | "gap"} type
-   * @param {any} fields
+   * @param {Status["state"]} state
+   * @param {Partial<Status>} [more]
    */
-  #take(type, fields) {
-    const at = fields.position || fields.to;
-    if (at && this.#at && covers(this.#at, at)) return;
-    this.#at = at || this.#at;
-    this.#give(type, fields);
-    queueMicrotask(() => this.#settle());
+  _tell(state, more) {
+    super._tell(state, more);
+    if (state == "closed") this.#end();
+    else if (this.#leads) this.#announce();
+    else this.#check();
   }
 
-  /**
-   * @param {string[]} topics
-   * @param {Fault} fault
-   */
-  #refused(topics, fault) {
-    const mine = topics.filter(name => this.#topics.delete(name));
-    if (!mine.length) return;
-    for (const name of mine) this.#owed.delete(name);
-    this.#wish();
-    this.#emit("error", { ...this.status, error: errorOf(fault), topics: mine });
-  }
-
-  // -- To the page ---------------------------------------------------------------------------------------------------------
-
-  /**
-   * @param {"message" | "gap"} type
-   * @param {any} fields
-   */
-  #give(type, fields) {
-    if (type == "gap" || !fields.topic || matcher(this.topics).test(fields.topic)) this.#emit(type, fields);
-  }
-
-  /**
-   * @param {string} type
-   * @param {object} fields
-   */
-  #emit(type, fields) {
-    const e = Object.assign(new Event(type), fields);
-    for (const q of this.#queues) {
-      if (type == "message" || type == "gap") q.events.push(/** @type {any} */ (e));
-      q.wake?.();
-    }
-    this.dispatchEvent(e);
-  }
-
-  /** @param {Status} status */
-  #tell(status) {
-    const before = this.readyState;
-    if (before == 2 || JSON.stringify(status) == JSON.stringify(this.status)) return;
-    this.status = status;
-    this.readyState = status.state == "connected" ? 1 : status.state == "closed" ? 2 : 0;
-    this.#emit("status", status);
-    if (this.readyState == 1 && before != 1) this.#emit("open", status);
-    if (status.error && status.error.code != "closed") this.#emit("error", status);
-  }
-
-  /** @param {Presence} p */
-  #told(p) {
-    this.#present.set(p.topic, p);
-    for (const f of this.#watchers.get(p.topic) || []) f(p);
+  #check() {
+    if (!this.#leads && !this._rests) queueMicrotask(() => this.#settle());
   }
 
   // -- Commands ------------------------------------------------------------------------------------------------------------
 
   /**
-   * @param {Command["verb"]} verb
-   * @param {unknown[]} args
-   * @param {{signal?: AbortSignal}} [o]
+   * @param {string} verb
+   * @param {any} body
+   * @param {{signal?: AbortSignal, id?: string}} [o]
    * @returns {Promise<any>}
    */
-  #command(verb, args, { signal } = {}) {
+  _command(verb, body, { signal } = {}) {
     return new Promise((resolve, reject) => {
       if (this.readyState == 2) throw new GpollError("stop", "closed");
       signal?.throwIfAborted();
       const id = this.#tab + "-" + ++this.#commands;
-      this.#pending.set(id, { id, verb, args, resolve, reject });
+      this.#pending.set(id, { id, verb, body, resolve, reject });
       signal?.addEventListener("abort", () => this.#pending.delete(id) && reject(signal.reason));
-      if (this.#source) this.#obey({ id, verb, args });
-      else if (this.#leader) this.#post({ command: { id, verb, args } });
+      if (this.#leads) this.#obey({ id, verb, body });
+      else if (this.#leader) this.#post({ command: { id, verb, body } });
     });
   }
 
   /** @param {NonNullable<Note["answer"]>} answer */
   #answered({ id, value, fault }) {
     const c = this.#pending.get(id);
-    this.#pending.delete(id);
     if (fault) c?.reject(errorOf(fault));
     else c?.resolve(value);
+    return this.#pending.delete(id);
   }
 }
