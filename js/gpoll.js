@@ -74,6 +74,7 @@ const refusal = (code, message, retry, status) => new GpollError(
               /^(40[^48]|4[13].|42[^9]|100[2379])$/.test("" + status) ? "stop" : "back", code, message, retry);
 
 const now = Date.now; // runs on while the machine sleeps
+const idle = () => /** @type {any} */ (globalThis).scheduler?.yield?.(); // the page wants to be drawn, too
 /** @param {string} position */
 const epochOf = position => position.slice(0, 16);
 /** @param {string} position */
@@ -687,7 +688,7 @@ export class GpollSource extends EventTarget {
         if (event == "end") throw refusal(f.error, f.message, f.retry_ms, 0);
         if (f || event) this.#frame(a, event == "client-id" ? { welcome: { ...f, position: id } } : event ? { [event]: f || id } : f);
       }
-      await /** @type {any} */ (globalThis).scheduler?.yield?.(); // the page wants to be drawn, too
+      await idle();
     }
   }
 
@@ -706,7 +707,10 @@ export class GpollSource extends EventTarget {
       const { messages, requests = [], presence, position } = batch;
       if (!messages[0]) this._scan(position);
       this.#opened(a, batch["client-id"]);
-      for (const e of messages) this.#frame(a, e);
+      for (const e of messages) {
+        this.#frame(a, e);
+        if (/00$/.test(e.id)) await idle();
+      }
       this.#frame(a, { position });
       for (const request of requests) await this.#frame(a, { request }); // the next poll says that they are known
       await this.#frame(a, { presence });

@@ -23,6 +23,9 @@ func strip(source string) string {
 		switch {
 		case t[0] == ' ' || t[0] == '\n', strings.HasPrefix(t, "//"), strings.HasPrefix(t, "/*"):
 			space = true
+			if strings.HasPrefix(t, "/** @type") {
+				source = cast.ReplaceAllString(source, "$1")
+			}
 			continue
 		case t[0] == '#':
 			if private[t] == "" {
@@ -49,6 +52,7 @@ var (
 		`|[ \n]+|#?[\w$]+|.)`)
 	beginsRegexp      = regexp.MustCompile(`^/[^/*]`)
 	endsBeforeRegexp  = regexp.MustCompile(`(^|[(,=:?&|!{};]|return)$`)
+	cast              = regexp.MustCompile(`^\s*\(([\w$.#]+)\)`) // a name whose type a comment has said
 	regularExpression = regexp.MustCompile(`^/(?:\\.|\[(?:\\.|[^\]\\])*\]|[^/\\\[])+/\w*`)
 )
 

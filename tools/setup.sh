@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what the tests need beside Go: Node.js, Chromium, nginx with Nchan, four more proxies and npm packages. What cannot be
+# Installs what the tests need beside Go: Node.js, Chromium, Firefox, nginx with Nchan, four more proxies and npm packages. What cannot be
 # installed is said; the tests then skip with a sentence. With GPOLL_REQUIRE=1 it is a failure here.
 set -eu
 cd "$(dirname "$0")/.."
@@ -42,6 +42,8 @@ have nginx && [ -f /usr/lib/nginx/modules/ngx_nchan_module.so ] || install nginx
 have chromium chromium-browser google-chrome || install chromium ||
 	lacks "no Chromium: the browser tests are skipped. Install chromium."
 packages "$browser"
+have firefox-esr firefox || install firefox-esr ||
+	lacks "no Firefox: the browser client is not tried in it. Install firefox-esr."
 PATH=$PATH:/usr/sbin
 have haproxy && have caddy && have apache2 && have varnishd || install haproxy caddy apache2-bin varnish ||
 	lacks "no HAProxy, Caddy, Apache or Varnish: the configurations of docs/proxies.md are not all tried. Install haproxy, caddy, apache2-bin and varnish."

@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/corvuscrypto/gpoll/internal/needs"
 )
 
 // A browser is Chromium, driven by testdata/driver.mjs.
@@ -53,13 +55,11 @@ func start(t *testing.T) *browser {
 		t.Skip("the browser takes a minute: run without -short")
 	}
 	chromium.once.Do(func() { chromium.browser, chromium.lacks, chromium.err = launch() })
-	switch {
-	case chromium.err != nil:
+	if chromium.err != nil {
 		t.Fatal(chromium.err)
-	case chromium.lacks != "" && os.Getenv("GPOLL_REQUIRE") == "1":
-		t.Fatal(chromium.lacks)
-	case chromium.lacks != "":
-		t.Skip(chromium.lacks)
+	}
+	if chromium.lacks != "" {
+		needs.Lacks(t, chromium.lacks)
 	}
 	return chromium.browser
 }
@@ -138,7 +138,7 @@ func (b *browser) read(out *bufio.Reader) {
 	}
 }
 
-// do has the driver do something, and decodes what came of it into value unless that is nil.
+// do implements driver.
 func (b *browser) do(value any, op string, args map[string]any) error {
 	done := make(chan answer, 1)
 	command := map[string]any{"op": op}
@@ -179,18 +179,28 @@ func (b *browser) end() {
 	_ = b.cmd.Wait() // what it says is of no interest any more
 }
 
+// A driver has a browser do something, and decodes what comes of it into value unless that is nil.
+type driver interface {
+	do(value any, op string, args map[string]any) error
+}
+
 // A profile is a browser to its pages: they share storage and cookies.
 type profile struct {
 	t    *testing.T
-	b    *browser
+	b    driver
 	name string
 }
 
 var profiles atomic.Int64
 
-// newProfile begins a profile that ends with the test.
+// newProfile begins a profile in Chromium that ends with the test.
 func newProfile(t *testing.T) *profile {
-	p := &profile{t, start(t), fmt.Sprint(profiles.Add(1))}
+	t.Helper()
+	return newProfileIn(t, start(t))
+}
+
+func newProfileIn(t *testing.T, b driver) *profile {
+	p := &profile{t, b, fmt.Sprint(profiles.Add(1))}
 	t.Cleanup(func() {
 		if err := p.b.do(nil, "end", map[string]any{"context": p.name}); err != nil {
 			t.Error(err)

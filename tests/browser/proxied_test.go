@@ -14,6 +14,7 @@ import (
 
 	"github.com/corvuscrypto/gpoll/gpolltest"
 	"github.com/corvuscrypto/gpoll/internal/freeport"
+	"github.com/corvuscrypto/gpoll/internal/needs"
 )
 
 const nginx = `daemon off;
@@ -60,13 +61,8 @@ func (w *world) behind(program, config, more string) string {
 	w.Helper()
 	path, err := exec.LookPath(program)
 	if err != nil {
-		if path, err = exec.LookPath(filepath.Join("/usr/sbin", program)); err != nil {
-			sentence := program + " is not there, so nothing is tried behind it: install it; make setup does"
-			if os.Getenv("GPOLL_REQUIRE") == "1" {
-				w.Fatal(sentence)
-			}
-			w.Skip(sentence)
-		}
+		path = needs.Program(w, filepath.Join("/usr/sbin", program),
+			program+" is not there, so nothing is tried behind it: install it; make setup does")
 	}
 	dir, front := w.TempDir(), freeport.Address(w.T)
 	if err := os.Chmod(dir, 0o777); err != nil { // its workers may be nobody

@@ -10,12 +10,14 @@ import (
 	"github.com/corvuscrypto/gpoll"
 )
 
-// 20,000 messages a second of 128 bytes reach one page without a long task, which is one of more than 50 ms, and its
-// memory stays flat. It is 60,000 messages by each transport; with GPOLL_BROWSER=long a million.
+// 20,000 messages a second of 128 bytes reach one page in order, and its memory stays flat. By each transport it is
+// 20,000 messages. With GPOLL_BROWSER=long, on a machine that does nothing else, it is a million, and no task is a long
+// one, of more than 50 ms.
 func TestThroughput(t *testing.T) {
 	const rate, size = 20_000, 128
-	n := 60_000
-	if os.Getenv("GPOLL_BROWSER") == "long" {
+	long := os.Getenv("GPOLL_BROWSER") == "long"
+	n := 20_000
+	if long {
 		n = 1_000_000
 	}
 	for _, by := range transports {
@@ -58,20 +60,20 @@ func TestThroughput(t *testing.T) {
 			before := run(n / 4)
 			after := run(n)
 			var bad int
-			var long []float64
+			var tasks []float64
 			tab.eval(&bad, "bad")
-			tab.eval(&long, "long")
+			tab.eval(&tasks, "long")
 			perSecond := float64(n) / took.Seconds()
 			t.Logf("%.0f messages a second, tasks of %v ms, %.0f bytes of heap before and %.0f more after",
-				perSecond, long, before, after-before)
+				perSecond, tasks, before, after-before)
 			if bad > 0 {
 				t.Errorf("%d messages out of order or missing", bad)
 			}
-			if perSecond < 0.8*rate {
+			if long && perSecond < 0.9*rate {
 				t.Errorf("only %.0f messages a second", perSecond)
 			}
-			if len(long) > 0 {
-				t.Errorf("long tasks of %v ms", long)
+			if long && len(tasks) > 0 {
+				t.Errorf("long tasks of %v ms", tasks)
 			}
 			if after-before > 1<<20 {
 				t.Errorf("the heap grows from %.0f to %.0f bytes", before, after)
