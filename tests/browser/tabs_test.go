@@ -159,8 +159,8 @@ func TestTabsDiffer(t *testing.T) {
 			t.Errorf("a publish that nobody allows ends with %q", fault)
 		}
 	}
-	if len(w.heard) != 2 {
-		t.Errorf("the application heard %v", w.heard)
+	if len(w.effects()) != 2 {
+		t.Errorf("the application heard %v", w.effects())
 	}
 }
 
@@ -179,10 +179,10 @@ func TestTabsCommands(t *testing.T) {
 	tabs[leads].does("close")
 	var answers int
 	speaker.eval(&answers, "sending.then(() => answers)")
-	if answers != 300 || len(w.heard) != 300 {
-		t.Errorf("%d answers; the application heard %d commands", answers, len(w.heard))
+	if answers != 300 || len(w.effects()) != 300 {
+		t.Errorf("%d answers; the application heard %d commands", answers, len(w.effects()))
 	}
-	for id, times := range w.heard {
+	for id, times := range w.effects() {
 		if times != 1 {
 			t.Errorf("%s took effect %d times", id, times)
 		}

@@ -24,8 +24,8 @@ func TestEachTransport(t *testing.T) {
 			if reply != "re: what" {
 				t.Errorf("the application replies %q", reply)
 			}
-			if len(w.heard) != 1 {
-				t.Errorf("the application heard %v", w.heard)
+			if len(w.effects()) != 1 {
+				t.Errorf("the application heard %v", w.effects())
 			}
 		})
 	}
@@ -180,7 +180,7 @@ func TestBare(t *testing.T) {
 			w := newWorld(t, nil)
 			tab := newProfile(t).open(w.url())
 			tab.eval(nil, `new Promise(open => {
-				window.heard = [];
+				window.effects() = [];
 				window.bare = `+listen+`;
 				bare.onmessage = e => {
 					if (!e.data.startsWith("{")) heard.push(e.data); // a WebSocket begins with the client's id

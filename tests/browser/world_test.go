@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -358,4 +359,11 @@ func (w *world) until(what string, holds func() bool) {
 			w.Fatalf("it does not come about that %s: %+v", what, w.b.Stats())
 		}
 	}
+}
+
+// effects returns how often each command took effect, by its id.
+func (w *world) effects() map[string]int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return maps.Clone(w.heard)
 }
