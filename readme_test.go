@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/corvuscrypto/gpoll/internal/freeport"
+	"github.com/corvuscrypto/gpoll/internal/needs"
 )
 
 // The documents whose code these tests run.
@@ -60,7 +61,7 @@ func fenced(t *testing.T, file, language string, n int) []string {
 func curlLines(t *testing.T, file string, blocks, n int) []string {
 	t.Helper()
 	if _, err := exec.LookPath("curl"); err != nil {
-		skip(t, "curl is not installed: the lines of "+file+" are not run")
+		needs.Lacks(t, "curl is not installed: the lines of "+file+" are not run")
 	}
 	var lines []string
 	for _, block := range fenced(t, file, "sh", blocks) {
@@ -246,7 +247,7 @@ func post(t *testing.T, url, contentType, body string) {
 
 // Two browser windows with the README's page talk to each other: a message that is typed into the form is in the page.
 func TestREADMEPage(t *testing.T) {
-	chromium := lookForChromium(t, "the README's page")
+	chromium := needs.Chromium(t, "the README's page")
 	page := fenced(t, readmeFile, "html", 1)[0]
 	said := make(chan string, 100)
 	browse(t, chromium, startREADMEProgram(t), said, `<script>
@@ -274,7 +275,7 @@ new MutationObserver(() => fetch("/said", {method: "POST", body: out.textContent
 
 // The JavaScript lines of the guide work in a browser, in a page of the origin of cmd/gpoll.
 func TestGuidePage(t *testing.T) {
-	chromium := lookForChromium(t, "the guide's JavaScript")
+	chromium := needs.Chromium(t, "the guide's JavaScript")
 	blocks := fenced(t, guideFile, "js", 2) // EventSource, WebSocket
 	address := startCommand(t)
 	said := make(chan string, 100)
@@ -307,18 +308,6 @@ console.log = (...words) => fetch("/said", {method: "POST", body: words.join(" "
 			t.Fatalf("the page did not say what is expected of: %v", wanted)
 		}
 	}
-}
-
-// lookForChromium returns the path of Chromium, or skips the test.
-func lookForChromium(t *testing.T, lacks string) string {
-	t.Helper()
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
-		if path, err := exec.LookPath(name); err == nil {
-			return path
-		}
-	}
-	skip(t, "Chromium is not installed: "+lacks+" is not run")
-	return ""
 }
 
 // browse opens a page in Chromium, until the test ends. A proxy adds the page to the origin of the program at address,

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/corvuscrypto/gpoll/internal/needs"
 	"github.com/corvuscrypto/gpoll/internal/overlay"
 )
 
@@ -19,13 +20,7 @@ import (
 // GPOLL_MUTANTS=1, which make mutants sets, if a patch names tests of the package, these run and one must fail. The
 // explorer finds the bugs that depend on order (internal/explore). Without a bug every test passes.
 func TestPlantedBugs(t *testing.T) {
-	goTool, err := exec.LookPath("go")
-	if err != nil {
-		if os.Getenv("GPOLL_REQUIRE") == "1" {
-			t.Fatal("the go command is needed to build the planted bugs: ", err)
-		}
-		t.Skip("the go command is needed to build the planted bugs: ", err)
-	}
+	goTool := needs.Program(t, "go", "the go command is needed to build the planted bugs")
 	b := &planter{goTool: goTool, slots: make(chan struct{}, 2)}
 	t.Run("none", func(t *testing.T) {
 		t.Parallel()

@@ -17,6 +17,7 @@ import (
 
 	"github.com/corvuscrypto/gpoll"
 	"github.com/corvuscrypto/gpoll/internal/freeport"
+	"github.com/corvuscrypto/gpoll/internal/needs"
 )
 
 const nginxConfig = `daemon off;
@@ -42,12 +43,7 @@ http {
 // TestListenerBehindProxy has nginx carry many clients' polls over a few connections that it keeps. Each client gets
 // its own messages and no others, and gpoll answers repeats on the shared connections.
 func TestListenerBehindProxy(t *testing.T) {
-	if _, err := exec.LookPath("nginx"); err != nil {
-		if os.Getenv("GPOLL_REQUIRE") != "" {
-			t.Fatal("nginx is not there: ", err)
-		}
-		t.Skip("nginx is not there; make setup installs it")
-	}
+	needs.Program(t, "nginx", "nginx is not there, so nothing is tried behind it: make setup installs it")
 	b := gpoll.NewBroadcaster()
 	b.PollWait = 2 * time.Second
 	mux := http.NewServeMux()

@@ -30,6 +30,7 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"github.com/corvuscrypto/gpoll/internal/needs"
 )
 
 // deadline is for anything that a test waits for.
@@ -60,18 +61,6 @@ func TestMain(m *testing.M) {
 		}
 		return m.Run()
 	}())
-}
-
-// require skips a test for want of something, or fails it where everything has to be there.
-func require(t *testing.T, ok bool, sentence string) {
-	t.Helper()
-	switch {
-	case ok:
-	case os.Getenv("GPOLL_REQUIRE") == "1":
-		t.Fatal(sentence)
-	default:
-		t.Skip(sentence)
-	}
 }
 
 // program is a running gpoll.
@@ -268,7 +257,7 @@ func shell(t *testing.T, line string, env ...string) *output {
 // curls returns the lines that gpoll printed to be pasted.
 func (p *program) curls(t *testing.T) (poll, events, send string) {
 	t.Helper()
-	require(t, lookPath("curl"), "curl is not installed, so the printed lines cannot be run: install curl")
+	needs.Program(t, "curl", "curl is not installed, so the printed lines cannot be run: install curl")
 	var lines []string
 	for line := range strings.Lines(p.stdout) {
 		if strings.Contains(line, "curl ") {
@@ -279,11 +268,6 @@ func (p *program) curls(t *testing.T) (poll, events, send string) {
 		t.Fatalf("%d curl lines were printed, want 3:\n%s", len(lines), p.stdout)
 	}
 	return lines[0], lines[1], lines[2]
-}
-
-func lookPath(name string) bool {
-	_, err := exec.LookPath(name)
-	return err == nil
 }
 
 func TestPrintedCurlLinesWork(t *testing.T) {

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/corvuscrypto/gpoll/internal/needs"
 )
 
 // The report is looked at in Chromium, in light and dark and at two widths: see report.mjs beside the browser test of
@@ -17,25 +19,7 @@ func TestReportInChromium(t *testing.T) {
 	if testing.Short() {
 		t.Skip("the browser takes some seconds: run without -short")
 	}
-	lacks := func(sentence string) {
-		if os.Getenv("GPOLL_REQUIRE") == "1" {
-			t.Fatal(sentence)
-		}
-		t.Skip(sentence)
-	}
-	browser := ""
-	for _, name := range []string{"google-chrome", "chromium-browser", "chromium"} {
-		if path, err := exec.LookPath(name); err == nil {
-			browser = path
-		}
-	}
-	scripts := filepath.Join("..", "gpoll", "testdata", "browser")
-	if _, err := exec.LookPath("node"); err != nil || browser == "" {
-		lacks("no report is looked at in a browser: install Node.js 20 or newer, and chromium")
-	}
-	if _, err := os.Stat(filepath.Join(scripts, "node_modules")); err != nil {
-		lacks("no report is looked at in a browser: run npm ci in cmd/gpoll/testdata/browser")
-	}
+	node, browser, modules := needs.Playwright(t, filepath.Join("..", ".."), "a report")
 	p := newPage("gpollbench load -rate 1,2 -o "+filepath.Join("a", "rather", "long", "path", "of", "a", "file.html")+
 		" http://a-host-with-a-rather-long-name.example:8080/and/a/path/that/has/no/blank/in/it", thisMachine())
 	f := &loadFinding{Server: "http://127.0.0.1:8080/poll", Transport: "websocket", Clients: 50, Size: 128}
@@ -56,8 +40,8 @@ func TestReportInChromium(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "node", "report.mjs", browser, file)
-	cmd.Dir = scripts
+	cmd := exec.CommandContext(ctx, node, "report.mjs", browser, file)
+	cmd.Dir = filepath.Dir(modules)
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // Playwright ends its browser
 	cmd.WaitDelay = 10 * time.Second
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/corvuscrypto/gpoll/internal/needs"
 )
 
 // A screen is what a terminal shows.
@@ -125,39 +127,14 @@ func TestPage(t *testing.T) {
 	if testing.Short() {
 		t.Skip("the browser takes seconds: run without -short")
 	}
-	skip := func(why string) {
-		if os.Getenv("GPOLL_REQUIRE") == "1" {
-			t.Fatal(why)
-		}
-		t.Skip(why)
-	}
-	node, err := exec.LookPath("node")
-	if err != nil {
-		skip("node is not installed, so the page is not tried in a browser: install Node.js 20 or newer")
-	}
-	browser := ""
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
-		if browser, err = exec.LookPath(name); err == nil {
-			break
-		}
-	}
-	if err != nil {
-		skip("Chromium is not in PATH, so the page is not tried in a browser: install chromium")
-	}
-	playwright, err := filepath.Abs("../../cmd/gpoll/testdata/browser/node_modules/playwright-core")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(playwright); err != nil {
-		skip("playwright-core is not installed, so the page is not tried in a browser: run npm ci in " +
-			"cmd/gpoll/testdata/browser")
-	}
+	node, browser, modules := needs.Playwright(t, "../..", "the page")
 	srv := open(t)
 	ann := sit(srv.URL, "Ann")
 	ann.say("before she came")
 	ann.await(t, "before she came")
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
+	playwright := filepath.Join(filepath.Dir(modules), "node_modules", "playwright-core")
 	page := exec.CommandContext(ctx, node, "testdata/chat.mjs", playwright, browser, srv.URL)
 	page.Cancel = func() error { return page.Process.Signal(os.Interrupt) }
 	page.WaitDelay = 10 * time.Second
@@ -173,7 +150,7 @@ func TestPage(t *testing.T) {
 		ann.await(t, "Ann: hello from the terminal")
 		ann.leave(t)
 	}
-	err = <-ended
+	err := <-ended
 	t.Logf("%s", &out)
 	if err != nil {
 		t.Errorf("node chat.mjs: %v\nthe terminal shows:\n%s", err, ann)

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/corvuscrypto/gpoll/internal/needs"
 	"github.com/corvuscrypto/gpoll/internal/overlay"
 )
 
@@ -107,13 +108,7 @@ func number(t *testing.T, name string, otherwise uint64) uint64 {
 
 // build returns the instrumented binary, with the bugs of some patches.
 func build(t *testing.T, patches ...*overlay.Patch) string {
-	goTool, err := exec.LookPath("go")
-	if err != nil {
-		if os.Getenv("GPOLL_REQUIRE") == "1" {
-			t.Fatal("the go command is needed to build the instrumented package: ", err)
-		}
-		t.Skip("the go command is needed to build the instrumented package: ", err)
-	}
+	goTool := needs.Program(t, "go", "the go command is needed to build the instrumented package")
 	root, err := filepath.Abs("../..")
 	if err != nil {
 		t.Fatal(err)

@@ -6,7 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
+	"maps"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -41,8 +41,7 @@ type answer struct {
 var chromium struct {
 	once sync.Once
 	*browser
-	lacks string // what the machine has not
-	err   error
+	err error
 }
 
 // patience bounds every wait. Nothing is asserted with it.
@@ -54,65 +53,42 @@ func start(t *testing.T) *browser {
 	if testing.Short() {
 		t.Skip("the browser takes a minute: run without -short")
 	}
-	chromium.once.Do(func() { chromium.browser, chromium.lacks, chromium.err = launch() })
+	node, program, modules := needs.Playwright(t, filepath.Join("..", ".."), "the browser client")
+	chromium.once.Do(func() { chromium.browser, chromium.err = launch(node, program, modules) })
 	if chromium.err != nil {
 		t.Fatal(chromium.err)
-	}
-	if chromium.lacks != "" {
-		needs.Lacks(t, chromium.lacks)
 	}
 	return chromium.browser
 }
 
-func launch() (*browser, string, error) {
-	node, err := exec.LookPath("node")
-	if err != nil {
-		return nil, "no Node.js, so nothing is tried in a browser: install Node.js 20; make setup does", nil
-	}
-	program := ""
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
-		if path, err := exec.LookPath(name); err == nil {
-			program = path
-			break
-		}
-	}
-	if program == "" {
-		return nil, "no Chromium, so nothing is tried in a browser: install chromium; make setup does", nil
-	}
-	modules, err := filepath.Abs(filepath.Join("..", "..", "cmd", "gpoll", "testdata", "browser", "package.json"))
-	if err != nil {
-		return nil, "", err
-	}
-	if _, err := os.Stat(filepath.Join(filepath.Dir(modules), "node_modules", "playwright-core")); err != nil {
-		return nil, "no playwright-core, so nothing is tried in a browser: run npm ci in cmd/gpoll/testdata/browser", nil
-	}
+func launch(node, program, modules string) (*browser, error) {
 	b := &browser{cmd: exec.Command(node, filepath.Join("testdata", "driver.mjs"), modules, program),
 		waiting: map[int]chan answer{}}
 	b.cmd.Stderr = &b.stderr
 	in, err := b.cmd.StdinPipe()
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
 	b.stdin, b.in = in, json.NewEncoder(in)
 	out, err := b.cmd.StdoutPipe()
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
 	hello := make(chan answer, 1)
 	b.waiting[0] = hello
 	if err := b.cmd.Start(); err != nil {
-		return nil, "", err
+		return nil, err
 	}
 	go b.read(bufio.NewReader(out)) // ends with the process
 	select {
 	case a, ok := <-hello:
 		if !ok {
-			return nil, "", fmt.Errorf("Chromium did not start: %s", &b.stderr)
+			return nil, fmt.Errorf("Chromium did not start: %s", &b.stderr)
 		}
-		return b, "", json.Unmarshal(a.Value, &b.version)
+		return b, json.Unmarshal(a.Value, &b.version)
 	case <-time.After(patience):
 		_ = b.cmd.Process.Kill()
-		return nil, "", fmt.Errorf("Chromium did not start in %v: %s", patience, &b.stderr)
+		return nil, fmt.Errorf("Chromium did not start in %v: %s", patience, &b.stderr)
 	}
 }
 
@@ -142,9 +118,7 @@ func (b *browser) read(out *bufio.Reader) {
 func (b *browser) do(value any, op string, args map[string]any) error {
 	done := make(chan answer, 1)
 	command := map[string]any{"op": op}
-	for name, arg := range args {
-		command[name] = arg
-	}
+	maps.Copy(command, args)
 	b.mu.Lock()
 	if b.dead {
 		b.mu.Unlock()

@@ -272,9 +272,7 @@ func (w *world) listen(p *profile, options map[string]any) *page {
 func (w *world) listenOn(tab *page, options map[string]any) {
 	w.Helper()
 	all := map[string]any{"topics": "news"}
-	for name, value := range options {
-		all[name] = value
-	}
+	maps.Copy(all, options)
 	source := "client.GpollSource"
 	if w.hasty {
 		source = "(await import('./hasty.js')).GpollSource"

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/corvuscrypto/gpoll/internal/freeport"
+	"github.com/corvuscrypto/gpoll/internal/needs"
 )
 
 // patience bounds every wait. Nothing is asserted with it.
@@ -135,7 +136,7 @@ func (p *proxy) run(t *testing.T, block, backend string) running {
 	t.Helper()
 	path, err := p.path()
 	if err != nil {
-		lacks(t, p.name+" is not there, so it is not tried: install Debian's "+p.pack+"; make setup does")
+		needs.Lacks(t, p.name+" is not there, so it is not tried: install Debian's "+p.pack+"; make setup does")
 	}
 	dir := t.TempDir()
 	if err := os.Chmod(dir, 0o777); err != nil { // its workers may be nobody
@@ -245,13 +246,4 @@ func certificate(t *testing.T, dir string) {
 			t.Fatal(err)
 		}
 	}
-}
-
-// lacks ends a test for which the machine lacks something. With GPOLL_REQUIRE=1, as in CI, that is a failure.
-func lacks(t *testing.T, why string) {
-	t.Helper()
-	if os.Getenv("GPOLL_REQUIRE") == "1" {
-		t.Fatal("GPOLL_REQUIRE=1: " + why)
-	}
-	t.Skip(why)
 }

@@ -12,7 +12,6 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -20,6 +19,7 @@ import (
 
 	"github.com/corvuscrypto/gpoll"
 	"github.com/corvuscrypto/gpoll/gpolltest"
+	"github.com/corvuscrypto/gpoll/internal/needs"
 )
 
 // serve runs a program behind the proxies until the test ends: gpoll, a page, and a way to publish.
@@ -217,27 +217,7 @@ type result struct {
 // chromium runs testdata/listen.mjs, which opens the pages and listens on each by each transport.
 func chromium(t *testing.T, at map[string][]place) (results []result) {
 	t.Helper()
-	if _, err := exec.LookPath("node"); err != nil {
-		lacks(t, "Node.js is not there, so no browser is tried: install nodejs; make setup does")
-	}
-	browser := ""
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
-		if path, err := exec.LookPath(name); err == nil {
-			browser = path
-			break
-		}
-	}
-	if browser == "" {
-		lacks(t, "Chromium is not in PATH, so no browser is tried: install chromium; make setup does")
-	}
-	modules, err := filepath.Abs("../../cmd/gpoll/testdata/browser")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(filepath.Join(modules, "node_modules", "playwright-core")); err != nil {
-		lacks(t, "playwright-core is not there, so no browser is tried: run npm ci in cmd/gpoll/testdata/browser; "+
-			"make setup does")
-	}
+	node, browser, modules := needs.Playwright(t, "../..", "a page behind each proxy")
 	urls, wanted := map[string][]string{}, 0
 	for name, pages := range at {
 		for _, p := range pages {
@@ -251,7 +231,7 @@ func chromium(t *testing.T, at map[string][]place) (results []result) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "node", "testdata/listen.mjs", modules+"/package.json", browser, string(task))
+	cmd := exec.CommandContext(ctx, node, "testdata/listen.mjs", modules, browser, string(task))
 	// An interrupt lets Playwright end its browser; the kill comes only after that.
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 10 * time.Second

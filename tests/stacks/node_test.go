@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/corvuscrypto/gpoll"
+	"github.com/corvuscrypto/gpoll/internal/needs"
 )
 
 // nodeClients are the common clients for SSE in JavaScript: see testdata/node/client.mjs.
@@ -32,10 +33,10 @@ func TestHeartbeatInJavaScript(t *testing.T) {
 	}
 	folder := filepath.Join("testdata", "node")
 	if _, err := exec.LookPath("node"); err != nil {
-		lacks(t, "node is not installed, so no client in JavaScript is tried: install Node.js 20 or newer")
+		needs.Lacks(t, "node is not installed, so no client in JavaScript is tried: install Node.js 20 or newer")
 	}
 	if _, err := os.Stat(filepath.Join(folder, "node_modules")); err != nil {
-		lacks(t, "the clients in JavaScript are not installed: run npm ci in tests/stacks/testdata/node")
+		needs.Lacks(t, "the clients in JavaScript are not installed: run npm ci in tests/stacks/testdata/node")
 	}
 	for _, name := range nodeClients {
 		t.Run(name, func(t *testing.T) {
@@ -124,15 +125,6 @@ func TestHeartbeatInJavaScript(t *testing.T) {
 			}
 		})
 	}
-}
-
-// lacks skips a test for what the machine does not have. With GPOLL_REQUIRE=1, as in CI, it fails.
-func lacks(t *testing.T, sentence string) {
-	t.Helper()
-	if os.Getenv("GPOLL_REQUIRE") == "1" {
-		t.Fatal(sentence)
-	}
-	t.Skip(sentence)
 }
 
 // A link passes connections on to a server, until they are cut.

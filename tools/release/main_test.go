@@ -6,18 +6,18 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/corvuscrypto/gpoll/internal/needs"
 )
 
 // TestInstall releases the commit that is checked out into a proxy. Then it installs and requires the modules as a
 // stranger does: with an empty module cache, outside the workspace.
 func TestInstall(t *testing.T) {
 	for _, name := range []string{"git", "go"} {
-		if _, err := exec.LookPath(name); err != nil {
-			missing(t, "the command "+name+" is needed to try a release: "+err.Error())
-		}
+		needs.Program(t, name, "the command "+name+" is needed to try a release")
 	}
 	if _, err := command("git", "rev-parse", "HEAD"); err != nil {
-		missing(t, "a release is made from a commit: "+err.Error())
+		needs.Lacks(t, "a release is made from a commit: "+err.Error())
 	}
 	const version = "v0.1.0"
 	proxy := t.TempDir()
@@ -65,14 +65,6 @@ func TestInstall(t *testing.T) {
 		golang(t, dir, env, "get", ours+"@"+version)
 		golang(t, dir, env, "build", ".")
 	})
-}
-
-func missing(t *testing.T, why string) {
-	t.Helper()
-	if os.Getenv("GPOLL_REQUIRE") == "1" {
-		t.Fatal(why)
-	}
-	t.Skip(why)
 }
 
 // golang runs the go command in dir and returns what it prints.
