@@ -3,6 +3,7 @@ package gpoll
 import (
 	"bytes"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,8 +50,8 @@ func clientFile(r *http.Request) (file *js.File, version string) {
 	switch {
 	case name == ClientModule():
 		version = js.Version()
-	case name == "tabs.js":
-		return js.Tabs(), ""
+	case slices.Contains(js.Modules(), name):
+		return js.Part(name), ""
 	case name != "client.js":
 		dir, version = cutLast(dir)
 		if _, folder := cutLast(dir); folder != "client" {

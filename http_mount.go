@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"path"
 	"strings"
+
+	"github.com/corvuscrypto/gpoll/js"
 )
 
 // ListenAndBroadcast mounts the Broadcaster on mux, or on http.DefaultServeMux: path, path/ws, path/events,
@@ -48,8 +50,11 @@ func (b *Broadcaster) ListenAndBroadcast(path string, mux ...*http.ServeMux) {
 		}
 		handleIfFree(on, pattern, rt.handler(b)) // the 405 for other methods; else the mux answers
 	}
-	for _, name := range []string{"/client.js", "/" + ClientModule(), "/client/tabs.js",
-		"/client/{version}/{part}"} {
+	names := []string{"/client.js", "/" + ClientModule(), "/client/{version}/{part}"}
+	for _, module := range js.Modules() {
+		names = append(names, "/client/"+module)
+	}
+	for _, name := range names {
 		on.HandleFunc("GET "+base+name, b.HandleClient)
 		handleIfFree(on, base+name, http.HandlerFunc(b.HandleClient))
 	}
@@ -127,9 +132,9 @@ func (b *Broadcaster) HandleCommands(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// HandleClient serves the browser client, for applications that mount it themselves: client.js, [ClientModule],
-// client/tabs.js and client/{version}/{part}, all below the path of the broadcast. It asks neither Authorize nor
-// AllowedOrigins: what it serves is the same for everybody. docs/browser.md has its use.
+// HandleClient serves the browser client, for applications that mount it themselves: client.js and [ClientModule], and
+// below client/ tabs.js, sealed.js and {version}/{part}, all below the path of the broadcast. It asks neither Authorize
+// nor AllowedOrigins: what it serves is the same for everybody. docs/browser.md has its use.
 func (b *Broadcaster) HandleClient(w http.ResponseWriter, r *http.Request) {
 	if refused := serveClient(w, r); refused != nil {
 		b.refuse(w, r, refused)

@@ -25,7 +25,8 @@ func TestClientModule(t *testing.T) {
 		{"/poll/client.js?global", again, js.Global().Text},
 		{"/poll/" + gpoll.ClientModule(), forever, js.Core().Text},
 		{"/poll/client/" + js.Version() + "/upstream.js", forever, js.Part("upstream.js").Text},
-		{"/poll/client/tabs.js", again, js.Tabs().Text},
+		{"/poll/client/tabs.js", again, js.Part("tabs.js").Text},
+		{"/poll/client/sealed.js", again, js.Part("sealed.js").Text},
 		{"/poll/client/another/upstream.js", again, js.Part("upstream.js").Text},
 	} {
 		t.Run(tt.path, func(t *testing.T) {

@@ -148,8 +148,8 @@ func TestDocumentSizes(t *testing.T) {
 	for _, m := range rows.FindAllStringSubmatch(string(document), -1) {
 		said[m[1]], _ = strconv.Atoi(strings.ReplaceAll(m[2], ",", ""))
 	}
-	files := map[string]*js.File{"client.js": js.Core(), "tabs.js": js.Tabs()}
-	for _, name := range js.Parts() {
+	files := map[string]*js.File{"client.js": js.Core()}
+	for _, name := range append(js.Parts(), js.Modules()...) {
 		files[name] = js.Part(name)
 	}
 	for name, file := range files {

@@ -8,11 +8,12 @@ import (
 	"embed"
 	"encoding/hex"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 )
 
-//go:embed gpoll.js upstream.js presence.js iterate.js tabs.js strip.go embed.go
+//go:embed gpoll.js upstream.js presence.js iterate.js tabs.js sealed.js strip.go embed.go
 var sources embed.FS
 
 // A File is a module as it is served. Nothing of it may be changed.
@@ -25,7 +26,7 @@ type File struct {
 // parts that a browser keeps are those of its core.
 var Version = sync.OnceValue(func() string {
 	sum := sha256.New()
-	for _, name := range append(Parts(), "gpoll.js", "tabs.js", "strip.go", "embed.go") {
+	for _, name := range slices.Concat(Parts(), Modules(), []string{"gpoll.js", "strip.go", "embed.go"}) {
 		_, _ = io.WriteString(sum, source(name)) // a hash does not fail
 	}
 	return hex.EncodeToString(sum.Sum(nil)[:4])
@@ -41,29 +42,34 @@ var Global = sync.OnceValue(func() *File {
 })
 
 func core() string {
-	text := strip(source("gpoll.js"))
+	return locate(strip(source("gpoll.js")), "./client/")
+}
+
+// locate gives the parts that a module loads the addresses that they have below folder.
+func locate(text, folder string) string {
 	for _, name := range Parts() {
-		text = strings.ReplaceAll(text, `"./`+name+`"`, `"./client/`+Version()+`/`+name+`"`)
+		text = strings.ReplaceAll(text, `"./`+name+`"`, `"`+folder+Version()+`/`+name+`"`)
 	}
 	return text
 }
 
-// Tabs is the module with SharedSource, which stands below the core as client/tabs.js.
-var Tabs = sync.OnceValue(func() *File {
-	text := strings.ReplaceAll(strip(source("tabs.js")), `"./gpoll.js"`, `"../client.js"`)
-	return newFile(strings.ReplaceAll(text, `"./presence.js"`, `"./`+Version()+`/presence.js"`))
-})
+// Modules are the names of those that a page imports by itself, from client/ beside the core.
+func Modules() []string { return []string{"sealed.js", "tabs.js"} }
 
 // Parts are the names of the modules that the core loads when a page needs them.
 func Parts() []string { return []string{"iterate.js", "presence.js", "upstream.js"} }
 
-// Part returns one of Parts, or nil.
+// Part returns one of Parts or Modules, or nil.
 func Part(name string) *File { return parts()[name] }
 
 var parts = sync.OnceValue(func() map[string]*File {
 	all := map[string]*File{}
 	for _, name := range Parts() {
 		all[name] = newFile(strip(source(name)))
+	}
+	for _, name := range Modules() {
+		text := strings.ReplaceAll(strip(source(name)), `"./gpoll.js"`, `"../client.js"`)
+		all[name] = newFile(locate(text, "./"))
 	}
 	return all
 })

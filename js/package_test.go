@@ -36,7 +36,7 @@ func TestPackageFiles(t *testing.T) {
 	if err := json.Unmarshal(text, &said); err != nil {
 		t.Fatal(err)
 	}
-	want := append(js.Parts(), "gpoll.js", "gpoll.d.ts", "tabs.js", "tabs.d.ts")
+	want := slices.Concat(js.Parts(), js.Modules(), []string{"gpoll.js", "gpoll.d.ts", "sealed.d.ts", "tabs.d.ts"})
 	slices.Sort(want)
 	slices.Sort(said.Files)
 	if !slices.Equal(said.Files, want) {

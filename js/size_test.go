@@ -10,8 +10,7 @@ func TestSize(t *testing.T) {
 	if n > most {
 		t.Errorf("the core has %d bytes as it is served, more than %d", n, most)
 	}
-	t.Logf("tabs.js has %d bytes, %d compressed", len(Tabs().Text), len(Tabs().Gzip))
-	for _, name := range Parts() {
+	for _, name := range append(Parts(), Modules()...) {
 		t.Logf("%s has %d bytes, %d compressed", name, len(Part(name).Text), len(Part(name).Gzip))
 	}
 }

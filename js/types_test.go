@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,12 +19,14 @@ import (
 func TestTypes(t *testing.T) {
 	modules := installed(t)
 	dir := t.TempDir()
-	for _, name := range append(js.Parts(), "gpoll.js", "gpoll.d.ts", "tabs.js", "tabs.d.ts", "package.json") {
+	files := []string{"gpoll.js", "gpoll.d.ts", "tabs.d.ts", "sealed.d.ts", "package.json"}
+	for _, name := range slices.Concat(js.Parts(), js.Modules(), files) {
 		copyFile(t, name, dir+"/"+name)
 		copyFile(t, name, dir+"/user/node_modules/gpoll/"+name)
 	}
 	copyFile(t, "gpoll.js", dir+"/core.js") // gpoll.js itself is known by its declaration
 	copyFile(t, "tabs.js", dir+"/shared.js")
+	copyFile(t, "sealed.js", dir+"/box.js")
 	write(t, dir+"/same.ts", `import * as declared from "./gpoll.js";
 import * as written from "./core.js";
 export const module: typeof declared = written;
@@ -39,7 +42,8 @@ export const tabs: Record<keyof typeof declaredTabs, unknown> = writtenTabs;
 		run(t, dir, "node", args...)
 	}
 	bundler := []string{"--module", "esnext", "--moduleResolution", "bundler"}
-	sources := append([]string{"--allowJs", "--checkJs", "gpoll.js", "core.js", "tabs.js", "shared.js"}, js.Parts()...)
+	sources := slices.Concat([]string{"--allowJs", "--checkJs", "gpoll.js", "core.js", "tabs.js", "shared.js", "box.js"},
+		js.Parts())
 	check(dir, append(bundler, append(sources, "same.ts")...)...)
 	check(dir+"/user", append(bundler, "user.mts")...)
 	check(dir+"/user", "--module", "nodenext", "user.mts")

@@ -46,7 +46,7 @@ func TestRoutersServeTheBrowserClient(t *testing.T) {
 				return string(text)
 			}
 			for path, module := range map[string]*js.File{
-				"/poll/client.js": js.Core(), "/poll/client/tabs.js": js.Tabs(),
+				"/poll/client.js": js.Core(), "/poll/client/tabs.js": js.Part("tabs.js"),
 				"/poll/client/" + js.Version() + "/upstream.js": js.Part("upstream.js"),
 			} {
 				if got := ask("GET", path, ""); got != string(module.Text) {
