@@ -180,7 +180,7 @@ func TestBare(t *testing.T) {
 			w := newWorld(t, nil)
 			tab := newProfile(t).open(w.url())
 			tab.eval(nil, `new Promise(open => {
-				window.effects() = [];
+				window.heard = [];
 				window.bare = `+listen+`;
 				bare.onmessage = e => {
 					if (!e.data.startsWith("{")) heard.push(e.data); // a WebSocket begins with the client's id
