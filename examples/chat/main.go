@@ -9,12 +9,11 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"syscall"
-	"time"
+
+	"github.com/corvuscrypto/gpoll/examples/internal/site"
 )
 
 func main() {
@@ -41,21 +40,6 @@ func main() {
 
 // serve opens a room until ctx ends.
 func serve(ctx context.Context, addr string) error {
-	ln, err := net.Listen("tcp", addr)
-	if err != nil {
-		return err
-	}
 	r := newRoom()
-	srv := &http.Server{Handler: r.handler(), ReadHeaderTimeout: 5 * time.Second}
-	served := make(chan error, 1)
-	go func() { served <- srv.Serve(ln) }() // ends with srv.Shutdown
-	fmt.Printf("the room is open: http://%s\n", ln.Addr())
-	select {
-	case err := <-served:
-		return err
-	case <-ctx.Done():
-	}
-	late, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	return errors.Join(r.gpoll.Shutdown(late), srv.Shutdown(late))
+	return site.Serve(ctx, "the room is open", addr, r.gpoll, r.handler())
 }

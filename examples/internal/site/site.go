@@ -1,0 +1,33 @@
+// Package site serves an example until it is told to end.
+package site
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/corvuscrypto/gpoll"
+)
+
+// Serve serves h, in which b is mounted, at addr until ctx ends. It prints what it does, and where.
+func Serve(ctx context.Context, what, addr string, b *gpoll.Broadcaster, h http.Handler) error {
+	ln, err := net.Listen("tcp", addr)
+	if err != nil {
+		return err
+	}
+	srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(ln) }() // ends with srv.Shutdown
+	fmt.Printf("%s: http://%s\n", what, ln.Addr())
+	select {
+	case err := <-served:
+		return err
+	case <-ctx.Done():
+	}
+	late, cancel := context.WithTimeout(context.Background(), 15*time.Second)
+	defer cancel()
+	return errors.Join(b.Shutdown(late), srv.Shutdown(late))
+}
