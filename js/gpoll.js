@@ -112,7 +112,7 @@ export class GpollSource extends EventTarget {
   _id = "";
   _token = "";
   #renewed = false;
-  #strayed = -longest;
+  _strayed = -longest;
   #spread = 100;
   #backoff = 0;
   #heartbeat = 15e3;
@@ -284,7 +284,7 @@ export class GpollSource extends EventTarget {
         beside = a.beside == this.#climbed ? undefined : a.beside;
         if (this.readyState > 1) return 0;
         const wait = this.#react(a, rung, fault);
-        this.#strayed = now();
+        this._strayed = now();
         if (wait >= 0) return wait;
       }
       if (beside) { // nothing else works, so there is time for it
@@ -320,7 +320,7 @@ export class GpollSource extends EventTarget {
       for (const r of this.#ladder) r.until = 0;
       course = "back"; // it did work: this is the network
     } else if (course == "life" && age >= young) course = "back";
-    else if (fault.code == "superseded" && now() - this.#strayed < longest) course = "back"; // maybe by a late one of its own
+    else if (fault.code == "superseded" && now() - this._strayed < longest) course = "back"; // maybe by a late one of its own
     else if (course == "token") {
       if (!this.#options.token || this.#renewed) course = fault.code == "stranger" ? "down" : "stop";
       this.#renewed = true;

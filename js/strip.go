@@ -61,7 +61,8 @@ var (
 var shorter = map[string]string{
 	"const": "let", "true": "!0", "false": "!1", "undefined": "void 0",
 	"_at": "_b", "_attach": "_a", "_change": "_c", "_command": "_d", "_fetch": "_f", "_granted": "_g", "_newest": "_n",
-	"_post": "_p", "_presenceAt": "_r", "_refuse": "_e", "_rests": "_h", "_scan": "_s", "_take": "_k", "_tell": "_l",
+	"_post": "_p", "_presenceAt": "_r", "_refuse": "_e", "_rests": "_h", "_scan": "_s", "_strayed": "_y", "_take": "_k",
+	"_tell":  "_l",
 	"_token": "_t", "_topics": "_o", "_wake": "_v", "_watched": "_w",
 }
 

@@ -89,6 +89,7 @@ export class SharedSource extends Base {
     super(url, options);
     this._rests = true;
     this._id = "";
+    this._strayed = 0;
     /** @type {string[]} */
     this._granted = [];
     this.#last = options.last;
@@ -300,6 +301,7 @@ export class SharedSource extends Base {
     this.#leads = true;
     this.#n = 0;
     this._id = id;
+    this._strayed = Date.now(); // a last poll of the leader before may come late, and supersede this one's
     this._granted = [];
     super._tell("connecting");
     for (const tab of this.#others()) this.#guard(tab);

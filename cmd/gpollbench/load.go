@@ -296,6 +296,12 @@ func (p *loadPlan) step(
 	if _, err := e.DrainEach(pub.last, p.patience); err != nil {
 		return measuredStep{}, err
 	}
+	if published != nil { // the server may have told the clients why, too
+		by := time.Now().Add(min(p.patience, 200*time.Millisecond))
+		if err := e.Run(func() bool { return time.Now().After(by) }); err != nil {
+			return measuredStep{}, err
+		}
+	}
 	if p.pid != 0 {
 		after, err = load.ProcessUsage(p.pid)
 		published = errors.Join(published, err)
