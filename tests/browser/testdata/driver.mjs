@@ -27,7 +27,7 @@ const ops = {
 		const page = await contexts.get(context).newPage();
 		const id = ++last;
 		pages.set(id, { page, complaints: [], cdp: undefined });
-		page.on('pageerror', (e) => pages.get(id).complaints.push(e.stack ?? e.message));
+		page.on('pageerror', (e) => pages.get(id).complaints.push(e.stack || String(e)));
 		page.on('console', (m) => {
 			// Chromium reports every failed request; the tests make them fail.
 			if (m.type() === 'error' && !/Failed to load resource|WebSocket connection to|net::ERR_|blocked by CORS policy/.test(m.text())) pages.get(id).complaints.push(m.text());

@@ -50,7 +50,7 @@ async function newContext() {
 	const context = await browser.newContext({ viewport: { width: 1280, height: 800 } });
 	context.setDefaultTimeout(DEADLINE);
 	context.on('page', (page) => {
-		page.on('pageerror', (e) => complaints.push(e.stack ?? e.message));
+		page.on('pageerror', (e) => complaints.push(e.stack || String(e)));
 		page.on('console', (m) => {
 			// Chromium reports every failed request; the steps make them fail.
 			if (m.type() === 'error' && !/Failed to load resource|WebSocket connection to|net::ERR_/.test(m.text())) complaints.push(m.text());

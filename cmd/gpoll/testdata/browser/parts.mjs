@@ -98,11 +98,12 @@ export async function parts() {
 		await settled(5, 0, /^[1-9]/); // it has told the server why it came by SSE
 	});
 	await step('two pages are present, and then one', async () => {
-		const there = (n) => page.locator(`.present[data-count="${n}"]`).waitFor();
+		const there = (n, of = page) => of.locator(`.present[data-count="${n}"]`).waitFor();
 		await there(1);
 		const other = await context.newPage();
 		await open('', server.url, other);
 		await there(2);
+		await there(2, other); // or it would be closed while it loads what tells it
 		assert.equal(await page.locator('.member').count(), 2);
 		await other.close();
 		await there(1);
