@@ -102,7 +102,14 @@ func (n *network) add(toxic string, in ...string) (remove func()) {
 func (n *network) cut(in ...string) {
 	for _, way := range in {
 		n.proxies[way].Stop()
-		if err := n.proxies[way].Start(); err != nil {
+		// A process that another test starts has this one's descriptors until it runs its program: the closed listener may
+		// live on for a moment.
+		err := n.proxies[way].Start()
+		for deadline := time.Now().Add(5 * time.Second); err != nil && time.Now().Before(deadline); {
+			<-time.After(time.Millisecond)
+			err = n.proxies[way].Start()
+		}
+		if err != nil {
 			n.Fatal(err)
 		}
 	}

@@ -34,7 +34,7 @@ window.listen = (options, Source = client.GpollSource, url = "./poll") => {
 };
 
 /** Resolves once f() holds, which is asked at each event. */
-window.until = (f, ms = 30e3) => new Promise((done, no) => {
+window.until = (f, ms = 60e3) => new Promise((done, no) => {
 	const timer = setTimeout(() => no(new Error("waited in vain: " + JSON.stringify(window.feed?.status) + " after " + events + " events")), ms);
 	const before = heard;
 	const look = heard = () => {
