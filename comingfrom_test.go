@@ -94,11 +94,10 @@ func newWorld(ctx context.Context) *world {
 	o.c = <-clients
 	o.loop = eventloop.New(o.handler)
 	addr := must(o.loop.Listen("127.0.0.1:0", nil))
-	far, _, err := websocket.Dial(ctx, "ws://"+addr.String(), nil)
+	_, _, err := websocket.Dial(ctx, "ws://"+addr.String(), nil)
 	if err != nil {
 		panic(err)
 	}
-	_ = far
 	o.id = 1
 	o.conn, _, err = websocket.Dial(ctx, "ws"+strings.TrimPrefix(o.url, "http"), nil)
 	if err != nil {
@@ -133,8 +132,6 @@ func main() {
 	}
 	fmt.Println(len(lines), "lines")
 }
-
-var _ = slog.Default
 `
 
 // Each line of Go in docs/coming-from.md compiles and does what it says without an error.

@@ -60,9 +60,7 @@ func fenced(t *testing.T, file, language string, n int) []string {
 // curlLines returns the blocks of shell lines in a document that call curl. It fails unless there are n of them.
 func curlLines(t *testing.T, file string, blocks, n int) []string {
 	t.Helper()
-	if _, err := exec.LookPath("curl"); err != nil {
-		needs.Lacks(t, "curl is not installed: the lines of "+file+" are not run")
-	}
+	needs.Program(t, "curl", "curl is not installed: the lines of "+file+" are not run")
 	var lines []string
 	for _, block := range fenced(t, file, "sh", blocks) {
 		if strings.Contains(block, "curl ") {

@@ -4,7 +4,6 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -39,14 +38,13 @@ func TestHeard(t *testing.T) {
 			t.Fatal(err)
 		}
 		for name, c := range hear(t, string(text)) {
+			name = filepath.Base(file) + " " + name
 			for i := range c.inbox.queue {
 				switch a := &c.inbox.queue[i]; {
 				case a.scanned:
 				case a.Gap != nil:
-					name := filepath.Base(file) + " " + name
 					got[name] = append(got[name], "gap "+a.Gap.Reason)
 				default:
-					name := filepath.Base(file) + " " + name
 					data := string(a.Data)
 					if !utf8.Valid(a.Data) {
 						data = "base64 " + base64.StdEncoding.EncodeToString(a.Data)
@@ -56,7 +54,7 @@ func TestHeard(t *testing.T) {
 			}
 		}
 	}
-	for name := range maps.Keys(got) {
+	for name := range got {
 		if !slices.Equal(got[name], want[name]) {
 			t.Errorf("%s: it hears %q, and not %q", name, got[name], want[name])
 		}

@@ -22,7 +22,7 @@
  * @property {Wish} [wish] what the last request said
  * @property {Handshake} [beside] is under way; the first that works wins
  * @property {WebSocket} [ws]
- * @property {any[][]} asked frames about topics about topics that have no answer yet
+ * @property {any[][]} asked frames about topics that have no answer yet
  * @property {ReturnType<typeof setTimeout>} [dog]
  * @property {ReturnType<typeof setTimeout>} [timer]
  */
