@@ -247,11 +247,7 @@ func TestFirefox(t *testing.T) {
 	t.Run("tabs", func(t *testing.T) {
 		w := newWorld(t, nil)
 		w.shared = true
-		p := newProfileIn(t, f)
-		var tabs []*page
-		for range 4 {
-			tabs = append(tabs, w.listen(p, map[string]any{"transports": []string{"sse"}}))
-		}
+		tabs := w.tabs(newProfileIn(t, f), 4, "sse")
 		for len(tabs) > 1 {
 			w.publish(300, 1000)
 			leads := w.leader(tabs)

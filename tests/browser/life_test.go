@@ -119,16 +119,22 @@ func TestLeaves(t *testing.T) {
 	}
 }
 
-// A page of another origin gets nothing, whatever it tries, and the server has no client of it.
-func TestCrossOrigin(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, nil)
+// elsewhere returns the address of a page of another origin.
+func elsewhere(t *testing.T) string {
 	other := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		rw.Header().Set("Content-Type", "text/html; charset=utf-8")
 		_, _ = rw.Write([]byte(`<!doctype html><link rel="icon" href="data:,"><title>another origin</title>`))
 	}))
-	defer other.Close()
-	tab := newProfile(t).open(other.URL)
+	t.Cleanup(other.Close)
+	return other.URL
+}
+
+// A page of another origin gets nothing, whatever it tries, and the server has no client of it.
+func TestCrossOrigin(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	other := elsewhere(t)
+	tab := newProfile(t).open(other)
 	for _, by := range transports {
 		for _, credentials := range []bool{false, true} {
 			var got string
@@ -163,15 +169,11 @@ func TestCrossOrigin(t *testing.T) {
 
 // A page of an origin that the server allows gets everything, with its cookies.
 func TestAllowedOrigin(t *testing.T) {
-	other := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		rw.Header().Set("Content-Type", "text/html; charset=utf-8")
-		_, _ = rw.Write([]byte(`<!doctype html><link rel="icon" href="data:,"><title>another origin</title>`))
-	}))
-	t.Cleanup(other.Close)
+	other := elsewhere(t)
 	for _, by := range transports {
 		t.Run(by, func(t *testing.T) {
-			w := newWorld(t, func(b *gpoll.Broadcaster) { b.AllowedOrigins = []string{other.URL} })
-			tab := newProfile(t).open(other.URL)
+			w := newWorld(t, func(b *gpoll.Broadcaster) { b.AllowedOrigins = []string{other} })
+			tab := newProfile(t).open(other)
 			var reply string
 			tab.eval(&reply, `import(ARG).then(async ({ GpollSource }) => {
 				window.feed = new GpollSource(ARG, { topics: "news", transports: [ARG], withCredentials: true });

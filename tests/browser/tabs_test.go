@@ -39,6 +39,15 @@ func (w *world) leader(tabs []*page) int {
 	return at
 }
 
+// tabs opens so many tabs, which listen by a transport.
+func (w *world) tabs(p *profile, n int, by string) (tabs []*page) {
+	w.Helper()
+	for range n {
+		tabs = append(tabs, w.listen(p, map[string]any{"transports": []string{by}}))
+	}
+	return tabs
+}
+
 // without returns tabs without the one at i.
 func without(tabs []*page, i int) []*page {
 	return append(append([]*page{}, tabs[:i]...), tabs[i+1:]...)
@@ -52,11 +61,7 @@ func TestTabs(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, nil)
 			w.shared = true
-			p := newProfile(t)
-			var tabs []*page
-			for range 8 {
-				tabs = append(tabs, w.listen(p, map[string]any{"transports": []string{by}}))
-			}
+			tabs := w.tabs(newProfile(t), 8, by)
 			w.leader(tabs)
 			for _, tab := range tabs {
 				tab.eval(nil, `(window.slowest = 0, window.fetching = setInterval(async () => {
@@ -87,11 +92,7 @@ func TestTabsLeaderCloses(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, nil)
 			w.shared = true
-			p := newProfile(t)
-			var tabs []*page
-			for range 4 {
-				tabs = append(tabs, w.listen(p, map[string]any{"transports": []string{by}}))
-			}
+			tabs := w.tabs(newProfile(t), 4, by)
 			var id string
 			tabs[0].eval(&id, "feed.id")
 			var took []time.Duration
@@ -315,11 +316,7 @@ func TestTabsKilled(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, nil)
 			w.shared = true
-			p := newProfile(t)
-			var tabs []*page
-			for range 4 {
-				tabs = append(tabs, w.listen(p, map[string]any{"transports": []string{by}}))
-			}
+			tabs := w.tabs(newProfile(t), 4, by)
 			w.publish(300, 1000)
 			for range 2 {
 				leads := w.leader(tabs)
