@@ -6,12 +6,9 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/corvuscrypto/gpoll/examples/internal/site"
 )
@@ -21,21 +18,15 @@ func main() {
 	join := flag.String("join", "", "the address of a room, to join it in this terminal")
 	name := flag.String("name", os.Getenv("USER"), "your name in the room")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	var err error
-	switch {
-	case flag.NArg() > 0:
-		err = fmt.Errorf("%q is too much; -join takes the address, -name your name", flag.Arg(0))
-	case *join != "":
-		err = terminal(ctx, os.Stdin, os.Stdout, *join, *name)
-	default:
-		err = serve(ctx, *addr)
-	}
-	if err != nil && !errors.Is(err, context.Canceled) {
-		fmt.Fprintln(os.Stderr, "chat:", err)
-		os.Exit(1)
-	}
+	site.Run("chat", func(ctx context.Context) error {
+		switch {
+		case flag.NArg() > 0:
+			return fmt.Errorf("%q is too much; -join takes the address, -name your name", flag.Arg(0))
+		case *join != "":
+			return terminal(ctx, os.Stdin, os.Stdout, *join, *name)
+		}
+		return serve(ctx, *addr)
+	})
 }
 
 // serve opens a room until ctx ends.

@@ -17,8 +17,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/corvuscrypto/gpoll"
 	"github.com/corvuscrypto/gpoll/client"
@@ -33,13 +31,9 @@ func main() {
 	dial := flag.String("dial", "", "the address of a relay, to talk there")
 	file := flag.String("key", "", "the file with the key of those who talk")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	err := run(ctx, *addr, *dial, *file, os.Getenv("PASSWORD"))
-	if err != nil && !errors.Is(err, context.Canceled) {
-		fmt.Fprintln(os.Stderr, "private:", err)
-		os.Exit(1)
-	}
+	site.Run("private", func(ctx context.Context) error {
+		return run(ctx, *addr, *dial, *file, os.Getenv("PASSWORD"))
+	})
 }
 
 func run(ctx context.Context, addr, dial, file, password string) error {

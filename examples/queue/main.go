@@ -17,9 +17,7 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 
 	"github.com/corvuscrypto/gpoll"
 	"github.com/corvuscrypto/gpoll/client"
@@ -31,21 +29,15 @@ func main() {
 	listen := flag.String("listen", "", "a topic to listen to")
 	send := flag.String("send", "", "a topic to send the rest of the command line to")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	var err error
-	switch {
-	case *listen != "":
-		err = hear(ctx, os.Stdout, "http://"+*addr, *listen)
-	case *send != "":
-		err = post(ctx, "http://"+*addr, item{*send, strings.Join(flag.Args(), " ")})
-	default:
-		err = serve(ctx, *addr)
-	}
-	if err != nil && !errors.Is(err, context.Canceled) {
-		fmt.Fprintln(os.Stderr, "queue:", err)
-		os.Exit(1)
-	}
+	site.Run("queue", func(ctx context.Context) error {
+		switch {
+		case *listen != "":
+			return hear(ctx, os.Stdout, "http://"+*addr, *listen)
+		case *send != "":
+			return post(ctx, "http://"+*addr, item{*send, strings.Join(flag.Args(), " ")})
+		}
+		return serve(ctx, *addr)
+	})
 }
 
 // An item is what is posted.

@@ -1,4 +1,4 @@
-// Package site serves an example until it is told to end.
+// Package site runs an example, and serves it, until it is told to end.
 package site
 
 import (
@@ -7,10 +7,24 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/corvuscrypto/gpoll"
 )
+
+// Run is what main does once it knows what was asked: it calls f, whose ctx ends at an interrupt, and says what went
+// wrong in the name of the example.
+func Run(name string, f func(ctx context.Context) error) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := f(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		fmt.Fprintln(os.Stderr, name+":", err)
+		os.Exit(1)
+	}
+}
 
 // Serve serves h, in which b is mounted, at addr until ctx ends. It prints what it does, and where.
 func Serve(ctx context.Context, what, addr string, b *gpoll.Broadcaster, h http.Handler) error {
