@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -76,7 +77,9 @@ func acceptsGzip(h http.Header) bool {
 	for element := range elements(h["Accept-Encoding"]) {
 		coding, weight, _ := strings.Cut(element, ";")
 		if strings.EqualFold(strings.TrimSpace(coding), "gzip") {
-			return strings.Trim(weight, " \tqQ=0.") != "" || strings.TrimSpace(weight) == ""
+			q, weighted := strings.CutPrefix(strings.ToLower(strings.TrimSpace(weight)), "q=")
+			n, err := strconv.ParseFloat(q, 64)
+			return !weighted || err != nil || n > 0
 		}
 	}
 	return false

@@ -14,12 +14,10 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/corvuscrypto/gpoll/eventloop"
+	"github.com/corvuscrypto/gpoll/examples/internal/site"
 )
 
 func main() {
@@ -32,12 +30,7 @@ func main() {
 	if len(plain)+len(secure) == 0 {
 		plain = []string{"127.0.0.1:9000"}
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := serve(ctx, plain, secure, *cert, *key); err != nil {
-		fmt.Fprintln(os.Stderr, "pubsub:", err)
-		os.Exit(1)
-	}
+	site.Run("pubsub", func(ctx context.Context) error { return serve(ctx, plain, secure, *cert, *key) })
 }
 
 func add(to *[]string) func(string) error {
